@@ -1,0 +1,67 @@
+"""What every model sees of a decision: numbers for each of its items.
+
+Shapes: B decisions, K items, D features of a row, A parameter rows ("arms"), X context features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Features:
+    """One decision.
+
+    phi_KD: rows of the feature map, column 0 is the intercept. With parameters per item ("arms") every row is
+        the same context and may be a stride-0 view.
+    arm_K: the parameter row that an item uses: 0 for all with joint features, the catalogue index with arms,
+        -1 for an item that the map does not know (the last parameter row, which is the prior).
+    item_K: catalogue index, -1 when unknown.
+    key_K: 64-bit hash of item_id, which keys an item's noise.
+    context_X: features of the context alone.
+    """
+
+    phi_KD: Floats
+    arm_K: Ints
+    item_K: Ints
+    key_K: Keys
+    context_X: Floats
+
+    def __len__(self) -> int:
+        return len(self.arm_K)
+
+    def take(self, rows: Ints) -> "Features":
+        """The same decision with only these items, in this order."""
+        return Features(
+            self.phi_KD[rows], self.arm_K[rows], self.item_K[rows], self.key_K[rows], self.context_X
+        )
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """B decisions padded to K items; `mask_BK` is false on padding."""
+
+    phi_BKD: Floats
+    arm_BK: Ints
+    item_BK: Ints
+    key_BK: Keys
+    mask_BK: NDArray[np.bool_]
+    context_BX: Floats
+
+    def __len__(self) -> int:
+        return len(self.mask_BK)
+
+    def row(self, b: int) -> Features:
+        n = int(self.mask_BK[b].sum())
+        return Features(
+            self.phi_BKD[b, :n],
+            self.arm_BK[b, :n],
+            self.item_BK[b, :n],
+            self.key_BK[b, :n],
+            self.context_BX[b],
+        )

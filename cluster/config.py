@@ -1,0 +1,248 @@
+"""One YAML file -> `Settings`. Every field has a default, a unit in its name or text, and a description.
+
+Precedence: environment (`MEDLEY_HOME`, `MEDLEY_DATABASE_URL`) over the file over the defaults.
+A component takes the section that it needs, never the whole.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClusterSettings(Section):
+    address: str | None = Field(None, description="Ray address to join; null starts one here")
+    object_store_bytes: int = Field(
+        512 * 2**20, ge=80 * 2**20, description="object store of a local Ray, bytes"
+    )
+    cpus: Count | None = Field(None, description="CPUs of a local Ray; null takes what is there")
+
+
+class DataSettings(Section):
+    max_events: Count = Field(50_000, description="events kept for a run, the most recent ones")
+    max_line_bytes: Count = Field(1_000_000, description="longest line accepted in a text file, bytes")
+    candidates: int | Literal["all"] = Field(10, description="candidates per decision made from transactions")
+    marketplace_users: Count = Field(2_000, description="synthetic users of the built-in marketplace")
+    marketplace_items: Count = Field(120, description="synthetic items of the built-in marketplace")
+    marketplace_events: Count = Field(30_000, description="logged events of the built-in marketplace")
+
+
+class Budgets(Section):
+    """Seconds a stage of `medley run` may take; a stage says what it left out when its time is spent."""
+
+    import_s: Positive = Field(20, description="import, seconds")
+    backbone_s: Positive = Field(60, description="language model pre-training, seconds")
+    head_s: Positive = Field(30, description="generator head, seconds")
+    sweep_s: Positive = Field(60, description="Ray Tune sweep over candidates, seconds")
+    confirm_s: Positive = Field(15, description="confirmation walk, seconds")
+    drive_s: Positive = Field(45, description="traffic over HTTP, seconds")
+
+
+class RewardKind(Section):
+    window_s: Positive = Field(1_800.0, description="wait before an unanswered decision is final, seconds")
+    default: float = Field(0.0, description="reward when the window closes without one")
+    reducer: Literal["first", "last", "sum", "mean", "max", "min"] = Field(
+        "first", description="how several rewards of one decision become one"
+    )
+    low: float = Field(0.0, description="least possible reward")
+    high: float = Field(1.0, description="greatest possible reward")
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> "RewardKind":
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+
+class LawSettings(Section):
+    """The law of a decision (docs/law.md)."""
+
+    particles: Count = Field(64, description="joint posterior draws per decision")
+    exploration_scale: Positive = Field(1.0, description="alpha, factor on posterior standard deviations")
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, description="share of uniform choices")
+    delta: Share = Field(0.1, description="share given to members one by one rather than blended")
+    floor: Share = Field(0.1, description="F, uniform share among members in the delta part")
+
+
+class WeightSettings(Section):
+    """The weight of a model (docs/law.md)."""
+
+    eta: Positive = Field(1.0, description="logit per standard error of performance")
+    least_error: Positive = Field(0.01, description="s_min, in units of the reward's range")
+    prior_count: Positive = Field(100.0, description="decisions that the prior value counts for")
+    half_life_decisions: Positive = Field(10_000.0, description="age at which an outcome counts half")
+    predefined_floor: Share = Field(0.05, description="least weight of each predefined member")
+    neighbour_scale: float = Field(1.0, ge=0, description="beta, logit per log neighbour share (system B)")
+
+
+class FeatureSettings(Section):
+    kind: Literal["auto", "joint", "arms"] = Field(
+        "auto",
+        description="joint features of context and item, or context features with parameters per item",
+    )
+    max_dimension: Count = Field(96, description="largest number of features of a decision's row")
+    levels: Count = Field(24, description="levels kept of a categorical column; the rest share one")
+    text_rank: Count = Field(12, description="dimensions of item text after truncated SVD")
+    behaviour_rank: Count = Field(12, description="dimensions of item co-occurrence after truncated SVD")
+
+
+class BanditSettings(Section):
+    predefined: tuple[Literal["uniform", "popularity", "linear", "forgetting"], ...] = Field(
+        ("uniform", "popularity", "linear", "forgetting"),
+        description="trusted models of every ensemble",
+    )
+    custom: tuple[str, ...] = Field((), description="own models as module:Class")
+    forgetting_half_life: Positive = Field(20_000.0, description="outcomes after which data counts half")
+    history: int = Field(64, ge=0, description="final rewards of a user that a generated prior reads")
+
+
+class GeneratorSettings(Section):
+    model: str | None = Field(
+        None, description="transformers folder or hub id; null builds the embedded default"
+    )
+    lora: bool = Field(True, description="tune a given model by LoRA rather than leave it frozen")
+    codes: Count = Field(4, description="S, fixed codes per context")
+    rank: Count = Field(8, description="rank of the shift U and of the covariance factor V")
+    prototypes: Count = Field(12, description="contexts that candidates are generated for")
+    tokens: Count = Field(96, description="token budget of a serialised context")
+    hidden: Count = Field(96, description="width of the embedded default")
+    layers: Count = Field(2, description="layers of the embedded default")
+    batch: Count = Field(32, description="texts per forward pass")
+    patience: Count = Field(8, description="held-out checks without gain before the head stops")
+    actors: Count = Field(1, description="generation actors")
+    gpus: float = Field(0.0, ge=0, description="GPU share per generation actor, 0 for CPU")
+    context_temperature: Positive = Field(0.1, description="tau_c of context similarity in the mixture")
+
+
+class SweepSettings(Section):
+    batch: Count = Field(16, description="candidates per Ray Tune trial")
+    concurrent: Count = Field(1, description="trials at a time")
+    top_k: Count = Field(10, description="candidates of the member")
+    max_agreement: Share = Field(0.95, description="two members of the top K agree on at most this share")
+
+
+class GateSettings(Section):
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="one-sided error rate of admission"
+    )
+    margin: float = Field(0.01, ge=0, description="loss tolerated before a member is dropped, share of range")
+    bootstrap: Count = Field(1_000, description="resamples by user")
+
+
+class ServeSettings(Section):
+    host: str = Field("127.0.0.1", description="address the HTTP server listens on")
+    port: int = Field(8000, ge=1, le=65535, description="port of the HTTP server")
+    ingress: Literal["haproxy", "default"] = Field("haproxy", description="Ray Serve's ingress")
+    replicas: Count = Field(1, description="ingress replicas at the start; more than one needs PostgreSQL")
+    max_replicas: Count = Field(1, description="ingress replicas at most; more than one needs PostgreSQL")
+    replica_cpus: Positive = Field(0.2, description="CPUs reserved per replica")
+    max_batch: Count = Field(1_000, description="requests in one call")
+    max_items: Count = Field(10_000, description="candidate items in one request")
+    max_body_bytes: Count = Field(8 * 2**20, description="largest request body, bytes")
+    publications_per_s: Positive = Field(5.0, description="most publications of the learner in a second")
+    histories: Count = Field(100_000, description="user histories kept in a replica")
+
+
+class Settings(Section):
+    home: Path = Field(Path("~/.medley"), description="absolute folder of all state (MEDLEY_HOME)")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; null is SQLite under home (MEDLEY_DATABASE_URL)"
+    )
+    registry: str | None = Field(None, description="URI of published versions; null is a folder under home")
+    seed: int = Field(0, description="seed of every random choice")
+    reward_kind: str = Field("reward", description="reward kind that models learn from")
+    rewards: dict[str, RewardKind] = Field({"reward": RewardKind()}, description="reward kinds by name")
+    cluster: ClusterSettings = ClusterSettings()
+    data: DataSettings = DataSettings()
+    budgets: Budgets = Budgets()
+    law: LawSettings = LawSettings()
+    weights: WeightSettings = WeightSettings()
+    features: FeatureSettings = FeatureSettings()
+    bandits: BanditSettings = BanditSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    sweep: SweepSettings = SweepSettings()
+    gate: GateSettings = GateSettings()
+    serve: ServeSettings = ServeSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.reward_kind not in self.rewards:
+            raise ValueError(f"reward_kind {self.reward_kind!r} is not one of rewards {sorted(self.rewards)}")
+        if max(self.serve.replicas, self.serve.max_replicas) > 1 and not self.postgres:
+            raise ValueError(
+                "serve.replicas and serve.max_replicas above 1 need PostgreSQL: "
+                "set database_url to postgresql+psycopg://..., or keep one replica"
+            )
+        return self
+
+    @property
+    def postgres(self) -> bool:
+        return (self.database_url or "").startswith("postgresql")
+
+    @property
+    def reward(self) -> RewardKind:
+        return self.rewards[self.reward_kind]
+
+    @property
+    def registry_uri(self) -> str:
+        return self.registry or str(self.home / "registry")
+
+    def folder(self, name: str) -> Path:
+        """`home/name`, made if it is not there."""
+        path = self.home / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Read settings from a YAML file, the environment and `overrides` (the last wins).
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown, of the wrong type or out of range;
+            the message names the key, its value and the nearest known key.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot read the configuration: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+    for key, variable in (("home", "MEDLEY_HOME"), ("database_url", "MEDLEY_DATABASE_URL")):
+        if os.environ.get(variable):
+            values[key] = os.environ[variable]
+    values |= overrides
+    values["home"] = Path(values.get("home", "~/.medley")).expanduser().absolute()
+    try:
+        return Settings.model_validate(values)
+    except pydantic.ValidationError as error:
+        where = f"{path}: " if path else ""
+        raise ConfigError(where + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "settings"
+    if error["type"] != "extra_forbidden":
+        return f"{key} = {error['input']!r}: {error['msg']}" if error["loc"] else str(error["msg"])
+    model: Any = Settings
+    for part in error["loc"][:-1]:
+        model = getattr(model.model_fields.get(part), "annotation", None) if model else None
+    known = sorted(getattr(model, "model_fields", {}))
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"{key}: unknown setting; {hint}"

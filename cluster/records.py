@@ -1,0 +1,119 @@
+"""The data contracts: Arrow schemas of items, users and events, and the folder that holds them.
+
+A context value is a number, a string, a boolean, null or a list of strings. Arrow has no map of mixed
+values, so a context is a `map<string, string>` of JSON text: {"device": '"mobile"', "hour": "21"}.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import SourceError
+
+Value: TypeAlias = bool | int | float | str | list[str] | None
+
+ITEMS = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("provider_id", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("description", pa.string()),
+        pa.field("price", pa.float64()),
+        pa.field("category", pa.string()),
+        pa.field("brand", pa.string()),
+        pa.field("image", pa.binary()),
+        pa.field("audio", pa.binary()),
+        pa.field("video", pa.list_(pa.binary())),
+        pa.field("embedding", pa.list_(pa.float32())),
+        pa.field("attributes", pa.map_(pa.string(), pa.string())),
+        pa.field("created_at", pa.timestamp("us", "UTC")),
+    ]
+)
+USERS = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("client_id", pa.string()),
+        pa.field("description", pa.string()),
+        pa.field("embedding", pa.list_(pa.float32())),
+        pa.field("attributes", pa.map_(pa.string(), pa.string())),
+    ]
+)
+EVENTS = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("timestamp", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("client_id", pa.string(), nullable=False),
+        pa.field("user_id", pa.string()),
+        pa.field("session_id", pa.string()),
+        pa.field("context", pa.map_(pa.string(), pa.string())),
+        pa.field("candidates", pa.list_(pa.string())),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("position", pa.int32()),
+        pa.field("propensity", pa.float64()),
+        pa.field("reward", pa.float64()),
+        pa.field("reward_kind", pa.string()),
+        pa.field("version", pa.int64()),
+    ]
+)
+TRUTH = pa.schema(
+    [pa.field("event_id", pa.string(), nullable=False), pa.field("item_id", pa.string(), nullable=False)]
+)
+"""The item that earns the reward 1 in an event (a table's label, the bought item). Only worlds read it."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Events in time order with the items and users they name.
+
+    `format` is `feedback`, `table`, `transactions` or `marketplace`; `truth` is there for `table` and
+    `transactions`; `facts` holds what else the importer knows (its arguments, the marketplace's seed and
+    size, a fingerprint of the source).
+    """
+
+    format: str
+    events: pa.Table
+    items: pa.Table
+    users: pa.Table
+    truth: pa.Table | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write four Parquet files and `dataset.json`, the last last: a folder without it is no dataset."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dataset.json").unlink(missing_ok=True)
+        for name in ("events", "items", "users", "truth"):
+            table = getattr(self, name)
+            if table is not None:
+                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        (folder / "dataset.json").write_text(
+            json.dumps({"format": self.format, "facts": self.facts}, indent=1)
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Dataset":
+        """Raises SourceError where the folder is no finished import."""
+        try:
+            about = json.loads((folder / "dataset.json").read_text())
+            tables = {n: pq.read_table(folder / f"{n}.parquet") for n in ("events", "items", "users")}
+            truth = folder / "truth.parquet"
+            tables["truth"] = pq.read_table(truth) if truth.exists() else None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise SourceError(
+                f"{folder}: no finished import here ({error}); run `medley import` again"
+            ) from error
+        return cls(about["format"], facts=about["facts"], **tables)
+
+
+def encode(context: Mapping[str, Value]) -> list[tuple[str, str]]:
+    """A context as the key-value pairs of its Arrow map."""
+    return [(key, json.dumps(value, ensure_ascii=False)) for key, value in context.items()]
+
+
+def decode(pairs: list[tuple[str, str]] | None) -> dict[str, Value]:
+    """The inverse of `encode`."""
+    return {key: json.loads(text) for key, text in pairs or []}
