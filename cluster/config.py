@@ -126,6 +126,15 @@ class GeneratorSettings(Section):
     actors: Count = Field(1, description="generation actors")
     gpus: float = Field(0.0, ge=0, description="GPU share per generation actor, 0 for CPU")
     context_temperature: Positive = Field(0.1, description="tau_c of context similarity in the mixture")
+    context_rank: Count = Field(16, description="dimensions of context embeddings in head and mixture")
+    tasks: Count = Field(4_000, description="users (rows of a table) that head and language model train on")
+    threads: Count = Field(2, description="torch threads of a generation process")
+    backbone_steps: Count | None = Field(
+        None, description="language model steps at most, repeats a run's bits; null goes by time alone"
+    )
+    head_steps: Count | None = Field(
+        None, description="head steps at most, repeats a run's bits; null goes by time alone"
+    )
 
 
 class SweepSettings(Section):
