@@ -4,13 +4,14 @@ Shapes: B decisions, K items, D features of a row, A parameter rows ("arms"), X 
 """
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Keys = NDArray[np.uint64]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Ints: TypeAlias = NDArray[np.int64]
+Keys: TypeAlias = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ class Features:
 
     def take(self, rows: Ints) -> "Features":
         """The same decision with only these items, in this order."""
-        return Features(
-            self.phi_KD[rows], self.arm_K[rows], self.item_K[rows], self.key_K[rows], self.context_X
-        )
+        return Features(self.phi_KD[rows], self.arm_K[rows], self.item_K[rows], self.key_K[rows], self.context_X)
 
 
 @dataclass(frozen=True)

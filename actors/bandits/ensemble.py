@@ -1,0 +1,190 @@
+"""What a version holds: members with their priors, where their values start, and the settings of the law.
+
+Shapes: M members, A arms, D features.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from actors.bandits.history import History
+from actors.bandits.members import Custom, Uniform, View, custom
+from actors.bandits.mixture import Mixture
+from actors.features.features import Floats
+from cluster.config import LawSettings, WeightSettings
+from cluster.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A shared member before any of a client's traffic: N(Λ₀⁻¹b₀, Λ₀⁻¹), usually the pooled posterior.
+
+    precision_ADD (Λ₀), shift_AD (b₀), noise: σ². half_life: outcomes after which data count half, None for
+    no forgetting.
+    """
+
+    name: str
+    precision_ADD: Floats
+    shift_AD: Floats
+    noise: float
+    view: View
+    half_life: float | None = None
+    predefined: bool = True
+
+
+Part: TypeAlias = Uniform | Prior | Custom | Mixture
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """values_M: each member's starting value in scaled reward, [0, 1]. low, high: the reward's declared range.
+
+    histories: rows of users that the generated priors have not been trained on. history: rows kept per user.
+    """
+
+    members: tuple[Part, ...]
+    values_M: Floats
+    law: LawSettings
+    weights: WeightSettings
+    dimension: int
+    fingerprint: str
+    low: float = 0.0
+    high: float = 1.0
+    history: int = 64
+    histories: dict[str, History] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if not names or len(set(names)) < len(names):
+            raise ModelError(f"an ensemble needs members of different names, not {names}")
+        if self.values_M.shape != (len(names),) or not np.isfinite(self.values_M).all():
+            raise ModelError(f"{len(names)} members need as many finite starting values")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(member.name for member in self.members)
+
+    def only(self, *names: str) -> "Ensemble":
+        """The same ensemble with these members alone. Raises ModelError for an unknown name."""
+        unknown = set(names) - set(self.names)
+        if unknown:
+            raise ModelError(f"no member {sorted(unknown)}; there are {list(self.names)}")
+        keep = [m for m, name in enumerate(self.names) if name in names]
+        members = tuple(self.members[m] for m in keep)
+        return replace(self, members=members, values_M=self.values_M[keep])
+
+    def arrays(self) -> dict[str, Any]:
+        """Every array by a flat name, for safetensors."""
+        out = {"values": self.values_M}
+        for m, member in enumerate(self.members):
+            for name, array in _arrays(member).items():
+                out[f"member/{m}/{name}"] = array
+        if self.histories:
+            pasts = list(self.histories.values())
+            out["history/phi"] = np.concatenate([past.phi_ND for past in pasts])
+            out["history/arm"] = np.concatenate([past.arm_N for past in pasts])
+            out["history/reward"] = np.concatenate([past.reward_N for past in pasts])
+            out["history/length"] = np.array([len(past) for past in pasts])
+        return {name: np.ascontiguousarray(array) for name, array in out.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """All else, as JSON."""
+        return {
+            "members": [_facts(member) for member in self.members],
+            "law": self.law.model_dump(),
+            "weights": self.weights.model_dump(),
+            "dimension": self.dimension,
+            "fingerprint": self.fingerprint,
+            "low": self.low,
+            "high": self.high,
+            "history": self.history,
+            "users": list(self.histories),
+        }
+
+    @classmethod
+    def load(cls, arrays: dict[str, Any], facts: dict[str, Any]) -> "Ensemble":
+        """The inverse of `arrays` and `facts`."""
+        return cls(
+            members=tuple(_member(about, _under(f"member/{m}/", arrays)) for m, about in enumerate(facts["members"])),
+            values_M=arrays["values"],
+            law=LawSettings(**facts["law"]),
+            weights=WeightSettings(**facts["weights"]),
+            histories=dict(zip(facts["users"], _histories(_under("history/", arrays)), strict=True)),
+            **{key: facts[key] for key in ("dimension", "fingerprint", "low", "high", "history")},
+        )
+
+
+def _under(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def _histories(arrays: dict[str, Any]) -> list[History]:
+    if not arrays:
+        return []
+    edges = np.cumsum(arrays["length"])[:-1]
+    columns = [np.split(arrays[name], edges) for name in ("phi", "arm", "reward")]
+    return [History(*rows) for rows in zip(*columns, strict=True)]
+
+
+def _arrays(member: Part) -> dict[str, Any]:
+    match member:
+        case Uniform():
+            return {}
+        case Prior():
+            return {"precision": member.precision_ADD, "shift": member.shift_AD}
+        case Custom():
+            return member.model.arrays()
+        case Mixture():
+            return {
+                "means": member.means_CAD,
+                "factor": member.factor_ADD,
+                "ranks": member.ranks_CADR,
+                "encoder": member.encoder_HX,
+                "prototypes": member.prototypes_CH,
+            }
+
+
+def _facts(member: Part) -> dict[str, Any]:
+    about = {"kind": type(member).__name__.lower(), "name": member.name, "predefined": member.predefined}
+    match member:
+        case Prior():
+            about |= {"noise": member.noise, "view": member.view, "half_life": member.half_life}
+        case Custom():
+            about |= {"source": member.source, "shape": list(member.shape)}
+        case Mixture():
+            about |= {"noise": member.noise, "temperature": member.temperature, "names": list(member.names_C)}
+    return about
+
+
+def _member(about: dict[str, Any], arrays: dict[str, Any]) -> Part:
+    name, predefined = about["name"], about["predefined"]
+    match about["kind"]:
+        case "uniform":
+            return Uniform(name, predefined)
+        case "prior":
+            return Prior(
+                name,
+                arrays["precision"],
+                arrays["shift"],
+                about["noise"],
+                about["view"],
+                about["half_life"],
+                predefined,
+            )
+        case "custom":
+            return custom(about["source"], tuple(about["shape"]), arrays, name, predefined)
+        case "mixture":
+            return Mixture(
+                name,
+                arrays["means"],
+                arrays["factor"],
+                arrays["ranks"],
+                about["noise"],
+                arrays["encoder"],
+                arrays["prototypes"],
+                about["temperature"],
+                tuple(about["names"]),
+                predefined,
+            )
+    raise ModelError(f"member {name!r} is of unknown kind {about['kind']!r}; this version is from a later Medley")

@@ -1,0 +1,133 @@
+"""Learning: one final outcome at a time, in the journal's order, by rank-one updates.
+
+`step` donates its state: the arrays of the argument change in place and the argument must not be used again.
+Batching may change how outcomes arrive, never the arithmetic. Factorisation waits for `publish`.
+"""
+
+import copy
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from actors.bandits.ensemble import Ensemble, Prior
+from actors.bandits.history import History
+from actors.bandits.law import Published
+from actors.bandits.members import Custom, Member, Model, Shared
+from actors.bandits.posterior import Gaussian, Statistics
+from actors.bandits.weights import Performance, alternatives, blend
+from actors.features.features import Floats
+
+FORGET_EVERY = 256
+"""Outcomes between two shrinkings toward the prior."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One final reward with what was logged at the decision.
+
+    user: key of the history (user, else session), None where neither is known. phi_D, arm, item: the chosen
+    item's features. reward: as the world gave it. propensity and member_propensities_M: π(a), π_m(a).
+    """
+
+    user: str | None
+    phi_D: Floats
+    arm: int
+    item: int
+    reward: float
+    propensity: float
+    member_propensities_M: Floats
+
+
+@dataclass
+class State:
+    """What a client's learner knows of one version."""
+
+    ensemble: Ensemble
+    statistics: dict[str, Statistics]
+    models: dict[str, Model]
+    performance: Performance
+    histories: dict[str, History] = field(default_factory=dict)
+    count: int = 0
+    changed: set[str] = field(default_factory=set)
+    """Users whose history changed since the last publication."""
+    epoch: int = 0
+    stale: set[str] = field(default_factory=set)
+    posteriors: dict[str, Gaussian] = field(default_factory=dict)
+
+
+def start(ensemble: Ensemble) -> State:
+    """A learner that has seen nothing since the version was made."""
+    priors = {p.name: p for p in ensemble.members if isinstance(p, Prior)}
+    statistics = {n: Statistics.start(p.precision_ADD, p.shift_AD, p.noise) for n, p in priors.items()}
+    return State(
+        ensemble=ensemble,
+        statistics=statistics,
+        models={m.name: copy.deepcopy(m.model) for m in ensemble.members if isinstance(m, Custom)},
+        performance=Performance.start(ensemble.values_M.copy()),
+        histories=dict(ensemble.histories),
+        stale=set(statistics),
+    )
+
+
+def step(state: State, outcome: Outcome) -> State:
+    """Every model learns from every final reward, unweighted; every member's performance is counted."""
+    ensemble = state.ensemble
+    reward = (outcome.reward - ensemble.low) / (ensemble.high - ensemble.low)
+    ones = np.ones(1)
+    for prior in ensemble.members:
+        if isinstance(prior, Prior):
+            seen = prior.view == "features"
+            arm = outcome.arm if seen else outcome.item
+            if arm >= 0:
+                state.statistics[prior.name].learn(outcome.phi_D if seen else ones, arm, reward)
+                state.stale.add(prior.name)
+    for model in state.models.values():
+        model.learn(outcome.phi_D, outcome.arm, outcome.item, reward)
+    if outcome.user is not None and ensemble.history:
+        past = state.histories.get(outcome.user) or History.empty(ensemble.dimension)
+        state.histories[outcome.user] = past.append(outcome.phi_D, outcome.arm, reward, ensemble.history)
+        state.changed.add(outcome.user)
+    state.performance.observe(
+        outcome.member_propensities_M, outcome.propensity, reward, ensemble.weights.half_life_decisions
+    )
+    state.count += 1
+    if state.count % FORGET_EVERY == 0:
+        _forget(state)
+    return state
+
+
+def _forget(state: State) -> None:
+    for prior in state.ensemble.members:
+        if isinstance(prior, Prior) and prior.half_life is not None:
+            state.statistics[prior.name].forget(0.5 ** (FORGET_EVERY / prior.half_life))
+            state.stale.add(prior.name)
+
+
+def publish(state: State) -> Published:
+    """Factor what changed and number it. The state goes on; what is published never changes."""
+    for name in sorted(state.stale):
+        state.posteriors[name] = state.statistics[name].gaussian()
+    state.stale.clear()
+    state.changed.clear()
+    state.epoch += 1
+    ensemble = state.ensemble
+    logits_M = state.performance.logits(ensemble.weights)
+    predefined_M = np.array([member.predefined for member in ensemble.members])
+    return Published(
+        members=tuple(_member(state, member) for member in ensemble.members),
+        weights_M=blend(logits_M, predefined_M, ensemble.weights.predefined_floor),
+        alternatives_M=alternatives(logits_M, ensemble.law),
+        law=ensemble.law,
+        dimension=ensemble.dimension,
+        low=ensemble.low,
+        high=ensemble.high,
+        epoch=state.epoch,
+    )
+
+
+def _member(state: State, member: Prior | Member) -> Member:
+    if isinstance(member, Prior):
+        return Shared(member.name, state.posteriors[member.name], member.view, member.predefined)
+    if isinstance(member, Custom):
+        return replace(member, model=copy.deepcopy(state.models[member.name]))
+    return member

@@ -1,0 +1,118 @@
+"""The members of an ensemble as they decide: each gives the scores of a decision's items, for one user.
+
+Uniform has none. Shared members are one posterior for all of a client's users. Mixtures read the user's history.
+
+Shapes: K items, P particles, A arms, D features.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from actors.bandits.history import History
+from actors.bandits.mixture import Mixture
+from actors.bandits.noise import ITEM, Noise
+from actors.bandits.posterior import Gaussian, Scores
+from actors.features.features import Features, Floats, Ints
+from cluster.errors import ModelError
+
+View = Literal["features", "items"]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """No scores; every eligible item with the same probability."""
+
+    name: str = "uniform"
+    predefined: bool = True
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One posterior, on the feature map ("features") or on item one-hots ("items": popularity)."""
+
+    name: str
+    posterior: Gaussian
+    view: View
+    predefined: bool = True
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a user's own model (`module:Class`) must offer; made by `Class(arms, dimension, items)`.
+
+    Rewards come scaled to [0, 1]. `learn` changes the model; a copy of it decides, so `scores` must not.
+    """
+
+    def scores(self, phi_KD: Floats, arm_K: Ints, item_K: Ints) -> tuple[Floats, Floats]:
+        """Means and standard deviations of the K items' rewards."""
+
+    def learn(self, phi_D: Floats, arm: int, item: int, reward: float) -> None: ...
+
+    def arrays(self) -> dict[str, Any]: ...
+
+    def load(self, arrays: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Custom:
+    """The user's own model; its particles are independent per item."""
+
+    name: str
+    model: Model
+    source: str
+    shape: tuple[int, int, int]
+    predefined: bool = True
+
+
+def custom(
+    source: str,
+    shape: tuple[int, int, int],
+    arrays: dict[str, Any] | None = None,
+    name: str | None = None,
+    predefined: bool = True,
+) -> Custom:
+    """The member of `module:Class`, made for (arms, dimension, items) and loaded from `arrays`.
+
+    Raises ModelError where the class cannot be imported or lacks a method of `Model`.
+    """
+    module, _, attribute = source.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), attribute)(*shape)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"own model {source!r}: {error}; expected an importable module:Class(arms, dimension, items)"
+        ) from error
+    if not isinstance(model, Model):
+        missing = [m for m in ("scores", "learn", "arrays", "load") if not hasattr(model, m)]
+        raise ModelError(f"own model {source!r} lacks {missing}; see actors.bandits.members.Model")
+    if arrays is not None:
+        model.load(arrays)
+    return Custom(name or attribute.lower(), model, source, shape, predefined)
+
+
+Member: TypeAlias = Uniform | Shared | Custom | Mixture
+
+
+def view(features: Features, kind: View) -> tuple[Floats, Ints]:
+    """The rows and parameter rows that a shared member sees."""
+    if kind == "items":
+        return np.ones((len(features), 1)), features.item_K
+    return features.phi_KD, features.arm_K
+
+
+def scores(member: Member, features: Features, history: History, noise: Noise, scale: float) -> Scores | None:
+    """A member's scores of the K items, None for uniform. `scale` is α, the factor on deviations."""
+    match member:
+        case Uniform():
+            return None
+        case Shared():
+            phi_KD, arm_K = view(features, member.view)
+            return member.posterior.scores(phi_KD, arm_K, features.key_K, noise, scale)
+        case Mixture():
+            return member.condition(history, features.context_X, scale).scores(features, noise)
+        case Custom():
+            mean_K, spread_K = member.model.scores(features.phi_KD, features.arm_K, features.item_K)
+            return Scores(mean_K, noise.keyed(ITEM, features.key_K) * (scale * spread_K))

@@ -1,0 +1,99 @@
+"""The pooled prior: one linear model of all fit users, its scales fitted by marginal likelihood.
+
+r = θ_aᵀφ + e with θ_a ~ N(m, λ⁻¹I), e ~ N(0, σ²), the intercept's prior mean the mean reward. λ and σ² maximise the
+evidence by MacKay's fixed point (Bishop 2006, §3.5.2): γ = Σ_i e_i/(e_i + λ), λ = γ/‖θ − m‖², σ² = rss/(N − γ).
+
+Shapes: N rows, A arms (the last is the prior for unknown items), D features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.bandits.ensemble import Prior
+from actors.bandits.members import View
+from actors.features.features import Floats, Ints
+from cluster.errors import EvidenceError
+
+INTERCEPT_PRECISION = 1.0
+"""Prior precision of the intercept, in units of 1/reward²; rewards are scaled to [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Posterior precision_ADD and shift_AD, with the fitted scale λ (`ridge`) and σ² (`noise`)."""
+
+    precision_ADD: Floats
+    shift_AD: Floats
+    ridge: float
+    noise: float
+    rows: int
+
+    def prior(self, name: str, view: View, half_life: float | None = None) -> Prior:
+        """A shared member that starts from this posterior.
+
+        With forgetting the pooled rows count no more than its steady state does, half_life/ln 2 outcomes.
+        """
+        keep = 1.0 if half_life is None else min(1.0, half_life / np.log(2) / max(self.rows, 1))
+        return Prior(name, keep * self.precision_ADD, keep * self.shift_AD, self.noise, view, half_life)
+
+
+def fit(phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int, rounds: int = 30) -> Pooled:
+    """Fit on rows with rewards scaled to [0, 1].
+
+    Raises:
+        EvidenceError: there are no rows, or one of them is not finite.
+    """
+    if not len(reward_N):
+        raise EvidenceError("no rewarded events to fit the pooled prior on; import more, or other users")
+    if not (np.isfinite(phi_ND).all() and np.isfinite(reward_N).all()):
+        raise EvidenceError("features or rewards are not finite; re-import the data")
+    gram_ADD, cross_AD, used = _sums(phi_ND, arm_N, reward_N, arms)
+    mean_D = np.zeros(phi_ND.shape[1])
+    mean_D[0] = reward_N.mean()
+    centred_AD = cross_AD - gram_ADD @ mean_D
+    values_AD, vectors_ADD = np.linalg.eigh(gram_ADD[used])
+    turned_AD = np.einsum("ade,ad->ae", vectors_ADD, centred_AD[used])
+    values_AD = np.maximum(values_AD, 0.0)
+    total = float(((reward_N - reward_N.mean()) ** 2).sum())
+    noise, ridge = max(float(reward_N.var()), 1e-4), 1.0
+    for _ in range(rounds):
+        theta_AD = turned_AD / (values_AD + ridge * noise)
+        effective = float((values_AD / (values_AD + ridge * noise)).sum())
+        left = total - 2 * float((theta_AD * turned_AD).sum()) + float((values_AD * theta_AD**2).sum())
+        noise = max(left / max(len(reward_N) - effective, 1.0), 1e-4)
+        ridge = float(np.clip(effective / max(float((theta_AD**2).sum()), 1e-12), 1e-2, 1e6))
+    prior_DD = ridge * np.eye(phi_ND.shape[1])
+    prior_DD[0, 0] = INTERCEPT_PRECISION
+    return Pooled(prior_DD + gram_ADD / noise, prior_DD @ mean_D + cross_AD / noise, ridge, noise, len(reward_N))
+
+
+def _sums(phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int) -> tuple[Floats, Floats, Ints]:
+    """Σφφᵀ and Σφr of each arm, and the arms that have rows."""
+    dimension = phi_ND.shape[1]
+    gram_ADD, cross_AD = np.zeros((arms, dimension, dimension)), np.zeros((arms, dimension))
+    used = np.unique(arm_N[arm_N >= 0])
+    for arm in used:
+        rows_ND = phi_ND[arm_N == arm]
+        gram_ADD[arm] = rows_ND.T @ rows_ND
+        cross_AD[arm] = rows_ND.T @ reward_N[arm_N == arm]
+    return gram_ADD, cross_AD, used
+
+
+def popularity(item_N: Ints, reward_N: Floats, items: int) -> Pooled:
+    """The same model on item one-hots: each item's mean reward, shrunk toward that of all.
+
+    Items' means have a prior of the observed mean and variance between items (method of moments).
+    """
+    known = item_N >= 0
+    count_I = np.bincount(item_N[known], minlength=items).astype(np.float64)
+    total_I = np.bincount(item_N[known], weights=reward_N[known], minlength=items)
+    mean = float(reward_N.mean()) if len(reward_N) else 0.5
+    noise = max(float(reward_N.var()) if len(reward_N) else 0.25, 1e-4)
+    seen = count_I > 0
+    raw = float(np.average((total_I[seen] / count_I[seen] - mean) ** 2, weights=count_I[seen])) if seen.any() else noise
+    between = max(raw - noise * seen.sum() / max(count_I.sum(), 1.0), 1e-2 * noise)
+    count_A, total_A = np.append(count_I, 0.0), np.append(total_I, 0.0)
+    precision_A = 1.0 / between + count_A / noise
+    shift_A = mean / between + total_A / noise
+    return Pooled(precision_A[:, None, None], shift_A[:, None], 1.0 / between, noise, len(reward_N))

@@ -1,0 +1,112 @@
+"""Gaussian posteriors over the parameters of a linear reward, r = θᵀφ + e, e ~ N(0, σ²).
+
+A leading arm axis holds A independent posteriors; joint features are the case A = 1. The last row is never
+learned from by a known item: it is the prior that an unknown item (index -1) gets.
+
+Shapes: N rows, K items, P particles, A arms, D features. Rewards are scaled to [0, 1] by their declared range.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.bandits.noise import ITEM, Noise
+from actors.features.features import Floats, Ints, Keys
+from cluster.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a member thinks of K items: means, and joint deviations from them in each particle.
+
+    mean_K, deviation_PK.
+    """
+
+    mean_K: Floats
+    deviation_PK: Floats
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(mean, LLᵀ) for each arm: mean_AD, factor_ADD (L)."""
+
+    mean_AD: Floats
+    factor_ADD: Floats
+
+    def scores(self, phi_KD: Floats, arm_K: Ints, key_K: Keys, noise: Noise, scale: float) -> Scores:
+        """Joint draws of the scores of K items, deviations scaled by `scale` (α).
+
+        Joint features draw θ_p = μ + αLξ_p. With arms, items are independent given the context, and their
+        scores are drawn directly: s_k ~ N(μ_kᵀφ, α²‖L_kᵀφ‖²), the same law (docs/law.md).
+        """
+        if len(self.mean_AD) == 1:
+            theta_PD = noise.theta(1, self.mean_AD.shape[1])[:, 0] @ (scale * self.factor_ADD[0].T)
+            return Scores(phi_KD @ self.mean_AD[0], theta_PD @ phi_KD.T)
+        mean_K = np.einsum("kd,kd->k", phi_KD, self.mean_AD[arm_K])
+        root_KD = np.matmul(phi_KD[:, None, :], self.factor_ADD[arm_K])[:, 0]
+        spread_K = scale * np.sqrt(np.einsum("kd,kd->k", root_KD, root_KD))
+        return Scores(mean_K, noise.keyed(ITEM, key_K) * spread_K)
+
+
+@dataclass
+class Statistics:
+    """Sufficient statistics in natural form; arrays change in place.
+
+    prior_precision_ADD (Λ₀), prior_shift_AD (Λ₀μ₀), data_precision_ADD (Σφφᵀ/σ²), data_shift_AD (Σφr/σ²),
+    noise: σ².
+    """
+
+    prior_precision_ADD: Floats
+    prior_shift_AD: Floats
+    data_precision_ADD: Floats
+    data_shift_AD: Floats
+    noise: float
+
+    @classmethod
+    def start(cls, precision_ADD: Floats, shift_AD: Floats, noise: float) -> "Statistics":
+        """No data yet. Raises ModelError unless the prior is finite, proper and of one shape."""
+        if precision_ADD.shape != (*shift_AD.shape, shift_AD.shape[-1]):
+            raise ModelError(f"precision {precision_ADD.shape} does not fit shift {shift_AD.shape}")
+        if not (np.isfinite(precision_ADD).all() and np.isfinite(shift_AD).all() and noise > 0):
+            raise ModelError("a prior must be finite and its noise variance above zero; refit the pooled prior")
+        return cls(precision_ADD, shift_AD, np.zeros_like(precision_ADD), np.zeros_like(shift_AD), noise)
+
+    def learn(self, phi_D: Floats, arm: int, reward: float) -> None:
+        """Rank-one update by one outcome."""
+        scaled_D = phi_D / self.noise
+        self.data_precision_ADD[arm] += scaled_D[:, None] * phi_D
+        self.data_shift_AD[arm] += scaled_D * reward
+
+    def learn_batch(self, phi_ND: Floats, arm_N: Ints, reward_N: Floats) -> None:
+        """The same for many rows, by one matrix product per arm (equal up to rounding)."""
+        for arm in np.unique(arm_N):
+            rows_ND = phi_ND[arm_N == arm]
+            self.data_precision_ADD[arm] += rows_ND.T @ rows_ND / self.noise
+            self.data_shift_AD[arm] += rows_ND.T @ reward_N[arm_N == arm] / self.noise
+
+    def forget(self, keep: float) -> None:
+        """Shrink toward the prior: the data count `keep` of what they did."""
+        self.data_precision_ADD *= keep
+        self.data_shift_AD *= keep
+
+    @property
+    def precision_ADD(self) -> Floats:
+        return self.prior_precision_ADD + self.data_precision_ADD
+
+    @property
+    def shift_AD(self) -> Floats:
+        return self.prior_shift_AD + self.data_shift_AD
+
+    def gaussian(self) -> Gaussian:
+        return gaussian(self.precision_ADD, self.shift_AD)
+
+
+def gaussian(precision_ADD: Floats, shift_AD: Floats) -> Gaussian:
+    """The posterior N(Λ⁻¹b, Λ⁻¹), factored. Raises ModelError where Λ is not positive definite."""
+    try:
+        root_ADD = np.linalg.cholesky(precision_ADD)
+    except np.linalg.LinAlgError as error:
+        raise ModelError("a precision is not positive definite; its prior must be") from error
+    factor_ADD = np.ascontiguousarray(np.linalg.inv(root_ADD).swapaxes(-1, -2))
+    half_AD = np.einsum("aed,ae->ad", factor_ADD, shift_AD)
+    return Gaussian(np.einsum("ade,ae->ad", factor_ADD, half_AD), factor_ADD)

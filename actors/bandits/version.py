@@ -1,0 +1,73 @@
+"""A version as an artifact: `arrays.safetensors`, `items.parquet`, `version.json`. No pickle anywhere."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+
+from actors.bandits.ensemble import Ensemble
+from actors.features.feature_map import FeatureMap
+from cluster.errors import ModelError, RegistryError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Version:
+    """A feature map, the ensemble on it, the catalogue, and where it comes from.
+
+    facts: name, parents, seed, journal watermark, data fingerprint, metrics, library versions.
+    """
+
+    feature_map: FeatureMap
+    ensemble: Ensemble
+    items: pa.Table
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.ensemble.fingerprint != self.feature_map.fingerprint:
+            raise ModelError(
+                f"ensemble of feature map {self.ensemble.fingerprint[:12]} does not fit feature map "
+                f"{self.feature_map.fingerprint[:12]}; compose again"
+            )
+
+    def save(self, folder: Path) -> None:
+        arrays = {f"features/{name}": np.ascontiguousarray(a) for name, a in self.feature_map.arrays().items()}
+        arrays |= {f"ensemble/{name}": a for name, a in self.ensemble.arrays().items()}
+        facts = {
+            "format": FORMAT,
+            "facts": self.facts,
+            "features": self.feature_map.facts(),
+            "ensemble": self.ensemble.facts(),
+        }
+        safetensors.numpy.save_file(arrays, folder / "arrays.safetensors")
+        pq.write_table(self.items, folder / "items.parquet", compression="zstd")
+        (folder / "version.json").write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Version":
+        """Raises RegistryError where the folder is no version that this release can read."""
+        try:
+            facts = json.loads((folder / "version.json").read_text())
+            if facts["format"] > FORMAT:
+                raise RegistryError(f"{folder}: format {facts['format']} is newer than {FORMAT}; update Medley")
+            arrays = safetensors.numpy.load_file(folder / "arrays.safetensors")
+            items = pq.read_table(folder / "items.parquet")
+            parts = {kind: _under(f"{kind}/", arrays) for kind in ("features", "ensemble")}
+            return cls(
+                FeatureMap.load(parts["features"], facts["features"]),
+                Ensemble.load(parts["ensemble"], facts["ensemble"]),
+                items,
+                facts["facts"],
+            )
+        except (OSError, ValueError, KeyError, pa.ArrowException, safetensors.SafetensorError) as error:
+            raise RegistryError(f"{folder}: not a readable version ({error}); publish it again") from error
+
+
+def _under(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

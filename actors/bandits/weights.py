@@ -1,0 +1,77 @@
+"""How much each member counts: decayed, importance-weighted average reward (docs/law.md).
+
+Shapes: M members. ρ_m = π_m(a)/π(a), from the log.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.features.features import Floats
+from cluster.config import LawSettings, WeightSettings
+from cluster.errors import ModelError
+
+
+@dataclass
+class Performance:
+    """Decayed sums per member; arrays change in place.
+
+    prior_M: value a member starts with, in scaled reward, worth `prior_count` decisions.
+    sums_5M: N = Σρ, R = Σρr (decayed by γ), Q0 = Σρ², Q1 = Σρ²r, Q2 = Σρ²r² (decayed by γ²).
+    """
+
+    prior_M: Floats
+    sums_5M: Floats
+
+    @classmethod
+    def start(cls, prior_M: Floats) -> "Performance":
+        return cls(prior_M, np.zeros((5, len(prior_M))))
+
+    def observe(self, member_M: Floats, propensity: float, reward: float, half_life: float) -> None:
+        """Count one final outcome, whose item had `propensity` and `member_M` under each member."""
+        if not propensity > 0:
+            raise ModelError(f"propensity {propensity} of a logged outcome must be above 0")
+        decay = 0.5 ** (1.0 / half_life)
+        ratio_M = member_M / propensity
+        self.sums_5M[:2] *= decay
+        self.sums_5M[2:] *= decay * decay
+        square_M = ratio_M * ratio_M
+        self.sums_5M += (ratio_M, ratio_M * reward, square_M, square_M * reward, square_M * reward**2)
+
+    def values(self, prior_count: float) -> tuple[Floats, Floats]:
+        """Value v_M and its standard error se_M (delta method for a ratio).
+
+        The prior acts as `prior_count` decisions with ρ = 1 and the variance of a Bernoulli reward, so that
+        both are defined before the first outcome.
+        """
+        n_M, r_M, q0_M, q1_M, q2_M = self.sums_5M
+        count_M = n_M + prior_count
+        value_M = (r_M + prior_count * self.prior_M) / count_M
+        prior_variance_M = np.clip(self.prior_M * (1 - self.prior_M), 1e-4, None)
+        square_M = q2_M - 2 * value_M * q1_M + value_M**2 * q0_M + prior_count * prior_variance_M
+        return value_M, np.sqrt(np.maximum(square_M, 0)) / count_M
+
+    def logits(self, settings: WeightSettings) -> Floats:
+        """η·v_m / max(root mean square of se, s_min): the performance part of the blend logits, (M,)."""
+        value_M, error_M = self.values(settings.prior_count)
+        scale = max(float(np.sqrt(np.mean(error_M**2))), settings.least_error)
+        return np.asarray(settings.eta * value_M / scale)
+
+
+def blend(logits_M: Floats, predefined_M: NDArray[np.bool_], floor: float) -> Floats:
+    """softmax, then the floor for predefined members, then normalised. Last axis M; broadcasts before it."""
+    weights_M = softmax(logits_M)
+    weights_M = np.where(predefined_M, np.maximum(weights_M, floor), weights_M)
+    return weights_M / weights_M.sum(-1, keepdims=True)
+
+
+def alternatives(logits_M: Floats, settings: LawSettings) -> Floats:
+    """w̃_m = (1 − F)·softmax(performance) + F/M: who is asked alone in the δ share of decisions."""
+    return (1 - settings.floor) * softmax(logits_M) + settings.floor / len(logits_M)
+
+
+def softmax(logits_M: Floats) -> Floats:
+    weights_M = np.exp(logits_M - logits_M.max(-1, keepdims=True))
+    total: Floats = weights_M / weights_M.sum(-1, keepdims=True)
+    return total
