@@ -26,10 +26,10 @@ class Section(BaseModel):
 
 class ClusterSettings(Section):
     address: str | None = Field(None, description="Ray address to join; null starts one here")
-    object_store_bytes: int = Field(
-        512 * 2**20, ge=80 * 2**20, description="object store of a local Ray, bytes"
-    )
+    object_store_bytes: int = Field(512 * 2**20, ge=80 * 2**20, description="object store of a local Ray, bytes")
     cpus: Count | None = Field(None, description="CPUs of a local Ray; null takes what is there")
+    dashboard: bool = Field(False, description="dashboard and job server of a local Ray on 127.0.0.1:8265 (about 1 GB)")
+    log_to_driver: bool = Field(False, description="print the workers' output in the driver")
 
 
 class DataSettings(Section):
@@ -111,9 +111,7 @@ class BanditSettings(Section):
 
 
 class GeneratorSettings(Section):
-    model: str | None = Field(
-        None, description="transformers folder or hub id; null builds the embedded default"
-    )
+    model: str | None = Field(None, description="transformers folder or hub id; null builds the embedded default")
     lora: bool = Field(True, description="tune a given model by LoRA rather than leave it frozen")
     codes: Count = Field(4, description="S, fixed codes per context")
     rank: Count = Field(8, description="rank of the shift U and of the covariance factor V")
@@ -145,9 +143,7 @@ class SweepSettings(Section):
 
 
 class GateSettings(Section):
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.05, description="one-sided error rate of admission"
-    )
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="one-sided error rate of admission")
     margin: float = Field(0.01, ge=0, description="loss tolerated before a member is dropped, share of range")
     bootstrap: Count = Field(1_000, description="resamples by user")
 
