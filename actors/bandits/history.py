@@ -10,9 +10,12 @@ import numpy as np
 from actors.features.features import Floats, Ints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
-    """phi_ND, arm_N, reward_N (scaled to [0, 1]), the latest last."""
+    """phi_ND, arm_N, reward_N (scaled to [0, 1]), the latest last.
+
+    Hashed by identity, so that what follows from it can be kept beside it.
+    """
 
     phi_ND: Floats
     arm_N: Ints

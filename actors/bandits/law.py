@@ -8,18 +8,17 @@ exact, not estimates. docs/law.md derives it.
 Shapes: M members, K items, P particles.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.bandits import members as models
 from actors.bandits.history import History
-from actors.bandits.members import Member
+from actors.bandits.members import Member, Uniform
 from actors.bandits.noise import CHOICE, Noise
-from actors.bandits.posterior import Scores
-from actors.features.features import Features, Floats
+from actors.features.features import Features, Floats, Ints
 from cluster.config import LawSettings
 from cluster.errors import ModelError
 
@@ -43,6 +42,37 @@ class Published:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
+
+    @cached_property
+    def scored(self) -> Ints:
+        """Indices of the members that have scores."""
+        return np.array([m for m, member in enumerate(self.members) if not isinstance(member, Uniform)], np.int64)
+
+    @cached_property
+    def joint(self) -> "Joint | None":
+        """The shared members on joint features, stacked so that one matrix product serves them all."""
+        found = [
+            (place, posterior)
+            for place, m in enumerate(self.scored)
+            if (posterior := models.joint(self.members[m])) is not None
+        ]
+        if not found:
+            return None
+        factors_SDD = np.stack([posterior.factor_ADD[0] for _, posterior in found])
+        return Joint(
+            places=np.array([place for place, _ in found]),
+            mean_SD=np.stack([posterior.mean_AD[0] for _, posterior in found]),
+            factors_DE=self.law.exploration_scale * np.concatenate(factors_SDD.swapaxes(1, 2), axis=1),
+        )
+
+
+@dataclass(frozen=True)
+class Joint:
+    """places: rows among the scored members. mean_SD; factors_DE: αLᵀ of each member, side by side (E = S·D)."""
+
+    places: Ints
+    mean_SD: Floats
+    factors_DE: Floats
 
 
 @dataclass(frozen=True)
@@ -110,61 +140,73 @@ def probabilities(published: Published, features: Features, history: History | N
 
 @dataclass(frozen=True)
 class _Particles:
-    """Scores in every particle: score_PK of the blend, member_MPK of those members that score; mean_K."""
+    """Scores of the S members that have any (rows `scored` of M): score_PSK, and of their blend: score_PK."""
 
-    score_PK: Floats | None
-    member_MPK: Sequence[Floats | None]
+    scored: Ints
+    score_PSK: Floats
+    score_PK: Floats
     mean_K: Floats
 
     def law(self, published: Published, open_K: NDArray[np.bool_]) -> Law:
         settings, uniform_K = published.law, open_K / open_K.sum()
-        blend_K = uniform_K if self.score_PK is None else _shares(self.score_PK, open_K)
-        member_MK = np.stack(
-            [uniform_K if score_PK is None else _shares(score_PK, open_K) for score_PK in self.member_MPK]
-        )
+        member_MK = np.tile(uniform_K, (len(published.members), 1))
+        blend_K = uniform_K
+        if len(self.scored):
+            member_MK[self.scored] = _shares(self.score_PSK, open_K)
+            blend_K = _shares(self.score_PK[:, None], open_K)[0]
         mixed_K = (1 - settings.delta) * blend_K + settings.delta * (published.alternatives_M @ member_MK)
         pi_K = (1 - settings.epsilon) * mixed_K + settings.epsilon * uniform_K
         return Law(pi_K, member_MK, self.mean_K)
 
 
 def _particles(published: Published, features: Features, history: History | None, noise: Noise) -> _Particles:
+    scored = published.scored
+    mean_SK = np.empty((len(scored), len(features)))
+    deviation_PSK = np.empty((noise.particles, len(scored), len(features)))
+    joint = published.joint
+    if joint is not None:
+        mean_SK[joint.places] = joint.mean_SD @ features.phi_KD.T
+        theta_PSD = (noise.theta(1, published.dimension)[:, 0] @ joint.factors_DE).reshape(-1, published.dimension)
+        deviation_PSK[:, joint.places] = (theta_PSD @ features.phi_KD.T).reshape(
+            noise.particles, len(joint.places), len(features)
+        )
     past = history if history is not None else History.empty(published.dimension)
-    scale = published.law.exploration_scale
-    scores = [models.scores(member, features, past, noise, scale) for member in published.members]
-    scored = [m for m, score in enumerate(scores) if score is not None]
-    member_MPK = [None if s is None else s.mean_K + s.deviation_PK for s in scores]
-    if not scored:
-        return _Particles(None, member_MPK, np.zeros(len(features)))
-    weights_M = published.weights_M[scored]
-    mean_K, score_PK = blend([scores[m] for m in scored], weights_M / weights_M.sum())  # type: ignore[misc]
-    return _Particles(score_PK, member_MPK, mean_K)
+    for place, m in enumerate(scored):
+        if joint is None or place not in joint.places:
+            score = models.scores(published.members[m], features, past, noise, published.law.exploration_scale)
+            mean_SK[place], deviation_PSK[:, place] = score.mean_K, score.deviation_PK
+    if not len(scored):
+        return _Particles(scored, deviation_PSK, deviation_PSK.sum(1), mean_SK.sum(0))
+    weights_S = published.weights_M[scored]
+    mean_K, score_PK = blend(mean_SK, deviation_PSK, weights_S / weights_S.sum())
+    deviation_PSK += mean_SK
+    return _Particles(scored, deviation_PSK, score_PK, mean_K)
 
 
-def blend(scores: list[Scores], weights_M: Floats) -> tuple[Floats, Floats]:
+def blend(mean_SK: Floats, deviation_PSK: Floats, weights_S: Floats) -> tuple[Floats, Floats]:
     """Blended means (K,) and scores (P, K): weighted means, with the weighted mean of the members' spreads.
 
     The mean of independent draws would shrink with the number of members and switch exploration off, so the
     blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
     root mean squares over the particles, hence a blend of one member is that member.
     """
-    mean_K = sum(w * s.mean_K for w, s in zip(weights_M, scores, strict=True))
-    deviation_PK = sum(w * s.deviation_PK for w, s in zip(weights_M, scores, strict=True))
-    spread_K = sum(w * _spread(s.deviation_PK) for w, s in zip(weights_M, scores, strict=True))
-    blended_K = _spread(np.asarray(deviation_PK))
-    ratio_K = np.divide(spread_K, blended_K, out=np.zeros_like(blended_K), where=blended_K > 0)
-    return np.asarray(mean_K), np.asarray(mean_K + deviation_PK * ratio_K)
+    particles = len(deviation_PSK)
+    deviation_PK = np.matmul(weights_S, deviation_PSK)
+    spread_SK = np.sqrt(np.einsum("psk,psk->sk", deviation_PSK, deviation_PSK) / particles)
+    blended_K = np.sqrt(np.einsum("pk,pk->k", deviation_PK, deviation_PK) / particles)
+    ratio_K = np.divide(weights_S @ spread_SK, blended_K, out=np.zeros_like(blended_K), where=blended_K > 0)
+    mean_K = weights_S @ mean_SK
+    return mean_K, mean_K + deviation_PK * ratio_K
 
 
-def _spread(deviation_PK: Floats) -> Floats:
-    result: Floats = np.sqrt(np.einsum("pk,pk->k", deviation_PK, deviation_PK) / len(deviation_PK))
-    return result
-
-
-def _shares(score_PK: Floats, open_K: NDArray[np.bool_]) -> Floats:
-    """The share of particles in which each open item is best."""
+def _shares(score_PSK: Floats, open_K: NDArray[np.bool_]) -> Floats:
+    """The share of particles in which each open item is a member's best, (S, K)."""
     if not open_K.all():
-        score_PK = np.where(open_K, score_PK, -np.inf)
-    return np.bincount(score_PK.argmax(1), minlength=len(open_K)) / len(score_PK)
+        score_PSK = np.where(open_K, score_PSK, -np.inf)
+    particles, members, items = score_PSK.shape
+    best_PS = score_PSK.argmax(-1) + np.arange(members) * items
+    counts_SK = np.bincount(best_PS.ravel(), minlength=members * items).reshape(members, items)
+    return np.asarray(counts_SK / particles)
 
 
 def _pick(pi_K: Floats, uniform: float) -> int:

@@ -103,11 +103,18 @@ def view(features: Features, kind: View) -> tuple[Floats, Ints]:
     return features.phi_KD, features.arm_K
 
 
-def scores(member: Member, features: Features, history: History, noise: Noise, scale: float) -> Scores | None:
-    """A member's scores of the K items, None for uniform. `scale` is α, the factor on deviations."""
+def joint(member: Member) -> Gaussian | None:
+    """The posterior of a shared member on joint features, else None."""
+    if isinstance(member, Shared) and member.view == "features" and len(member.posterior.mean_AD) == 1:
+        return member.posterior
+    return None
+
+
+def scores(member: Member, features: Features, history: History, noise: Noise, scale: float) -> Scores:
+    """A member's scores of the K items. `scale` is α, the factor on deviations. Uniform has none."""
     match member:
         case Uniform():
-            return None
+            raise ModelError("uniform has no scores; the law gives it 1/K")
         case Shared():
             phi_KD, arm_K = view(features, member.view)
             return member.posterior.scores(phi_KD, arm_K, features.key_K, noise, scale)

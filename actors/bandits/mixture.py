@@ -14,6 +14,8 @@ K items, P particles.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +61,20 @@ class Mixture:
         """The posterior after `history`; deviations of its scores are scaled by `scale` (α)."""
         return Conditioned(self, history, context_X, scale)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_evidence"}
+
+    @cached_property
+    def _evidence(self) -> "WeakKeyDictionary[History, Evidence]":
+        return WeakKeyDictionary()
+
+    def evidence(self, history: History) -> "Evidence":
+        """What a history says, kept as long as the history lives."""
+        found = self._evidence.get(history)
+        if found is None:
+            found = self._evidence[history] = Evidence(self, history)
+        return found
+
     def similarity(self, context_X: Floats) -> Floats:
         """Cosine of the context's code with each prototype, (C,)."""
         code_H = self.encoder_HX @ context_X
@@ -100,52 +116,43 @@ class Rows:
         return kernel_CNN
 
 
+class Evidence:
+    """What one history says to every candidate: rows, G⁻¹, likelihoods. It does not depend on the decision."""
+
+    def __init__(self, mixture: Mixture, history: History):
+        self.rows = mixture.project(history.phi_ND, history.arm_N)
+        root_CNN = np.linalg.cholesky(self.rows.kernel(self.rows) + mixture.noise * np.eye(len(history)))
+        half_CNN = np.linalg.inv(root_CNN)
+        self.inverse_CNN: Floats = np.matmul(half_CNN.swapaxes(-1, -2), half_CNN)
+        error_CN = history.reward_N - self.rows.mean_CN
+        self.solved_CN: Floats = np.matmul(self.inverse_CNN, error_CN[:, :, None])[:, :, 0]
+        size_C = 2 * np.log(np.diagonal(root_CNN, axis1=1, axis2=2)).sum(-1)
+        fit_C = np.einsum("cn,cn->c", error_CN, self.solved_CN)
+        self.log_likelihood_C: Floats = -0.5 * (fit_C + size_C + len(history) * np.log(2 * np.pi))
+        """log N(r_u; Φ_u m_c, G_c)."""
+
+
 class Conditioned:
     """A mixture after one user's history: responsibilities_C, and joint draws of the scores of any items."""
 
     def __init__(self, mixture: Mixture, history: History, context_X: Floats, scale: float):
-        self.mixture, self.history, self.scale = mixture, history, scale
+        self.mixture, self.scale = mixture, scale
+        self.evidence = mixture.evidence(history) if len(history) else None
         logits_C = mixture.similarity(context_X) / mixture.temperature
-        if len(history):
-            logits_C = logits_C + self.log_likelihood_C
+        if self.evidence is not None:
+            logits_C = logits_C + self.evidence.log_likelihood_C
         self.responsibilities_C = softmax(logits_C)
-
-    @cached_property
-    def _rows(self) -> Rows:
-        return self.mixture.project(self.history.phi_ND, self.history.arm_N)
-
-    @cached_property
-    def _root_CNN(self) -> Floats:
-        """Cholesky factor of G for each candidate."""
-        gram_CNN = self._rows.kernel(self._rows)
-        root: Floats = np.linalg.cholesky(gram_CNN + self.mixture.noise * np.eye(len(self.history)))
-        return root
-
-    @cached_property
-    def _inverse_CNN(self) -> Floats:
-        half_CNN = np.linalg.inv(self._root_CNN)
-        inverse: Floats = np.matmul(half_CNN.swapaxes(-1, -2), half_CNN)
-        return inverse
-
-    @cached_property
-    def log_likelihood_C(self) -> Floats:
-        """log N(r_u; Φ_u m_c, G_c)."""
-        error_CN = self.history.reward_N - self._rows.mean_CN
-        fit_C = np.einsum("cn,cnm,cm->c", error_CN, self._inverse_CNN, error_CN)
-        size_C = 2 * np.log(np.diagonal(self._root_CNN, axis1=1, axis2=2)).sum(-1)
-        result: Floats = -0.5 * (fit_C + size_C + len(self.history) * np.log(2 * np.pi))
-        return result
 
     def means(self, features: Features) -> Floats:
         """Posterior means of the K items under each candidate, (C, K)."""
         return self._means(self.mixture.project(features.phi_KD, features.arm_K))
 
     def _means(self, items: Rows) -> Floats:
-        if not len(self.history):
+        if self.evidence is None:
             return items.mean_CN
-        error_CN = self.history.reward_N - self._rows.mean_CN
-        solved_CN = np.einsum("cnm,cm->cn", self._inverse_CNN, error_CN)
-        return np.asarray(items.mean_CN + np.einsum("ckn,cn->ck", items.kernel(self._rows), solved_CN))
+        cross_CKN = items.kernel(self.evidence.rows)
+        moved_CK: Floats = np.matmul(cross_CKN, self.evidence.solved_CN[:, :, None])[:, :, 0]
+        return items.mean_CN + moved_CK
 
     def scores(self, features: Features, noise: Noise) -> Scores:
         """Mixture means and joint deviations: each particle draws its candidate, then θ."""
@@ -153,34 +160,33 @@ class Conditioned:
         mean_CK = self._means(items)
         mean_K = self.responsibilities_C @ mean_CK
         chosen_P = systematic(self.responsibilities_C, noise.particles, noise.uniform(CANDIDATE))
-        drawn = np.unique(chosen_P)
-        deviation_PK = mean_CK[chosen_P] - mean_K
-        base_PK = self._base(items, noise)
-        base_PN, error_PN = None, None
-        if len(self.history):
-            base_PN = self._base(self._rows, noise)
-            error_PN = noise.keyed(ROW, np.arange(len(self.history))) * np.sqrt(self.mixture.noise)
-        zeta_PR = noise.keyed(CODE, np.arange(self.mixture.ranks_CADR.shape[-1]))
-        for c in drawn:
-            p = chosen_P == c
-            draw_PK = base_PK[p] + zeta_PR[p] @ items.rank_CNR[c].T
-            if base_PN is not None and error_PN is not None:
-                draw_PN = base_PN[p] + zeta_PR[p] @ self._rows.rank_CNR[c].T + error_PN[p]
-                same_KN = items.arm_N[:, None] == self._rows.arm_N
-                cross_KN = np.where(same_KN, items.base_ND @ self._rows.base_ND.T, 0.0)
-                cross_KN += items.rank_CNR[c] @ self._rows.rank_CNR[c].T
-                draw_PK -= draw_PN @ self._inverse_CNN[c] @ cross_KN.T
-            deviation_PK[p] += self.scale * draw_PK
-        return Scores(mean_K, deviation_PK)
+        draw_PK = self._prior_draw(items, chosen_P, noise)
+        if self.evidence is not None:
+            draw_PK -= self._correction(self.evidence, items, chosen_P, noise)
+        return Scores(mean_K, mean_CK[chosen_P] - mean_K + self.scale * draw_PK)
 
-    def _base(self, rows: Rows, noise: Noise) -> Floats:
-        """The shared part q·ξ of a prior draw at these rows, (P, N)."""
+    def _prior_draw(self, rows: Rows, chosen_P: Ints, noise: Noise) -> Floats:
+        """q·ξ + p·ζ at these rows, each particle under its candidate, (P, N)."""
         arms, dimension = self.mixture.factor_ADD.shape[:2]
         theta_PAD = noise.theta(arms, dimension)
         if arms == 1:
-            return theta_PAD[:, 0] @ rows.base_ND.T
-        result: Floats = np.einsum("pnd,nd->pn", theta_PAD[:, rows.arm_N], rows.base_ND)
-        return result
+            draw_PN = theta_PAD[:, 0] @ rows.base_ND.T
+        else:
+            draw_PN = np.einsum("pnd,nd->pn", theta_PAD[:, rows.arm_N], rows.base_ND)
+        zeta_PR = noise.keyed(CODE, np.arange(rows.rank_CNR.shape[-1]))
+        for c in np.unique(chosen_P):
+            draw_PN[chosen_P == c] += zeta_PR[chosen_P == c] @ rows.rank_CNR[c].T
+        return draw_PN
+
+    def _correction(self, evidence: Evidence, items: Rows, chosen_P: Ints, noise: Noise) -> Floats:
+        """Matheron: what the draw at the history's rows, observed with noise, moves the draw at the items."""
+        draw_PN = self._prior_draw(evidence.rows, chosen_P, noise)
+        draw_PN += np.sqrt(self.mixture.noise) * noise.keyed(ROW, np.arange(draw_PN.shape[1]))
+        cross_CKN = items.kernel(evidence.rows)
+        moved_PK = np.empty((len(chosen_P), len(items.arm_N)))
+        for c in np.unique(chosen_P):
+            moved_PK[chosen_P == c] = draw_PN[chosen_P == c] @ evidence.inverse_CNN[c] @ cross_CKN[c].T
+        return moved_PK
 
 
 def systematic(shares_C: Floats, draws: int, offset: float) -> NDArray[np.int64]:
