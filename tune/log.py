@@ -47,9 +47,7 @@ class Log:
         _refuse(~np.isfinite(self.reward_N), self.reward_N, "reward", "is not a finite number", _IMPORT)
         if self.propensity_N is not None:
             wrong_N = ~((self.propensity_N > 0) & (self.propensity_N <= 1))
-            _refuse(
-                wrong_N, self.propensity_N, "propensity", "of a taken action is not in (0, 1]", _PROPENSITY
-            )
+            _refuse(wrong_N, self.propensity_N, "propensity", "of a taken action is not in (0, 1]", _PROPENSITY)
 
     def __len__(self) -> int:
         return len(self.action_N)
@@ -81,9 +79,7 @@ _PROPENSITY = "give the logging policy's true probability, or leave the column o
 def _refuse(wrong_N: Bools, values_N: NDArray[np.generic], name: str, fault: str, remedy: str) -> None:
     if wrong_N.any():
         row = int(np.argmax(wrong_N))
-        raise EvidenceError(
-            f"event {row}: {name} {values_N[row]} {fault} ({int(wrong_N.sum())} such events); {remedy}"
-        )
+        raise EvidenceError(f"event {row}: {name} {values_N[row]} {fault} ({int(wrong_N.sum())} such events); {remedy}")
 
 
 def renumber(codes_N: Ints) -> Ints:
