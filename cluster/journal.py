@@ -1,0 +1,235 @@
+"""Decisions, rewards and their outcomes: durable before they are acknowledged, joined exactly once.
+
+One thread writes. It takes whatever waits, runs it in one transaction and commits it with
+`synchronous=FULL` (group commit), and only then answers. Between commits it closes reward windows: every
+slot of a decision gets one numbered outcome per reward kind, by the time at which rewards reached this
+server. Rewards that come before their decision are parked until it comes; rewards that come after their
+window are kept and marked late, and change nothing.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+from cluster.config import RewardKind, Settings
+from cluster.errors import JournalError
+from cluster.journal_store import (
+    DecisionRecord,
+    ItemRecord,
+    OutcomeRow,
+    Repeat,
+    RewardRecord,
+    RewardStatus,
+    Store,
+)
+from cluster.sql import FAILURES
+
+__all__ = [
+    "DecisionRecord",
+    "ItemRecord",
+    "Journal",
+    "OutcomeRow",
+    "Reader",
+    "Repeat",
+    "RewardRecord",
+    "RewardStatus",
+    "journal_url",
+]
+
+_GROUP = 512  # entries in one transaction: bounds the wait of the first
+_CLOSE = 2_000  # decisions closed in one transaction: bounds the wait of the next group
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[Store, float], Any]
+
+
+def journal_url(settings: Settings) -> str:
+    """Where the journal is: PostgreSQL if that is the database, else `home/journal.db`."""
+    return str(settings.database_url if settings.postgres else settings.home / "journal.db")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    work: Work
+    done: "Future[Any]"
+
+
+class Journal:
+    """The writer. One per process that acknowledges; use as a context manager or call `close`."""
+
+    def __init__(
+        self,
+        url: str,
+        kinds: Mapping[str, RewardKind],
+        clock: Callable[[], float] = time.time,
+        close_every_s: float = 0.1,
+    ) -> None:
+        """Raises JournalError where the place cannot be used."""
+        self._url = url
+        self._kinds = dict(kinds)
+        self._clock = clock
+        self._close_every_s = close_every_s
+        self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._store: Store | None = Store(url)
+        self.secret = bytes.fromhex(self._store.fact("secret"))
+        self.failed: JournalError | None = None
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def decide(self, records: Sequence[DecisionRecord]) -> "Future[dict[int, Repeat]]":
+        """Make decisions durable, all or none; the result holds those whose request_id is a repeat."""
+        return self._submit(lambda store, now: store.decide(records, now))
+
+    def reward(self, records: Sequence[RewardRecord]) -> "Future[list[RewardStatus]]":
+        """Make rewards durable; one status each."""
+        for record in records:
+            if record.kind not in self._kinds:
+                raise JournalError(f"reward kind {record.kind!r} is not configured; known: {sorted(self._kinds)}")
+        return self._submit(lambda store, now: store.reward(records, now, self._kinds))
+
+    def items(self, records: Sequence[ItemRecord]) -> "Future[int]":
+        """Make changes of catalogues durable; the result is the last revision."""
+        return self._submit(lambda store, now: store.items(records, now))
+
+    def close(self) -> None:
+        """Commit what waits and stop."""
+        with self._closing:
+            self._closed = True
+            self._waiting.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, work: Work) -> "Future[Any]":
+        done: Future[Any] = Future()
+        with self._closing:
+            if self._closed:
+                raise JournalError(f"{self._url}: the journal is closed; open it again to write")
+            self._waiting.put(_Entry(work, done))
+        return done
+
+    def _run(self) -> None:
+        next_close = 0.0
+        stop = False
+        while not stop:
+            entries, stop = self._take(max(0.0, next_close - time.monotonic()))
+            if entries:
+                self._commit(entries)
+            if time.monotonic() >= next_close and not stop:
+                more = self._close_windows()
+                next_close = time.monotonic() + (0.0 if more else self._close_every_s)
+        if self._store is not None:
+            self._store.close()
+
+    def _take(self, wait_s: float) -> tuple[list[_Entry], bool]:
+        entries: list[_Entry] = []
+        try:
+            entry = self._waiting.get(timeout=wait_s) if wait_s > 0 else self._waiting.get_nowait()
+            while entry is not None:
+                entries.append(entry)
+                if len(entries) == _GROUP:
+                    return entries, False
+                entry = self._waiting.get_nowait()
+        except queue.Empty:
+            return entries, False
+        return entries, True
+
+    def _commit(self, entries: list[_Entry]) -> None:
+        """One transaction for all; where it fails, one for each, so that a bad record hurts only itself."""
+        try:
+            results = self._transaction([entry.work for entry in entries])
+        except Exception as error:
+            if len(entries) > 1:
+                for entry in entries:
+                    self._commit([entry])
+            else:
+                entries[0].done.set_exception(error)
+            return
+        for entry, result in zip(entries, results, strict=True):
+            entry.done.set_result(result)
+
+    def _transaction(self, works: Sequence[Work]) -> list[Any]:
+        try:
+            store = self._store = self._store or Store(self._url)
+            try:
+                store.begin()
+                now = store.now(self._clock())
+                results = [work(store, now) for work in works]
+                store.commit()
+            except FAILURES as error:
+                store.rollback()
+                self._reopen(store)
+                raise store.failure(error) from error
+            except BaseException:
+                store.rollback()
+                raise
+        except JournalError as error:
+            self.failed = error
+            raise
+        self.failed = None
+        return results
+
+    def _reopen(self, store: Store) -> None:
+        """PostgreSQL's connection may be gone for good; the next transaction makes a new one."""
+        if store.sql.postgres:
+            store.close()
+            self._store = None
+
+    def _close_windows(self) -> bool:
+        """Returns whether more windows may be due. A failure is kept in `failed`; the next look tries again."""
+        try:
+            added = self._transaction([lambda store, now: store.close_windows(now, self._kinds, _CLOSE)])
+        except JournalError:
+            return False
+        return bool(added[0] >= _CLOSE)
+
+
+class Reader:
+    """Reads a journal from any process; opens its connection at the first use and after a failure."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+
+    def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
+        """Numbered outcomes of one kind with seq > after, in order."""
+        return self._read(lambda store: store.outcomes(after, limit, kind))
+
+    def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
+        """Catalogue changes with revision > after, in order."""
+        return self._read(lambda store: store.changes(after))
+
+    def counts(self) -> dict[str, int]:
+        """How many decisions, rewards of each status and outcomes there were."""
+        return self._read(lambda store: store.counts())
+
+    def close(self) -> None:
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+            self._store = None
+
+    def _read(self, query: Callable[[Store], T]) -> T:
+        with self._lock:
+            store = self._store = self._store or Store(self._url, make=False)
+            try:
+                return query(store)
+            except FAILURES as error:
+                self._store = None
+                store.rollback()
+                store.close()
+                raise store.failure(error) from error

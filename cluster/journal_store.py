@@ -1,0 +1,329 @@
+"""The journal's tables and statements, the same on SQLite and on PostgreSQL.
+
+Nothing about the journal is kept in memory: sequence numbers, the clock's last value and how far windows are
+closed are read inside the transaction that uses them. So a second writer, or one that comes back after
+`kill -9`, needs no recovery.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cluster.config import RewardKind
+from cluster.errors import JournalError
+from cluster.sql import FAILURES, Sql
+
+FORMAT = 1
+_LOCK = 0x6D65646C6579  # "medley": PostgreSQL's advisory lock of the journal's one order
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS journal_counters (name TEXT PRIMARY KEY, value {integer} NOT NULL);
+CREATE TABLE IF NOT EXISTS journal_closed (kind TEXT PRIMARY KEY, decision {integer} NOT NULL);
+CREATE TABLE IF NOT EXISTS journal_decisions (
+    seq {integer} PRIMARY KEY, decision_id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, user_key TEXT,
+    request_id TEXT, version {integer}, epoch {integer} NOT NULL, slots {integer} NOT NULL,
+    at {real} NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, evidence {blob});
+CREATE UNIQUE INDEX IF NOT EXISTS journal_decisions_request
+    ON journal_decisions (client, request_id) WHERE request_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS journal_rewards (
+    seq {integer} PRIMARY KEY, client TEXT NOT NULL, reward_id TEXT NOT NULL, decision_id TEXT NOT NULL,
+    slot {integer} NOT NULL, kind TEXT NOT NULL, value {real} NOT NULL, at TEXT,
+    arrived {real} NOT NULL, late {integer} NOT NULL, UNIQUE (client, reward_id));
+CREATE INDEX IF NOT EXISTS journal_rewards_decision ON journal_rewards (decision_id);
+CREATE TABLE IF NOT EXISTS journal_outcomes (
+    seq {integer} PRIMARY KEY, decision {integer} NOT NULL, slot {integer} NOT NULL, kind TEXT NOT NULL,
+    reward {real} NOT NULL, events {integer} NOT NULL, closed {real} NOT NULL);
+CREATE TABLE IF NOT EXISTS journal_items (
+    revision {integer} PRIMARY KEY, client TEXT NOT NULL, item_id TEXT NOT NULL, body TEXT, at {real} NOT NULL)
+"""
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """What is kept of one decision; `evidence` is what its learner needs, opaque here."""
+
+    decision_id: str
+    client: str
+    user: str | None
+    request_id: str | None
+    version: int | None
+    epoch: int
+    slots: int
+    request: str
+    answer: str
+    evidence: bytes | None
+
+
+@dataclass(frozen=True)
+class RewardRecord:
+    client: str
+    decision_id: str
+    slot: int
+    kind: str
+    value: float
+    reward_id: str
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """A change of a client's catalogue; `body` is JSON, None deletes."""
+
+    client: str
+    item_id: str
+    body: str | None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A request_id that was there before: the stored answer, and whether the request was the same."""
+
+    answer: str
+    same: bool
+
+
+RewardStatus = Literal["accepted", "parked", "duplicate", "late", "no_slot"]
+
+
+@dataclass(frozen=True)
+class OutcomeRow:
+    """The final reward of one slot; `events` rewards were reduced to it, 0 means the default."""
+
+    seq: int
+    decision_id: str
+    client: str
+    user: str | None
+    version: int | None
+    epoch: int
+    slot: int
+    kind: str
+    reward: float
+    events: int
+    request: str
+    evidence: bytes | None
+
+
+class Store:
+    """One connection. Methods run inside `begin` and `commit`, except the readers."""
+
+    def __init__(self, url: str, make: bool = True) -> None:
+        """Connect, and make the tables where they are not.
+
+        Args:
+            url: path of a SQLite file, or `postgresql://...` (`postgresql+psycopg://...` too).
+            make: whether to make what is missing; a reader does not, so that it never waits for a writer.
+
+        Raises:
+            JournalError: the file or the server cannot be used, or the tables are of a newer format.
+        """
+        self._where = url if not url.startswith("postgresql") else "the journal's PostgreSQL database"
+        try:
+            self.sql = Sql(url)
+            if make:
+                self._make()
+            self._check_format()
+        except FAILURES as error:
+            raise self.failure(error) from error
+
+    def _make(self) -> None:
+        self.begin()
+        self.sql.make(_SCHEMA)
+        facts = {"format": str(FORMAT), "secret": secrets.token_hex(32)}
+        insert = "INSERT INTO journal_facts (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        self.sql.many(insert, facts.items())
+        self.commit()
+
+    def _check_format(self) -> None:
+        if int(self.fact("format")) > FORMAT:
+            raise JournalError(
+                f"{self._where}: the journal has format {self.fact('format')}, this version of Medley "
+                f"reads {FORMAT}: upgrade Medley, or set another MEDLEY_HOME"
+            )
+
+    def failure(self, error: BaseException) -> JournalError:
+        return JournalError(
+            f"{self._where}: the journal cannot make events durable: {str(error).strip()}; check that the "
+            "disk has space, that the place can be written and that the database runs"
+        )
+
+    def fact(self, name: str) -> str:
+        return str(self.sql.one("SELECT value FROM journal_facts WHERE name = ?", (name,)))
+
+    def begin(self) -> None:
+        self.sql.begin(_LOCK)
+
+    def commit(self) -> None:
+        self.sql.commit()
+
+    def rollback(self) -> None:
+        self.sql.rollback()
+
+    def close(self) -> None:
+        self.sql.close()
+
+    def now(self, clock: float) -> float:
+        """Server time that never runs backwards, so that windows close in the order of decisions."""
+        last = self.sql.one("SELECT at FROM journal_decisions ORDER BY seq DESC LIMIT 1")
+        return max(clock, last or 0.0)
+
+    def decide(self, records: Sequence[DecisionRecord], now: float) -> dict[int, Repeat]:
+        """Insert; what comes back are the positions whose request_id was there already."""
+        seq = self._next("journal_decisions")
+        rows = [
+            (
+                seq + i, r.decision_id, r.client, r.user, r.request_id, r.version, r.epoch, r.slots, now,
+                r.request, r.answer, r.evidence,
+            )
+            for i, r in enumerate(records)
+        ]  # fmt: skip
+        done = self.sql.many(
+            "INSERT INTO journal_decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (client, request_id) WHERE request_id IS NOT NULL DO NOTHING",
+            rows,
+        )
+        repeats = {i: self._stored(records[i]) for i, inserted in enumerate(done) if not inserted}
+        self.count(decisions=len(records) - len(repeats), repeated_requests=len(repeats))
+        return repeats
+
+    def _stored(self, record: DecisionRecord) -> Repeat:
+        query = "SELECT request, answer FROM journal_decisions WHERE client = ? AND request_id = ?"
+        request, answer = self.sql.rows(query, (record.client, record.request_id))[0]
+        return Repeat(answer, json.loads(request) == json.loads(record.request))
+
+    def reward(
+        self, records: Sequence[RewardRecord], now: float, kinds: Mapping[str, RewardKind]
+    ) -> list[RewardStatus]:
+        """Insert what may count or is merely late; a reward_id that was there changes nothing."""
+        ids = sorted({r.decision_id for r in records})
+        marks = ", ".join("?" * len(ids))
+        query = f"SELECT decision_id, seq, at, slots FROM journal_decisions WHERE decision_id IN ({marks})"
+        known = {row[0]: row[1:] for row in self.sql.rows(query, ids)}
+        closed = dict(self.sql.rows("SELECT kind, decision FROM journal_closed"))
+        statuses = [_status(r, known.get(r.decision_id), closed, now, kinds) for r in records]
+        seq = self._next("journal_rewards")
+        stored = [(i, r) for i, r in enumerate(records) if statuses[i] != "no_slot"]
+        done = self.sql.many(
+            "INSERT INTO journal_rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (client, reward_id) DO NOTHING",
+            [
+                (
+                    seq + i, r.client, r.reward_id, r.decision_id, r.slot, r.kind, r.value, r.at, now,
+                    int(statuses[i] == "late"),
+                )
+                for i, r in stored
+            ],
+        )  # fmt: skip
+        for (i, _), inserted in zip(stored, done, strict=True):
+            statuses[i] = statuses[i] if inserted else "duplicate"
+        self.count(**{f"rewards_{s}": statuses.count(s) for s in set(statuses)})
+        return statuses
+
+    def items(self, records: Sequence[ItemRecord], now: float) -> int:
+        """Append changes; returns the last revision."""
+        revision = self._next("journal_items")
+        rows = [(revision + i, r.client, r.item_id, r.body, now) for i, r in enumerate(records)]
+        self.sql.many("INSERT INTO journal_items VALUES (?, ?, ?, ?, ?)", rows)
+        return revision + len(records) - 1
+
+    def close_windows(self, now: float, kinds: Mapping[str, RewardKind], limit: int) -> int:
+        """Append the outcomes of decisions whose window has closed; returns how many were added."""
+        return sum(self._close(name, kind, now, limit) for name, kind in kinds.items())
+
+    def _close(self, name: str, kind: RewardKind, now: float, limit: int) -> int:
+        after = self._closed(name, kind, now)
+        query = "SELECT seq, slots FROM journal_decisions WHERE seq > ? AND at <= ? ORDER BY seq LIMIT ?"
+        due = self.sql.rows(query, (after, now - kind.window_s, limit))
+        if not due:
+            return 0
+        rewards: dict[tuple[int, int], list[float]] = {}
+        joined = (
+            "SELECT d.seq, r.slot, r.value FROM journal_decisions d "
+            "JOIN journal_rewards r ON r.decision_id = d.decision_id "
+            "WHERE d.seq > ? AND d.seq <= ? AND r.kind = ? AND r.late = 0 ORDER BY r.seq"
+        )
+        for decision, slot, value in self.sql.rows(joined, (after, due[-1][0], name)):
+            rewards.setdefault((decision, slot), []).append(value)
+        seq = self._next("journal_outcomes")
+        rows: list[tuple[object, ...]] = []
+        for decision, slots in due:
+            for slot in range(slots):
+                values = rewards.get((decision, slot), [])
+                reward = reduce(kind, values)
+                rows.append((seq + len(rows), decision, slot, name, reward, len(values), now))
+        self.sql.many("INSERT INTO journal_outcomes VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self.sql.many("UPDATE journal_closed SET decision = ? WHERE kind = ?", [(due[-1][0], name)])
+        self.count(outcomes=len(rows))
+        return len(rows)
+
+    def _closed(self, name: str, kind: RewardKind, now: float) -> int:
+        """The last decision whose window is closed. A kind that is new starts after what is past."""
+        after = self.sql.one("SELECT decision FROM journal_closed WHERE kind = ?", (name,))
+        if after is None:
+            query = "SELECT max(seq) FROM journal_decisions WHERE at <= ?"
+            after = self.sql.one(query, (now - kind.window_s,)) or 0
+            self.sql.many("INSERT INTO journal_closed (kind, decision) VALUES (?, ?)", [(name, after)])
+        return int(after)
+
+    def count(self, **added: int) -> None:
+        self.sql.many(
+            "INSERT INTO journal_counters (name, value) VALUES (?, ?) ON CONFLICT (name) "
+            "DO UPDATE SET value = journal_counters.value + excluded.value",
+            [(name, number) for name, number in added.items() if number],
+        )
+
+    def counts(self) -> dict[str, int]:
+        return dict(self.sql.rows("SELECT name, value FROM journal_counters"))
+
+    def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
+        """Outcomes of one kind with seq > after, in order."""
+        query = (
+            "SELECT o.seq, d.decision_id, d.client, d.user_key, d.version, d.epoch, o.slot, o.kind, o.reward, "
+            "o.events, d.request, d.evidence FROM journal_outcomes o JOIN journal_decisions d "
+            "ON d.seq = o.decision WHERE o.seq > ? AND o.kind = ? ORDER BY o.seq LIMIT ?"
+        )
+        return [OutcomeRow(*row) for row in self.sql.rows(query, (after, kind, limit))]
+
+    def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
+        """Catalogue changes with revision > after, in order."""
+        query = "SELECT revision, client, item_id, body FROM journal_items WHERE revision > ? ORDER BY revision"
+        return [(row[0], ItemRecord(*row[1:])) for row in self.sql.rows(query, (after,))]
+
+    def _next(self, table: str) -> int:
+        key = "revision" if table == "journal_items" else "seq"
+        return int(self.sql.one(f"SELECT max({key}) FROM {table}") or 0) + 1
+
+
+def reduce(kind: RewardKind, values: Sequence[float]) -> float:
+    """The reward of a slot from its rewards in the order of their arrival.
+
+    A sum may leave the kind's range; it is clipped, because models rely on the range.
+    """
+    if not values:
+        return kind.default
+    if kind.reducer == "mean":
+        return sum(values) / len(values)
+    if kind.reducer == "sum":
+        return min(max(sum(values), kind.low), kind.high)
+    if kind.reducer in ("min", "max"):
+        return min(values) if kind.reducer == "min" else max(values)
+    return values[0] if kind.reducer == "first" else values[-1]
+
+
+def _status(
+    record: RewardRecord,
+    decision: tuple[Any, ...] | None,
+    closed: Mapping[str, int],
+    now: float,
+    kinds: Mapping[str, RewardKind],
+) -> RewardStatus:
+    if decision is None:
+        return "parked"
+    seq, at, slots = decision
+    if record.slot >= slots:
+        return "no_slot"
+    if seq <= closed.get(record.kind, 0) or now > at + kinds[record.kind].window_s:
+        return "late"
+    return "accepted"

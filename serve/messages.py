@@ -1,0 +1,158 @@
+"""Requests and answers of the HTTP API.
+
+Unknown fields are refused, numbers are finite, and every text and list has a limit, so that whatever passes
+here can be stored, scored and sent back.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+LARGEST_INT = 2**53
+
+Id = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
+Text = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
+ContextValue = bool | Whole | Finite | Text | Annotated[list[Text], Field(max_length=1_000)] | None
+Context = Annotated[dict[Id, ContextValue], Field(max_length=256)]
+
+Mode = Literal["live", "baseline"]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DecisionRequest(Message):
+    user_id: Id | None = Field(None, description="who decides what a generated model knows of the user")
+    session_id: Id | None = Field(None, description="stands in for the user where there is none")
+    context: Context = Field(default_factory=dict, description="what is known now, by name")
+    items: Annotated[list[Id], Field(min_length=1)] | None = Field(
+        None, description="candidates; null is the whole catalogue"
+    )
+    exclude: Annotated[list[Id], Field(max_length=100_000)] = Field(
+        default_factory=list, description="items that must not be chosen"
+    )
+    slots: int = Field(1, ge=1, le=100, description="different items wanted, best first")
+    baseline_item: Id | None = Field(None, description="the caller's own choice; null is the first of the candidates")
+    request_id: Id | None = Field(None, description="makes a retry safe: a repeat gets the stored answer")
+
+
+class Decisions(Message):
+    requests: Annotated[list[DecisionRequest], Field(min_length=1)]
+
+
+class Reason(Message):
+    feature: str
+    contribution: float
+
+
+class Slot(Message):
+    item_id: str
+    score: float | None = Field(description="blended mean, in units of the reward; null for a baseline")
+    propensity: float = Field(description="probability of this item in this slot, given the slots before")
+    explored: bool = Field(description="whether another item had the greater blended mean")
+    models: dict[str, float] = Field(description="share of each model in the blended mean's weight")
+    reasons: list[Reason]
+
+
+class Decision(Message):
+    decision_id: str
+    version: int | None = Field(description="null before any version is published")
+    mode: Mode
+    slots: list[Slot]
+
+
+class DecisionAnswer(Message):
+    decisions: list[Decision]
+
+
+class RewardEvent(Message):
+    decision_id: Id
+    slot: int = Field(0, ge=0, le=99)
+    kind: Id = Field("reward", description="one of the configured reward kinds")
+    value: Finite
+    reward_id: Id | None = Field(None, description="makes a retry safe; null is a hash of the other fields")
+    at: AwareDatetime | None = Field(None, description="when it happened, as the caller knows it")
+
+
+class Rewards(Message):
+    rewards: Annotated[list[RewardEvent], Field(min_length=1)]
+
+
+class Rejected(Message):
+    index: int
+    reason: str
+
+
+class RewardAnswer(Message):
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+
+
+class ItemBody(Message):
+    provider_id: Id | None = None
+    title: Text | None = None
+    description: Text | None = None
+    price: Finite | None = None
+    category: Text | None = None
+    brand: Text | None = None
+    embedding: Annotated[list[Finite], Field(max_length=4_096)] | None = None
+    attributes: Annotated[dict[Id, ContextValue], Field(max_length=256)] = Field(default_factory=dict)
+    created_at: AwareDatetime | None = None
+
+
+class Item(ItemBody):
+    item_id: str
+
+
+class ItemPage(Message):
+    items: list[Item]
+    next: str | None = Field(description="pass as `after` for the following page; null at the end")
+
+
+class Version(Message):
+    version: int
+    current: bool
+    facts: dict[str, object]
+
+
+class Versions(Message):
+    name: str
+    current: int | None
+    versions: list[Version]
+
+
+class Publication(Message):
+    client_id: str
+    version: int
+    epoch: int
+    at: datetime
+    outcomes: int
+    weights: dict[str, float]
+
+
+class Weights(Message):
+    publications: list[Publication]
+
+
+class Health(Message):
+    status: Literal["ready", "baseline"]
+    version: int | None
+    clients: int
+    learner: Literal["following", "away"]
+
+
+class Problem(Message):
+    loc: list[str | int]
+    type: str
+    msg: str
+
+
+class Problems(Message):
+    """The body of every 4xx answer."""
+
+    detail: list[Problem]
