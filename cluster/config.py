@@ -146,6 +146,7 @@ class GateSettings(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="one-sided error rate of admission")
     margin: float = Field(0.01, ge=0, description="loss tolerated before a member is dropped, share of range")
     bootstrap: Count = Field(1_000, description="resamples by user")
+    least_users: Count = Field(30, description="confirm users below which nothing is admitted")
 
 
 class ServeSettings(Section):

@@ -1,0 +1,139 @@
+"""Every yes or no of the offline side: may a generated member enter the ensemble?
+
+The evidence is the paired difference of a member against the best predefined model on *confirm*, summed by
+user. A member is admitted when its lower bound is above 0 at its step of Holm's procedure over all members
+tested, and kept (not dropped from a version that has it) when the bound is above −margin. The p-value is the
+larger of the bootstrap's and Student's, both by user: with few users the bootstrap alone lets too much pass.
+
+Shapes: U users, R resamples, M members.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from actors.features.features import Floats
+from cluster.config import GateSettings
+from cluster.errors import EvidenceError
+from cluster.statistics import bootstrap_by_user, holm, ratio_error
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences member − best predefined: sums_U over each user's events, counts_U events per user.
+
+    range: width of the reward's range in the units of the sums (1 where rewards are scaled), for the margin.
+    model_based: true where no propensity entered the differences.
+    """
+
+    sums_U: Floats
+    counts_U: Floats
+    range: float = 1.0
+    model_based: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sums_U.shape != self.counts_U.shape or not np.isfinite(self.sums_U).all():
+            raise EvidenceError(
+                f"differences {self.sums_U.shape} and counts {self.counts_U.shape} of users must be finite "
+                "and of one shape; find the event that is not before summing"
+            )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate said of one member, and why.
+
+    difference, low, high: mean difference per event with one-sided bounds at the member's Holm level; without
+        support the bounds are the whole range.
+    p_value: adjusted over all members tested.
+    """
+
+    admitted: bool
+    kept: bool
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    users: int
+    events: int
+    model_based: bool
+    reason: str
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def admit(paired: Paired, settings: GateSettings, seed: int = 0) -> Verdict:
+    """The verdict on a single member."""
+    return judge({"": paired}, settings, seed)[""]
+
+
+def judge(members: Mapping[str, Paired], settings: GateSettings, seed: int = 0) -> dict[str, Verdict]:
+    """The verdicts on all members tested on one confirm part; their familywise error is `settings.alpha`."""
+    tested = {name: paired for name, paired in members.items() if _fault(paired, settings) is None}
+    drawn = {n: _resample(p, settings, seed) for n, p in tested.items()}
+    raw_M = np.array([_p_value(tested[name], drawn[name]) for name in tested])
+    adjusted = dict(zip(tested, holm(raw_M), strict=True))
+    rank = dict(zip(tested, np.argsort(np.argsort(raw_M, kind="stable")), strict=True))
+    verdicts = {}
+    for name, paired in members.items():
+        if name in tested:
+            level = settings.alpha / (len(tested) - int(rank[name]))
+            verdicts[name] = _verdict(paired, drawn[name], float(adjusted[name]), level, settings)
+        else:
+            verdicts[name] = _unsupported(paired, _fault(paired, settings) or "", settings)
+    return verdicts
+
+
+def _fault(paired: Paired, settings: GateSettings) -> str | None:
+    users = int((paired.counts_U > 0).sum())
+    if users < settings.least_users:
+        return f"too little support: {users} confirm users, {settings.least_users} needed"
+    if not np.any(paired.sums_U != paired.sums_U[0]) and paired.sums_U[0] == 0:
+        return "no difference: it chooses as the best predefined model does"
+    return None
+
+
+def _resample(paired: Paired, settings: GateSettings, seed: int) -> Floats:
+    return bootstrap_by_user(paired.sums_U[:, None], paired.counts_U[:, None], settings.bootstrap, seed)[:, 0]
+
+
+def _p_value(paired: Paired, drawn_R: Floats, null: float = 0.0) -> float:
+    """One-sided, of mean difference <= null: the larger of the bootstrap's and Student's."""
+    value, error = ratio_error(paired.sums_U, paired.counts_U)
+    student = float(stats.t.sf((value - null) / max(error, 1e-300), len(paired.sums_U) - 1))
+    return max(student, float(1 + (drawn_R <= null).sum()) / (1 + len(drawn_R)))
+
+
+def _bounds(paired: Paired, drawn_R: Floats, level: float) -> tuple[float, float]:
+    """One-sided bounds at `level` each, the wider of bootstrap and Student."""
+    value, error = ratio_error(paired.sums_U, paired.counts_U)
+    reach = error * float(stats.t.isf(level, len(paired.sums_U) - 1))
+    low, high = np.quantile(drawn_R, [level, 1 - level])
+    return min(value - reach, float(low)), max(value + reach, float(high))
+
+
+def _verdict(paired: Paired, drawn_R: Floats, p_value: float, level: float, settings: GateSettings) -> Verdict:
+    difference, _ = ratio_error(paired.sums_U, paired.counts_U)
+    low, high = _bounds(paired, drawn_R, level)
+    admitted = p_value <= settings.alpha and low > 0
+    kept = admitted or low > -settings.margin * paired.range
+    if admitted:
+        reason = f"better than the best predefined model: lower bound {low:+.4f} is above 0"
+    elif kept:
+        reason = f"not shown to be better (lower bound {low:+.4f}), but not worse than the margin"
+    else:
+        reason = f"not shown to be better: lower bound {low:+.4f}, difference {difference:+.4f}"
+    users, events = int((paired.counts_U > 0).sum()), int(paired.counts_U.sum())
+    return Verdict(admitted, kept, difference, low, high, p_value, users, events, paired.model_based, reason)
+
+
+def _unsupported(paired: Paired, reason: str, settings: GateSettings) -> Verdict:
+    difference = ratio_error(paired.sums_U, paired.counts_U)[0] if len(paired.sums_U) else 0.0
+    same = reason.startswith("no difference")
+    bound = 0.0 if same else paired.range
+    users, events = int((paired.counts_U > 0).sum()), int(paired.counts_U.sum())
+    return Verdict(False, same, difference, -bound, bound, 1.0, users, events, paired.model_based, reason)
