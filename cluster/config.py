@@ -160,7 +160,14 @@ class ServeSettings(Section):
     max_items: Count = Field(10_000, description="candidate items in one request")
     max_body_bytes: Count = Field(8 * 2**20, description="largest request body, bytes")
     publications_per_s: Positive = Field(5.0, description="most publications of the learner in a second")
-    histories: Count = Field(100_000, description="user histories kept in a replica")
+    history_bytes: Count = Field(256 * 2**20, description="memory for user histories in a replica, bytes")
+    thread_batch: Count = Field(8, description="requests of one call above which a worker thread decides them")
+    models_batch: Count = Field(128, description="requests of one call above which the model replicas decide them")
+    models_replicas: Count = Field(1, description="model replicas at the start and at least")
+    models_max_replicas: Count = Field(2, description="model replicas at most")
+    keys_refresh_s: Positive = Field(10.0, description="age at which a cached API key is looked up again, seconds")
+    versions_refresh_s: Positive = Field(2.0, description="between two looks for a new version, seconds")
+    checkpoint_s: Positive = Field(15.0, description="between two checkpoints of a learner, seconds")
 
 
 class Settings(Section):
