@@ -23,6 +23,8 @@ NAMESPACE = "medley"
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """One BLAS thread: equal bits from equal steps, and no contention between actors."""
+_CLUSTER_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's own switch between one machine ("0": every port of a local Ray binds 127.0.0.1) and a cluster."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,7 @@ def prepare(settings: Settings) -> str | None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
-        # Ray's own switch for "one machine only": every port of a local Ray then binds 127.0.0.1.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault(_CLUSTER_SWITCH, "0")
     if os.environ["RAY_AUTH_MODE"] == "token":
         ensure_token(create=address is None)
     return address
@@ -115,7 +116,7 @@ def start(settings: Settings) -> Session:
     if not ray.is_initialized():
         common: dict[str, Any] = {
             "namespace": NAMESPACE,
-            "runtime_env": runtime_env(settings, local=address is None),
+            "runtime_env": runtime_env(settings, local=address is None or os.environ.get(_CLUSTER_SWITCH) == "0"),
             "log_to_driver": settings.cluster.log_to_driver,
             "logging_level": "WARNING",
         }

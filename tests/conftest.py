@@ -1,0 +1,51 @@
+"""Shared by all tests: one Ray session, a home of one's own, real data where it is, kills last."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import config, session
+from cluster.config import Settings
+
+# Before any test module imports ray: no cluster of the user's, no token in the user's home.
+os.environ.pop("RAY_ADDRESS", None)
+os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="medley-tests-")) / "auth_token")
+session.prepare(Settings())
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A MEDLEY_HOME for this test alone."""
+    monkeypatch.setenv("MEDLEY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MEDLEY_DATABASE_URL", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    return config.load()
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[session.Session]:
+    """The one Ray of the whole test run; two logical CPUs whatever the machine has."""
+    home = tmp_path_factory.mktemp("ray-home")
+    with session.opened(Settings.model_validate({"home": home, "cluster": {"cpus": 2}})) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real tables, which are no part of the repository."""
+    folder = os.environ.get("MEDLEY_DATA")
+    if not folder:
+        pytest.skip("MEDLEY_DATA is not set: export MEDLEY_DATA=<folder with the data sets of DESIGN, 3>")
+    return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that kill processes run last, after those that share a Ray session."""
+    items.sort(key=lambda item: item.get_closest_marker("kills") is not None)
