@@ -1,7 +1,8 @@
 """The data contracts: Arrow schemas of items, users and events, and the folder that holds them.
 
 A context value is a number, a string, a boolean, null or a list of strings. Arrow has no map of mixed
-values, so a context is a `map<string, string>` of JSON text: {"device": '"mobile"', "hour": "21"}.
+values, so a context is a `map<string, string>` of JSON text: {"device": '"mobile"', "hour": "21"}. The
+attributes of items and users are written in the same way.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import SourceError
+from cluster.errors import SchemaError, SourceError
 
 Value: TypeAlias = bool | int | float | str | list[str] | None
 
@@ -60,10 +61,17 @@ EVENTS = pa.schema(
         pa.field("version", pa.int64()),
     ]
 )
-TRUTH = pa.schema(
-    [pa.field("event_id", pa.string(), nullable=False), pa.field("item_id", pa.string(), nullable=False)]
-)
+TRUTH = pa.schema([pa.field("event_id", pa.string(), nullable=False), pa.field("item_id", pa.string(), nullable=False)])
 """The item that earns the reward 1 in an event (a table's label, the bought item). Only worlds read it."""
+QUARANTINE = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("raw", pa.string()),
+    ]
+)
+"""Rows left out of an import: file, row (the first after a header is 1), why, and what it held (cut short)."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,7 @@ class Dataset:
             table = getattr(self, name)
             if table is not None:
                 pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        (folder / "dataset.json").write_text(
-            json.dumps({"format": self.format, "facts": self.facts}, indent=1)
-        )
+        (folder / "dataset.json").write_text(json.dumps({"format": self.format, "facts": self.facts}, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
@@ -103,9 +109,7 @@ class Dataset:
             truth = folder / "truth.parquet"
             tables["truth"] = pq.read_table(truth) if truth.exists() else None
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise SourceError(
-                f"{folder}: no finished import here ({error}); run `medley import` again"
-            ) from error
+            raise SourceError(f"{folder}: no finished import here ({error}); run `medley import` again") from error
         return cls(about["format"], facts=about["facts"], **tables)
 
 
@@ -117,3 +121,28 @@ def encode(context: Mapping[str, Value]) -> list[tuple[str, str]]:
 def decode(pairs: list[tuple[str, str]] | None) -> dict[str, Value]:
     """The inverse of `encode`."""
     return {key: json.loads(text) for key, text in pairs or []}
+
+
+def conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
+    """The table in the schema's columns, order and types; absent columns that may be null become null.
+
+    Raises:
+        SchemaError: a required column is absent, or a column is of another type.
+    """
+    columns = []
+    for column in schema:
+        if column.name not in table.column_names:
+            if not column.nullable:
+                raise SchemaError(
+                    f"{name}: column {column.name!r} is missing; "
+                    f"expected {column.type}, found {', '.join(table.column_names) or 'none'}"
+                )
+            columns.append(pa.nulls(len(table), column.type))
+            continue
+        try:
+            columns.append(table[column.name].cast(column.type))
+        except pa.ArrowException as error:
+            raise SchemaError(
+                f"{name}: column {column.name!r} is {table[column.name].type}, expected {column.type}: {error}"
+            ) from error
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,81 @@
+"""What the right side of `--map ours=theirs` may say.
+
+COLUMN          the values of a column
+run(a,b)        a new value whenever a or b differs from the row before: one user's consecutive rows
+row()           the row's place in the file: row order as time
+all()           every item of the data: the candidates where the log does not list them
+'text'          the same text in every row
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import SchemaError
+from cluster.importers.names import nearest
+
+_CALL = re.compile(r"(run|row|all)\((.*)\)")
+_TEXT = re.compile(r"'(.*)'|\"(.*)\"")
+
+
+@dataclass(frozen=True)
+class Expression:
+    kind: Literal["column", "run", "row", "all", "text"]
+    columns: tuple[str, ...] = ()
+    value: str = ""
+
+    @classmethod
+    def parse(cls, text: str, columns: Sequence[str], ours: str) -> "Expression":
+        """Raises SchemaError where the text names a column that is not there, and says which is nearest."""
+        text = text.strip()
+        if text in columns:
+            return cls("column", (text,))
+        if literal := _TEXT.fullmatch(text):
+            return cls("text", value=literal[1] if literal[1] is not None else literal[2])
+        call = _CALL.fullmatch(text)
+        if call is None:
+            raise SchemaError(f"--map {ours}={text}: {unknown_column(text, columns)}")
+        names = tuple(name.strip() for name in call[2].split(",") if name.strip())
+        for name in names:
+            if name not in columns:
+                raise SchemaError(f"--map {ours}={text}: {unknown_column(name, columns)}")
+        if bool(names) != (call[1] == "run"):
+            raise SchemaError(f"--map {ours}={text}: run() takes columns, as in run(a,b); row() and all() take none")
+        return cls("run" if call[1] == "run" else "row" if call[1] == "row" else "all", names)
+
+    def __str__(self) -> str:
+        if self.kind == "column":
+            return self.columns[0]
+        return f"'{self.value}'" if self.kind == "text" else f"{self.kind}({','.join(self.columns)})"
+
+    def evaluate(self, table: pa.Table) -> pa.ChunkedArray:
+        """The N values; `all()` has none of its own. `row()` counts from 0, `run()` gives run-1, run-2 and so on."""
+        n = len(table)
+        if self.kind == "column":
+            return table[self.columns[0]]
+        if self.kind == "text":
+            return pa.chunked_array([pa.repeat(self.value, n)])
+        if self.kind == "row":
+            return pa.chunked_array([pa.array(np.arange(n))])
+        changed_N = np.zeros(n, bool)
+        for name in self.columns:
+            codes_N = np.asarray(_plain(table[name]).dictionary_encode().indices.fill_null(-1))
+            changed_N[1:] |= codes_N[1:] != codes_N[:-1]
+        numbers = (1 + np.cumsum(changed_N)).astype(str)
+        return pa.chunked_array([pa.array(np.char.add("run-", numbers), pa.string())])
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """One array without a dictionary, whose codes might differ from chunk to chunk."""
+    whole = pa.concat_arrays(column.chunks) if not pa.types.is_dictionary(column.type) else column.combine_chunks()
+    return whole.dictionary_decode() if isinstance(whole, pa.DictionaryArray) else whole
+
+
+def unknown_column(name: str, columns: Sequence[str]) -> str:
+    near = nearest(name, columns)
+    hint = f"did you mean {near!r}?" if near else f"columns: {', '.join(columns)}"
+    return f"no column {name!r}; {hint}"

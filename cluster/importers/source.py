@@ -1,0 +1,191 @@
+"""Files -> one Arrow table with row numbers, and the rows that could not be read.
+
+Parquet keeps its types. Delimited text (UTF-8, a header, comma, semicolon, tab or bar) comes back as text;
+`columns` finds the types. A file that cannot be used at all raises SourceError; a row that cannot is set aside.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cluster.config import DataSettings
+from cluster.errors import SchemaError, SourceError
+from cluster.faults import Faults
+from cluster.importers.imported import Progress
+from cluster.importers.lines import SHOWN_BYTES, Lines, Reject
+from cluster.records import QUARANTINE
+
+CHUNK_ROWS = 65_536
+SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".txt")
+_MAGIC = {
+    b"\x1f\x8b": "a compressed file: unpack it first",
+    b"PK\x03\x04": "a zip file or spreadsheet: save it as CSV or Parquet",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """N rows of one or more files of the same columns.
+
+    file_N: index into `files`; row_N: number of the row in its file, from 1. text: whether all values are text,
+    their types still to be found. digest: SHA-256 of the bytes.
+    """
+
+    files: tuple[str, ...]
+    table: pa.Table
+    file_N: NDArray[np.int64]
+    row_N: NDArray[np.int64]
+    rejects: pa.Table
+    text: bool
+    digest: str
+    notes: tuple[str, ...] = ()
+    name: str = field(default="", compare=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def quarantine(self, faults: Faults) -> pa.Table:
+        """The rows at fault, in QUARANTINE's columns, after those that could not be read."""
+        rows = np.flatnonzero(~faults.good_N)
+        raws = [str(row)[:SHOWN_BYTES] for row in self.table.take(pa.array(rows)).to_pylist()]
+        names = [self.files[i] for i in self.file_N[rows]]
+        reasons = [str(reason) for reason in faults.reason_N[rows]]
+        found = pa.table([names, self.row_N[rows], reasons, raws], schema=QUARANTINE)
+        return pa.concat_tables([self.rejects, found])
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The files meant by `paths`; of a folder, those in it that are Parquet or delimited text."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise SourceError(f"{path}: no file here that ends in {', '.join(SUFFIXES)}")
+        files += inside
+    if not files:
+        raise SourceError("no file given: name one or more with --data")
+    return files
+
+
+def read(paths: Sequence[Path], settings: DataSettings, progress: Progress | None = None) -> Source:
+    """Read files of the same columns, one after the other.
+
+    Raises:
+        SourceError: a file is missing, empty, corrupt or of a kind that cannot be read, or holds no usable row.
+        SchemaError: the columns of two files differ, or a column is there twice.
+    """
+    sources = [_read_one(path, settings, progress) for path in paths]
+    first = sources[0]
+    for other in sources[1:]:
+        if other.table.column_names != first.table.column_names or other.text != first.text:
+            raise SchemaError(
+                f"{other.name}: expected the columns of {first.name} ({', '.join(first.table.column_names)}), "
+                f"found {', '.join(other.table.column_names)}; import them one at a time"
+            )
+    try:
+        table = pa.concat_tables([s.table for s in sources], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SchemaError(f"{first.name} and others: columns of different types: {error}") from error
+    return Source(
+        tuple(s.name for s in sources),
+        table,
+        np.concatenate([np.full(len(s), i, np.int64) for i, s in enumerate(sources)]),
+        np.concatenate([s.row_N for s in sources]),
+        pa.concat_tables([s.rejects for s in sources]),
+        first.text,
+        hashlib.sha256("".join(s.digest for s in sources).encode()).hexdigest(),
+        sum((s.notes for s in sources), ()),
+        first.name if len(sources) == 1 else f"{first.name} and {len(sources) - 1} more",
+    )
+
+
+def _read_one(path: Path, settings: DataSettings, progress: Progress | None) -> Source:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            digest = hashlib.sha256(start)
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not start:
+        raise SourceError(f"{path}: the file is empty; expected Parquet, or text with a header and rows")
+    for magic, what in _MAGIC.items():
+        if start.startswith(magic):
+            raise SourceError(f"{path}: {what}")
+    text = start != b"PAR1" and path.suffix not in (".parquet", ".pq")
+    table, row_N, rejects = _text(path, settings, progress) if text else _parquet(path)
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise SchemaError(f"{path}: column {twice[0]!r} is there more than once; rename or remove one")
+    if not len(table):
+        why = f": {rejects[0].reason} (row {rejects[0].row})" if rejects else ""
+        raise SourceError(f"{path}: no usable row{why}")
+    unnamed = [name for name in table.column_names if not name.strip()]
+    return Source(
+        (path.name,),
+        table.drop_columns(unnamed),
+        np.zeros(len(table), np.int64),
+        row_N,
+        pa.Table.from_pylist([{"source": path.name, **vars(r)} for r in rejects], schema=QUARANTINE),
+        text,
+        digest.hexdigest(),
+        (f"{path.name}: a column without a name (a saved row index) is left out",) if unnamed else (),
+        path.name,
+    )
+
+
+def _parquet(path: Path) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SourceError(f"{path}: not a whole Parquet file ({error}); copy or write it again") from error
+    return table, np.arange(1, len(table) + 1), []
+
+
+def _text(
+    path: Path, settings: DataSettings, progress: Progress | None
+) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
+    total = path.stat().st_size
+    chunks: list[pa.Table] = []
+    rows: list[int] = []
+    rejects: list[Reject] = []
+    kept: list[list[str]] = []
+    with path.open("rb") as file:
+        lines = Lines(file, "\t" if path.suffix == ".tsv" else "", settings.max_line_bytes)
+        records = iter(lines)
+        header = next(records, None)
+        if header is None or isinstance(header, Reject):
+            raise SourceError(f"{path}: cannot read the header: {header.reason if header else 'the file is blank'}")
+        header = [name.strip() for name in header]
+        for number, record in enumerate(records, 1):
+            if isinstance(record, Reject):
+                rejects.append(record)
+            elif len(record) != len(header):
+                reason = f"line: expected {len(header)} fields, found {len(record)}"
+                rejects.append(Reject(number, reason, lines.delimiter.join(record)[:SHOWN_BYTES]))
+            else:
+                kept.append(record)
+                rows.append(number)
+            if len(kept) == CHUNK_ROWS:
+                chunks.append(_columns(header, kept))
+                kept = []
+                if progress:
+                    progress(min(lines.bytes_read, total), total)
+    chunks.append(_columns(header, kept))
+    return pa.concat_tables(chunks), np.array(rows, np.int64), rejects
+
+
+def _columns(header: list[str], records: list[list[str]]) -> pa.Table:
+    """Text columns; an empty field is null."""
+    fields = zip(*records, strict=True) if records else ([] for _ in header)
+    arrays = [pa.array([value or None for value in column], pa.string()) for column in fields]
+    return pa.Table.from_arrays(arrays, names=header)
