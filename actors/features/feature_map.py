@@ -1,0 +1,173 @@
+"""The feature map: named blocks of numbers about a decision -> φ, fitted once per version.
+
+Two kinds. `arms`: φ = [1, context] and every item has parameters of its own, for tables and small catalogues.
+`joint`: one row of parameters, φ as in `joint.py`. Fitting reads the events of the given rows, the items
+table and the users' attributes, nothing else; serving needs NumPy alone.
+
+Shapes: B decisions, K items, I items of the catalogue, D features, X context features, R recent items.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from actors.features import store
+from actors.features.behaviour import RECENT, fold, folds, known_recent, recent_padded
+from actors.features.candidates import padded
+from actors.features.catalogue import ItemEncoder, row_numbers
+from actors.features.context import ContextBlock
+from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
+from actors.features.fitting import Fitted, fit, item_tables, parameters_fingerprint
+from actors.features.joint import Joint, Tables
+from actors.features.keys import item_keys, key
+from cluster.config import FeatureSettings
+from cluster.records import Dataset, Value
+
+CHUNK = 200_000
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Made by `fit` or `load`; `with_items` follows a catalogue that changes.
+
+    item_ids: the catalogue now. fitted_ids: the catalogue at the fit, whose places number the arms.
+    """
+
+    kind: str
+    fingerprint: str
+    context: ContextBlock
+    fitted_ids: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    encoder: ItemEncoder | None
+    joint: Joint | None
+    tables: Tables | None
+    taste_mean_T: Floats
+    taste_scale_T: Floats
+    _row: dict[str, int] = field(init=False, repr=False, compare=False)
+    _keys_I: Keys = field(init=False, repr=False, compare=False)
+    _fitted_I: Ints = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        place = {name: i for i, name in enumerate(self.fitted_ids)}
+        object.__setattr__(self, "_row", {name: i for i, name in enumerate(self.item_ids)})
+        object.__setattr__(self, "_keys_I", item_keys([*self.item_ids, ""]))
+        object.__setattr__(self, "_fitted_I", np.append(row_numbers(place, self.item_ids), -1))
+
+    @classmethod
+    def fit(cls, dataset: Dataset, rows: Ints, settings: FeatureSettings, seed: int) -> "FeatureMap":
+        """Fit on dataset.events[rows] (row numbers or a mask) and the catalogue.
+
+        Raises:
+            ModelError: there are no rows or no items.
+        """
+        return cls._of(fit(dataset, rows, settings, seed))
+
+    @classmethod
+    def _of(cls, fitted: Fitted) -> "FeatureMap":
+        values = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted)}
+        return cls(fingerprint=parameters_fingerprint(fitted), item_ids=fitted.fitted_ids, **values)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.joint.dimension if self.joint else 1 + self.context.size
+
+    @property
+    def arms(self) -> int:
+        """A, rows of parameters: with arms one per fitted item and one, the last, for all others."""
+        return 1 if self.joint else len(self.fitted_ids) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """D names of features."""
+        if self.joint is None or self.encoder is None:
+            return ("1", *self.context.names)
+        return self.joint.names(self.encoder.names)
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """X names of context features."""
+        tastes = [f"recent item[{q}]" for q in range(len(self.taste_mean_T) - 1)]
+        return (*self.context.names, *tastes, "recent count") if self.joint else self.context.names
+
+    def features(self, context: Mapping[str, Value], item_ids: Sequence[str], user_id: str | None) -> Features:
+        """One decision. Unknown items, keys, levels and types have fallbacks: no context raises."""
+        rows_K = row_numbers(self._row, item_ids)
+        keys_K = self._keys_I[rows_K]
+        for k in np.flatnonzero(rows_K < 0).tolist():
+            keys_K[k] = key(item_ids[k])
+        fitted_K = self._fitted_I[rows_K]
+        context_X = self.context.one(context, user_id)
+        if self.joint is None:
+            phi_D = np.concatenate([[1.0], context_X])
+            phi_KD = np.broadcast_to(phi_D, (len(rows_K), len(phi_D)))
+            return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X)
+        recent_BR = known_recent(context.get(RECENT), self._row)[None]
+        context_BX, phi_BKD = self._joint(context_X[None], rows_K[None], recent_BR, np.array([fold(user_id)]))
+        return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0])
+
+    def batch(self, events: pa.Table) -> FeatureBatch:
+        """Decisions of a table of events; null candidates mean the whole catalogue.
+
+        With arms, phi_BKD is a read-only view that repeats each decision's row.
+        """
+        rows_BK, keys_BK, mask_BK = padded(events["candidates"], self._row, self._keys_I)
+        fitted_BK = self._fitted_I[rows_BK]
+        context_BX = self.context.many(events)
+        if self.joint is None:
+            phi_BD = np.concatenate([np.ones((len(events), 1)), context_BX], axis=1)
+            phi_BKD = np.broadcast_to(phi_BD[:, None, :], (*rows_BK.shape, phi_BD.shape[1]))
+            return FeatureBatch(phi_BKD, fitted_BK, fitted_BK, keys_BK, mask_BK, context_BX)
+        context_BX, phi_BKD = self._joint(
+            context_BX, rows_BK, recent_padded(events, self._row), folds(events["user_id"])
+        )
+        phi_BKD[~mask_BK] = 0.0
+        return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX)
+
+    def _joint(self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold_B: Ints) -> tuple[Floats, Floats]:
+        assert self.joint is not None
+        assert self.tables is not None
+        taste_BT = self.joint.taste(self.tables, recent_BR, fold_B)
+        taste_BT = (taste_BT - self.taste_mean_T) * self.taste_scale_T
+        context_BX = np.concatenate([context_BX, taste_BT], axis=1)
+        b, k = rows_BK.shape
+        phi_BKD = np.empty((b, k, self.joint.dimension))
+        step = max(1, CHUNK // max(k, 1))
+        for start in range(0, b, step):
+            part = slice(start, start + step)
+            phi_BKD[part] = self.joint.phi(self.tables, context_BX[part], rows_BK[part], recent_BR[part], fold_B[part])
+        return context_BX, phi_BKD
+
+    def with_items(self, items: pa.Table) -> "FeatureMap":
+        """The same parameters over another catalogue (ITEMS schema).
+
+        Fitted items keep their arm; the others have the unknown arm, or joint features of what they are,
+        without behaviour.
+        """
+        ids = tuple(items["item_id"].to_pylist())
+        tables = self.tables
+        if self.encoder is not None and tables is not None:
+            tables = item_tables(self.encoder, items, self.fitted_ids, tables.behaviour)
+        return dataclasses.replace(self, item_ids=ids, tables=tables)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that is an array or a list of names, for safetensors."""
+        return store.pack(self)[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Everything else, for JSON."""
+        return store.pack(self)[1]
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> "FeatureMap":
+        """The inverse of `arrays` and `facts`.
+
+        Raises:
+            ModelError: a part is missing.
+        """
+        return store.unpack(cls, arrays, facts)
