@@ -60,6 +60,8 @@ class Ensemble:
             raise ModelError(f"an ensemble needs members of different names, not {names}")
         if self.values_M.shape != (len(names),) or not np.isfinite(self.values_M).all():
             raise ModelError(f"{len(names)} members need as many finite starting values")
+        if not self.low < self.high:
+            raise ModelError(f"rewards from {self.low} to {self.high} have no range; declare low < high")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from actors.bandits import members as models
 from actors.bandits.history import History
 from actors.bandits.members import Member, Uniform
-from actors.bandits.noise import CHOICE, Noise
+from actors.bandits.noise import CHOICE, TIE, Noise
 from actors.features.features import Features, Floats, Ints
 from cluster.config import LawSettings
 from cluster.errors import ModelError
+
+TIE_SIZE = 1e-12
+"""Equal items (no attribute tells them apart) are ordered by noise of this size, not by their place in the list."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +48,26 @@ class Published:
 
     @cached_property
     def scored(self) -> Ints:
-        """Indices of the members that have scores."""
-        return np.array([m for m, member in enumerate(self.members) if not isinstance(member, Uniform)], np.int64)
+        """Indices of the members that have scores, those on joint features first."""
+        scored = [m for m, member in enumerate(self.members) if not isinstance(member, Uniform)]
+        return np.array(sorted(scored, key=lambda m: models.joint(self.members[m]) is None), np.int64)
 
     @cached_property
     def joint(self) -> "Joint | None":
         """The shared members on joint features, stacked so that one matrix product serves them all."""
-        found = [
-            (place, posterior)
-            for place, m in enumerate(self.scored)
-            if (posterior := models.joint(self.members[m])) is not None
-        ]
+        found = [posterior for m in self.scored if (posterior := models.joint(self.members[m])) is not None]
         if not found:
             return None
-        factors_SDD = np.stack([posterior.factor_ADD[0] for _, posterior in found])
-        return Joint(
-            places=np.array([place for place, _ in found]),
-            mean_SD=np.stack([posterior.mean_AD[0] for _, posterior in found]),
-            factors_DE=self.law.exploration_scale * np.concatenate(factors_SDD.swapaxes(1, 2), axis=1),
-        )
+        roots_SDD = np.stack([posterior.factor_ADD[0].T for posterior in found])
+        return Joint(np.stack([posterior.mean_AD[0] for posterior in found]), self.law.exploration_scale * roots_SDD)
 
 
 @dataclass(frozen=True)
 class Joint:
-    """places: rows among the scored members. mean_SD; factors_DE: αLᵀ of each member, side by side (E = S·D)."""
+    """mean_SD and roots_SDD (αLᵀ) of the first S scored members."""
 
-    places: Ints
     mean_SD: Floats
-    factors_DE: Floats
+    roots_SDD: Floats
 
 
 @dataclass(frozen=True)
@@ -116,13 +111,13 @@ def decide(published: Published, features: Features, history: History | None, se
     for place in range(slots):
         law = particles.law(published, open_K)
         index = _pick(law.pi_K, noise.uniform(CHOICE, place))
-        best = int(np.argmax(np.where(open_K, law.mean_K, -np.inf)))
+        best = float(law.mean_K[open_K].max())
         chosen.append(
             Slot(
                 index=index,
                 score=published.low + (published.high - published.low) * float(law.mean_K[index]),
                 propensity=float(law.pi_K[index]),
-                explored=index != best,
+                explored=bool(law.mean_K[index] < best - TIE_SIZE),
                 member_propensities_M=law.member_MK[:, index],
                 models=dict(zip(published.names, published.weights_M.tolist(), strict=True)),
             )
@@ -140,10 +135,10 @@ def probabilities(published: Published, features: Features, history: History | N
 
 @dataclass(frozen=True)
 class _Particles:
-    """Scores of the S members that have any (rows `scored` of M): score_PSK, and of their blend: score_PK."""
+    """Scores of the S members that have any (rows `scored` of M): score_SPK, and of their blend: score_PK."""
 
     scored: Ints
-    score_PSK: Floats
+    score_SPK: Floats
     score_PK: Floats
     mean_K: Floats
 
@@ -152,60 +147,75 @@ class _Particles:
         member_MK = np.tile(uniform_K, (len(published.members), 1))
         blend_K = uniform_K
         if len(self.scored):
-            member_MK[self.scored] = _shares(self.score_PSK, open_K)
-            blend_K = _shares(self.score_PK[:, None], open_K)[0]
+            member_MK[self.scored] = _shares(self.score_SPK, open_K)
+            blend_K = _shares(self.score_PK[None], open_K)[0]
         mixed_K = (1 - settings.delta) * blend_K + settings.delta * (published.alternatives_M @ member_MK)
         pi_K = (1 - settings.epsilon) * mixed_K + settings.epsilon * uniform_K
         return Law(pi_K, member_MK, self.mean_K)
 
 
 def _particles(published: Published, features: Features, history: History | None, noise: Noise) -> _Particles:
-    scored = published.scored
-    mean_SK = np.empty((len(scored), len(features)))
-    deviation_PSK = np.empty((noise.particles, len(scored), len(features)))
+    _check(published, features)
+    scored, items = published.scored, len(features)
+    mean_SK = np.empty((len(scored), items))
+    deviation_SPK = np.empty((len(scored), noise.particles, items))
     joint = published.joint
+    first = 0
     if joint is not None:
-        mean_SK[joint.places] = joint.mean_SD @ features.phi_KD.T
-        theta_PSD = (noise.theta(1, published.dimension)[:, 0] @ joint.factors_DE).reshape(-1, published.dimension)
-        deviation_PSK[:, joint.places] = (theta_PSD @ features.phi_KD.T).reshape(
-            noise.particles, len(joint.places), len(features)
-        )
+        first = len(joint.mean_SD)
+        mean_SK[:first] = joint.mean_SD @ features.phi_KD.T
+        theta_SPD = np.matmul(noise.theta(1, published.dimension)[:, 0], joint.roots_SDD)
+        np.matmul(theta_SPD, features.phi_KD.T, out=deviation_SPK[:first])
     past = history if history is not None else History.empty(published.dimension)
-    for place, m in enumerate(scored):
-        if joint is None or place not in joint.places:
-            score = models.scores(published.members[m], features, past, noise, published.law.exploration_scale)
-            mean_SK[place], deviation_PSK[:, place] = score.mean_K, score.deviation_PK
+    for place, m in enumerate(scored[first:], first):
+        score = models.scores(published.members[m], features, past, noise, published.law.exploration_scale)
+        mean_SK[place], deviation_SPK[place] = score.mean_K, score.deviation_PK
     if not len(scored):
-        return _Particles(scored, deviation_PSK, deviation_PSK.sum(1), mean_SK.sum(0))
-    weights_S = published.weights_M[scored]
-    mean_K, score_PK = blend(mean_SK, deviation_PSK, weights_S / weights_S.sum())
-    deviation_PSK += mean_SK
-    return _Particles(scored, deviation_PSK, score_PK, mean_K)
+        return _Particles(scored, deviation_SPK, np.zeros((noise.particles, items)), np.zeros(items))
+    weights_S = published.weights_M[scored] + np.finfo(np.float64).tiny
+    mean_K, score_PK = blend(mean_SK, deviation_SPK, weights_S / weights_S.sum())
+    if not np.isfinite(score_PK.sum()):
+        names = [published.names[m] for m, mean in zip(scored, mean_SK, strict=True) if not np.isfinite(mean).all()]
+        raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
+    tie_K = TIE_SIZE * noise.uniforms(TIE, features.key_K)
+    deviation_SPK += (mean_SK + tie_K)[:, None]
+    score_PK += tie_K
+    return _Particles(scored, deviation_SPK, score_PK, mean_K)
 
 
-def blend(mean_SK: Floats, deviation_PSK: Floats, weights_S: Floats) -> tuple[Floats, Floats]:
+def _check(published: Published, features: Features) -> None:
+    if features.phi_KD.shape[1] != published.dimension:
+        raise ModelError(
+            f"{features.phi_KD.shape[1]} features do not fit a model of {published.dimension}; "
+            "use the feature map of the model's own version"
+        )
+    if not (np.isfinite(features.phi_KD).all() and np.isfinite(features.context_X).all()):
+        raise ModelError("features are not finite; mend the context or the item's attributes")
+
+
+def blend(mean_SK: Floats, deviation_SPK: Floats, weights_S: Floats) -> tuple[Floats, Floats]:
     """Blended means (K,) and scores (P, K): weighted means, with the weighted mean of the members' spreads.
 
     The mean of independent draws would shrink with the number of members and switch exploration off, so the
     blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
     root mean squares over the particles, hence a blend of one member is that member.
     """
-    particles = len(deviation_PSK)
-    deviation_PK = np.matmul(weights_S, deviation_PSK)
-    spread_SK = np.sqrt(np.einsum("psk,psk->sk", deviation_PSK, deviation_PSK) / particles)
+    members, particles, items = deviation_SPK.shape
+    deviation_PK = (weights_S @ deviation_SPK.reshape(members, -1)).reshape(particles, items)
+    spread_SK = np.sqrt(np.einsum("spk,spk->sk", deviation_SPK, deviation_SPK) / particles)
     blended_K = np.sqrt(np.einsum("pk,pk->k", deviation_PK, deviation_PK) / particles)
     ratio_K = np.divide(weights_S @ spread_SK, blended_K, out=np.zeros_like(blended_K), where=blended_K > 0)
     mean_K = weights_S @ mean_SK
     return mean_K, mean_K + deviation_PK * ratio_K
 
 
-def _shares(score_PSK: Floats, open_K: NDArray[np.bool_]) -> Floats:
+def _shares(score_SPK: Floats, open_K: NDArray[np.bool_]) -> Floats:
     """The share of particles in which each open item is a member's best, (S, K)."""
     if not open_K.all():
-        score_PSK = np.where(open_K, score_PSK, -np.inf)
-    particles, members, items = score_PSK.shape
-    best_PS = score_PSK.argmax(-1) + np.arange(members) * items
-    counts_SK = np.bincount(best_PS.ravel(), minlength=members * items).reshape(members, items)
+        score_SPK = np.where(open_K, score_SPK, -np.inf)
+    members, particles, items = score_SPK.shape
+    best_SP = score_SPK.argmax(-1) + np.arange(members)[:, None] * items
+    counts_SK = np.bincount(best_SP.ravel(), minlength=members * items).reshape(members, items)
     return np.asarray(counts_SK / particles)
 
 

@@ -5,6 +5,7 @@ Batching may change how outcomes arrive, never the arithmetic. Factorisation wai
 """
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from actors.bandits.members import Custom, Member, Model, Shared
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.weights import Performance, alternatives, blend
 from actors.features.features import Floats
+from cluster.errors import ModelError
 
 FORGET_EVERY = 256
 """Outcomes between two shrinkings toward the prior."""
@@ -70,8 +72,12 @@ def start(ensemble: Ensemble) -> State:
 
 
 def step(state: State, outcome: Outcome) -> State:
-    """Every model learns from every final reward, unweighted; every member's performance is counted."""
+    """Every model learns from every final reward, unweighted; every member's performance is counted.
+
+    Raises ModelError, with nothing changed, for an outcome that would spoil what was learned.
+    """
     ensemble = state.ensemble
+    _check(outcome, ensemble)
     reward = (outcome.reward - ensemble.low) / (ensemble.high - ensemble.low)
     ones = np.ones(1)
     for prior in ensemble.members:
@@ -94,6 +100,17 @@ def step(state: State, outcome: Outcome) -> State:
     if state.count % FORGET_EVERY == 0:
         _forget(state)
     return state
+
+
+def _check(outcome: Outcome, ensemble: Ensemble) -> None:
+    if not 0 < outcome.propensity <= 1:
+        raise ModelError(f"propensity {outcome.propensity} of an outcome must be above 0, at most 1; see the journal")
+    if not (math.isfinite(outcome.reward) and np.isfinite(outcome.phi_D).all()):
+        raise ModelError(f"reward {outcome.reward} and features of an outcome must be finite; see the journal")
+    expected = ((ensemble.dimension,), (len(ensemble.members),))
+    found = (outcome.phi_D.shape, outcome.member_propensities_M.shape)
+    if found != expected:
+        raise ModelError(f"features and member propensities {found} of an outcome do not fit {expected}")
 
 
 def _forget(state: State) -> None:

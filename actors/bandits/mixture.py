@@ -56,6 +56,9 @@ class Mixture:
             )
         if len(self.names_C) != c or len(self.prototypes_CH) != c:
             raise ModelError(f"{self.name}: {c} candidates need as many names and prototypes")
+        arrays = (self.means_CAD, self.factor_ADD, self.ranks_CADR, self.encoder_HX, self.prototypes_CH)
+        if not (all(np.isfinite(array).all() for array in arrays) and self.noise > 0 and self.temperature > 0):
+            raise ModelError(f"{self.name}: parameters must be finite, noise and temperature above 0; generate again")
 
     def condition(self, history: History, context_X: Floats, scale: float = 1.0) -> "Conditioned":
         """The posterior after `history`; deviations of its scores are scaled by `scale` (α)."""

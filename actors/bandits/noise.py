@@ -19,7 +19,7 @@ Words: TypeAlias = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = (1 << 64) - 1
 
-ITEM, ROW, CODE, CANDIDATE, CHOICE = range(1, 6)
+ITEM, ROW, CODE, CANDIDATE, CHOICE, TIE = range(1, 7)
 """Streams: two numbers of different streams are independent."""
 
 
@@ -30,6 +30,7 @@ class Noise:
         self.seed = seed & _MASK
         self.particles = particles
         self._theta: dict[tuple[int, int], Floats] = {}
+        self._keyed: dict[tuple[int, bytes], Floats] = {}
 
     def theta(self, arms: int, dimension: int) -> Floats:
         """(P, A, D) coordinates of parameters; members that share a feature map share them."""
@@ -40,10 +41,23 @@ class Noise:
         return self._theta[key]
 
     def keyed(self, stream: int, keys_N: Keys | Ints) -> Floats:
-        """(P, N) normals, one column per key (Box-Muller on SplitMix64)."""
+        """(P, N) normals, one column per key; members share them, so they must not be changed."""
+        key = (stream, keys_N.tobytes())
+        if key not in self._keyed:
+            self._keyed[key] = self._normals(self._words(stream, keys_N))
+        return self._keyed[key]
+
+    def uniforms(self, stream: int, keys_N: Keys | Ints) -> Floats:
+        """(N,) numbers in [0, 1), one per key."""
+        return np.asarray((self._words(stream, keys_N) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+    def _words(self, stream: int, keys_N: Keys | Ints) -> Words:
+        return _mix(keys_N.astype(np.uint64) ^ np.uint64(_scramble(self.seed, stream)))
+
+    def _normals(self, words_N: Words) -> Floats:
+        """Box-Muller on SplitMix64, one counter per pair of particles."""
         half = (self.particles + 1) // 2
-        words = np.arange(1, half + 1, dtype=np.uint64)[:, None] * _GOLDEN
-        words = _mix(words + _mix(keys_N.astype(np.uint64) ^ np.uint64(_scramble(self.seed, stream)))[None])
+        words = _mix(np.arange(1, half + 1, dtype=np.uint64)[:, None] * _GOLDEN + words_N)
         radius = np.sqrt(-2.0 * np.log(((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32))
         angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2.0 * math.pi * 2.0**-32)
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: self.particles]

@@ -42,10 +42,18 @@ class Gaussian:
         if len(self.mean_AD) == 1:
             theta_PD = noise.theta(1, self.mean_AD.shape[1])[:, 0] @ (scale * self.factor_ADD[0].T)
             return Scores(phi_KD @ self.mean_AD[0], theta_PD @ phi_KD.T)
-        mean_K = np.einsum("kd,kd->k", phi_KD, self.mean_AD[arm_K])
-        root_KD = np.matmul(phi_KD[:, None, :], self.factor_ADD[arm_K])[:, 0]
-        spread_K = scale * np.sqrt(np.einsum("kd,kd->k", root_KD, root_KD))
-        return Scores(mean_K, noise.keyed(ITEM, key_K) * spread_K)
+        mean_K, spread_K = self.moments(phi_KD, arm_K)
+        return Scores(mean_K, noise.keyed(ITEM, key_K) * (scale * spread_K))
+
+    def moments(self, phi_KD: Floats, arm_K: Ints) -> tuple[Floats, Floats]:
+        """Means and standard deviations of the K scores, (K,) each."""
+        if phi_KD.strides[0] == 0 and 2 * len(arm_K) >= len(self.mean_AD):
+            # One context for all items: all arms at once cost less than gathering most of their factors.
+            mean_K, root_KD = (self.mean_AD @ phi_KD[0])[arm_K], np.matmul(phi_KD[0], self.factor_ADD)[arm_K]
+        else:
+            mean_K = np.einsum("kd,kd->k", phi_KD, self.mean_AD[arm_K])
+            root_KD = np.matmul(phi_KD[:, None, :], self.factor_ADD[arm_K])[:, 0]
+        return mean_K, np.sqrt(np.einsum("kd,kd->k", root_KD, root_KD))
 
 
 @dataclass

@@ -15,6 +15,10 @@ from actors.features.feature_map import FeatureMap
 from cluster.errors import ModelError, RegistryError
 
 FORMAT = 1
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),  # files and JSON that are cut or altered
+    *(ModelError, pa.ArrowException, safetensors.SafetensorError),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Version:
                 items,
                 facts["facts"],
             )
-        except (OSError, ValueError, KeyError, pa.ArrowException, safetensors.SafetensorError) as error:
+        except _UNREADABLE as error:
             raise RegistryError(f"{folder}: not a readable version ({error}); publish it again") from error
 
 

@@ -63,7 +63,8 @@ def blend(logits_M: Floats, predefined_M: NDArray[np.bool_], floor: float) -> Fl
     """softmax, then the floor for predefined members, then normalised. Last axis M; broadcasts before it."""
     weights_M = softmax(logits_M)
     weights_M = np.where(predefined_M, np.maximum(weights_M, floor), weights_M)
-    return weights_M / weights_M.sum(-1, keepdims=True)
+    normal_M: Floats = weights_M / weights_M.sum(-1, keepdims=True)
+    return normal_M
 
 
 def alternatives(logits_M: Floats, settings: LawSettings) -> Floats:
