@@ -1,0 +1,65 @@
+"""Context codes: the language model's states in a few dimensions, and their numeric stand-in.
+
+The head, the prototypes and the mixture use the first principal components of c. In a decision no language
+model runs: a ridge regression from the feature map's context features gives the same code, with NumPy alone.
+
+Shapes: N contexts, H hidden width, Q code dimensions, X context features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.features.features import Floats
+from actors.generator.backbone import Floats32
+
+FLOOR = 0.1
+
+
+@dataclass(frozen=True)
+class ContextMap:
+    """code = (c - mean_H) @ turn_HQ; encoder_QX @ context_X approximates it.
+
+    fit: share of the codes' variance that the encoder explains on the contexts it was fitted on.
+    """
+
+    mean_H: Floats
+    turn_HQ: Floats
+    encoder_QX: Floats
+    fit: float
+
+    @classmethod
+    def of(cls, states_NH: Floats32, context_NX: Floats, rank: int) -> "ContextMap":
+        """Principal components, each scaled to unit variance (weak ones by a tenth of the strongest at least)."""
+        states = states_NH.astype(np.float64)
+        mean_H = states.mean(0)
+        _, values, right = np.linalg.svd(states - mean_H, full_matrices=False)
+        values = values[:rank] / np.sqrt(len(states))
+        kept = max(int((values > 1e-8 * max(float(values[0]), 1e-8)).sum()), 1)
+        scale = np.maximum(values[:kept], max(FLOOR * values[0], 1e-12))
+        turn_HQ = right[:kept].T / scale
+        code_NQ = (states - mean_H) @ turn_HQ
+        encoder_QX = ridge(context_NX, code_NQ)
+        left = ((code_NQ - context_NX @ encoder_QX.T) ** 2).sum() / max((code_NQ**2).sum(), 1e-12)
+        return cls(mean_H, turn_HQ, encoder_QX, float(1 - left))
+
+    def codes(self, states_NH: Floats32) -> Floats:
+        result: Floats = (states_NH.astype(np.float64) - self.mean_H) @ self.turn_HQ
+        return result
+
+
+def ridge(inputs_NX: Floats, targets_NQ: Floats) -> Floats:
+    """Coefficients (Q, X) of a ridge regression; its penalty, from a grid, has the least generalised
+    cross-validation error (Golub, Heath & Wahba 1979)."""
+    left, values, right = np.linalg.svd(inputs_NX, full_matrices=False)
+    turned = left.T @ targets_NQ
+    outside = (targets_NQ**2).sum() - (turned**2).sum()
+    count, best, best_error = len(inputs_NX), 0.0, np.inf
+    for penalty in np.logspace(-4, 3, 15) * max(float(values[0]) ** 2, 1e-12) / max(count, 1):
+        shrink = values**2 / (values**2 + penalty)
+        error = outside + (((1 - shrink)[:, None] * turned) ** 2).sum()
+        freedom = max(1 - shrink.sum() / count, 1e-6)
+        if error / freedom**2 < best_error:
+            best, best_error = penalty, error / freedom**2
+    result: Floats = ((values / (values**2 + best))[:, None] * turned).T @ right
+    return result

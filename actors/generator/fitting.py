@@ -1,0 +1,268 @@
+"""Training of the head: maximum mixture marginal likelihood with early stopping on held-out users.
+
+The first `PLAIN_STEPS` steps fit what a pooled prior has (both tempering scalars, v, σ²); then U, V and the
+network start from what is left: the main directions in which users' own posteriors differ, and codes a little
+way toward their clusters, since equal codes are a saddle of the mixture. Whatever does not help held-out users
+is undone.
+
+Shapes: U tasks, A arms, D features, R rank, S codes.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from tqdm import tqdm
+
+from actors.features.features import Floats, Ints
+from actors.generator.clock import Clock
+from actors.generator.head import Head
+from actors.generator.likelihood import Rows
+
+log = logging.getLogger(__name__)
+PLAIN_STEPS = 60
+CHECK_EVERY = 20
+CELLS = 64 * 64 * 48
+MOST = 512
+WINDOW = 8
+CHECKED = 1_000
+START = 0.1
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """Steps reached and kept, and held-out loss per row (nats): of the pooled prior and of the head.
+
+    spread: root mean square over held-out rows of the sd over codes of Φ_u U h_s, in units of reward.
+    """
+
+    steps: int
+    best_step: int
+    pooled_loss: float
+    head_loss: float
+    spread: float
+    seconds: float
+    ended_by: str
+
+    @property
+    def gain(self) -> float:
+        return self.pooled_loss - self.head_loss
+
+
+def fit_head(
+    head: Head, fit: Rows, stop: Rows, clock: Clock, *, patience: int, seed: int, progress: bool
+) -> HeadTraining:
+    """Train `head` in place on tasks `fit` until `stop` says so or `clock` runs out.
+
+    Args:
+        patience: checks, one every 20 steps, without gain on `stop` before it ends.
+    """
+    with tqdm(desc="generator head", unit="step", disable=not progress, file=sys.stderr) as bar:
+        loop = _Loop(head, fit, stop, clock, bar, seed)
+        training = loop.run(patience)
+    log.info("generator head: %s", training)
+    return training
+
+
+def mean_loss(head: Head, rows: Rows, chosen_U: Ints | None = None, plain: bool = False) -> float:
+    """L per row over all tasks, or the chosen ones."""
+    chosen_U = np.arange(len(rows.tasks)) if chosen_U is None else chosen_U
+    with torch.no_grad():
+        total = sum(float(head.loss(rows.batch(b), plain).sum()) for b in batches(rows, chosen_U))
+    return total / int(rows.tasks.sizes_U[chosen_U].sum())
+
+
+def responsibilities(head: Head, rows: Rows) -> Floats:
+    """Posterior share of each code in each task, (U, S)."""
+    shares_US = np.empty((len(rows.tasks), head.codes))
+    with torch.no_grad():
+        for b in batches(rows, np.arange(len(rows.tasks))):
+            shares_US[b] = head.log_normals(rows.batch(b)).softmax(-1).numpy()
+    return shares_US
+
+
+def spread(head: Head, rows: Rows, chosen_U: Ints) -> float:
+    """Root mean square over rows of the sd over codes of Φ_u U h_s."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for b in batches(rows, chosen_U):
+            batch = rows.batch(b)
+            h_USR, _ = head.outputs(batch.code_UQ)
+            shift_USN = torch.einsum("usr,unr->usn", h_USR, head.project(head.shift_ADR, batch))
+            total += float(shift_USN.var(1, correction=0).sum())
+            count += int(batch.mask_UN.sum())
+    return float(np.sqrt(total / max(count, 1)))
+
+
+def batches(rows: Rows, chosen_U: Ints, rng: np.random.Generator | None = None) -> Iterator[Ints]:
+    """Tasks of like size together, so that a batch holds at most `CELLS` entries of B; shuffled by `rng`."""
+    sizes = rows.tasks.sizes_U
+    window = len(chosen_U) if rng is None else WINDOW * 64
+    chosen_U = chosen_U if rng is None else rng.permutation(chosen_U)
+    for start in range(0, len(chosen_U), max(window, 1)):
+        part = chosen_U[start : start + window]
+        part = part[np.argsort(sizes[part], kind="stable")]
+        pieces, i = [], 0
+        while i < len(part):
+            count = 1
+            while i + count < len(part) and count < MOST and (count + 1) * sizes[part[i + count]] ** 2 <= CELLS:
+                count += 1
+            pieces.append(part[i : i + count])
+            i += count
+        yield from (pieces[k] for k in (range(len(pieces)) if rng is None else rng.permutation(len(pieces))))
+
+
+class _Loop:
+    def __init__(self, head: Head, fit: Rows, stop: Rows, clock: Clock, bar: "tqdm[None]", seed: int):
+        self.head, self.fit, self.stop, self.clock, self.bar = head, fit, stop, clock, bar
+        self.rng = np.random.default_rng(seed)
+        self.seed = seed
+        self.checked_U = _some(len(stop.tasks), CHECKED, self.rng)
+        self.queue: Iterator[Ints] = iter(())
+
+    def run(self, patience: int) -> HeadTraining:
+        step = self._plain()
+        pooled = best = mean_loss(self.head, self.stop, self.checked_U, plain=True)
+        best_step, kept, ended_by, misses = step, None, "time", 0
+        start(self.head, self.fit, self.rng, self.seed)
+        optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.98))
+        done = self.clock.spent(step)
+        while not done:
+            self._step(optimizer, plain=False)
+            step += 1
+            done = self.clock.spent(step)
+            if done or step % CHECK_EVERY == 0:
+                score = mean_loss(self.head, self.stop, self.checked_U)
+                self.bar.set_postfix_str(f"held-out loss {score:.4f}, pooled {pooled:.4f}", False)
+                if score < best - 1e-6:
+                    best, best_step, kept, misses = score, step, _copy(self.head), 0
+                else:
+                    misses += 1
+                if misses >= patience:
+                    ended_by = "held-out loss no longer falls"
+                    break
+        if kept is None:
+            self.head.silence()
+        else:
+            self.head.load_state_dict(kept)
+        if self.clock.steps is not None and step >= self.clock.steps:
+            ended_by = "steps"
+        apart = spread(self.head, self.stop, self.checked_U)
+        return HeadTraining(step, best_step, pooled, best, apart, self.clock.elapsed_s(), ended_by)
+
+    def _plain(self) -> int:
+        """Fit the pooled prior's own parameters: a coarse grid, then gradient steps."""
+        head = self.head
+        some_U = _some(len(self.fit.tasks), 256, self.rng)
+        noise = head.log_noise.item()
+        scores = {}
+        for tempering, extra in product(np.log([1.0, 10.0, 100.0, 1000.0]), (-12.0, -8.0, -6.0, -4.0)):
+            _set(head, tempering, extra, noise)
+            scores[(tempering, extra)] = mean_loss(head, self.fit, some_U, plain=True)
+        _set(head, *min(scores, key=lambda k: scores[k]), noise)
+        optimizer = torch.optim.Adam(
+            [
+                {"params": [head.mean_scale, head.log_noise], "lr": 0.01},
+                {"params": [head.log_tempering, head.log_extra_AD], "lr": 0.1},
+            ]
+        )
+        best, kept, step = np.inf, _copy(head), 0
+        while step < PLAIN_STEPS and not self.clock.spent(step):
+            self._step(optimizer, plain=True)
+            step += 1
+            if step % (CHECK_EVERY // 2) == 0:
+                score = mean_loss(head, self.stop, self.checked_U, plain=True)
+                if score < best:
+                    best, kept = score, _copy(head)
+        head.load_state_dict(kept)
+        return step
+
+    def _step(self, optimizer: torch.optim.Optimizer, plain: bool) -> None:
+        chosen_U = next(self.queue, None)
+        if chosen_U is None:
+            self.queue = batches(self.fit, np.arange(len(self.fit.tasks)), self.rng)
+            chosen_U = next(self.queue)
+        batch = self.fit.batch(chosen_U)
+        optimizer.zero_grad(set_to_none=True)
+        loss = self.head.loss(batch, plain).sum() / batch.mask_UN.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+        optimizer.step()
+        self.bar.update()
+
+    def _groups(self) -> list[dict[str, object]]:
+        head = self.head
+        return [
+            {"params": [head.mean_scale, head.log_noise], "lr": 0.003},
+            {"params": [head.log_tempering, head.log_extra_AD], "lr": 0.03},
+            {"params": [head.shift_ADR, head.spread_ADR], "lr": 0.01},
+            {"params": [head.first, head.last, head.direct], "lr": 0.01},
+        ]
+
+
+def start(head: Head, fit: Rows, rng: np.random.Generator, seed: int) -> None:
+    """Point U and V along the main differences between users, and codes a little toward their clusters."""
+    delta_UAD = _own_means(head, fit, _some(len(fit.tasks), 1_000, rng))
+    arms, dimension = delta_UAD.shape[1:]
+    flat = (delta_UAD - delta_UAD.mean(0)).reshape(len(delta_UAD), -1)
+    size = np.sqrt(_second_moment(fit, arms, dimension)).ravel()
+    left, values, right = np.linalg.svd(flat * size, full_matrices=False)
+    rank = min(head.rank, int((values > 1e-9 * max(values[0], 1e-12)).sum()))
+    if rank == 0:
+        return
+    scale = values[:rank] / np.sqrt(len(flat))
+    basis = np.divide(right[:rank], size, out=np.zeros_like(right[:rank]), where=size > 1e-9) * scale[:, None]
+    place_UR = left[:, :rank] * np.sqrt(len(flat))
+    clusters = min(head.codes, len(np.unique(place_UR, axis=0)))
+    centres = KMeans(clusters, n_init=4, random_state=seed).fit(place_UR).cluster_centers_
+    with torch.no_grad():
+        fresh = torch.from_numpy(basis.T.reshape(arms, dimension, rank))
+        head.shift_ADR[..., :rank] = fresh
+        head.spread_ADR[..., :rank] = fresh
+        head.direct[:rank, -head.codes :][:, :clusters] = START * torch.from_numpy(centres.T.copy())
+
+
+def _own_means(head: Head, rows: Rows, chosen_U: Ints) -> Floats:
+    """Shift of each task's own posterior mean from the pooled prior, (U, A, D): Σ Φᵀ G⁻¹ (r - Φμ)."""
+    arms, dimension = head.log_extra_AD.shape
+    shifts = np.zeros((len(chosen_U), arms, dimension))
+    place = {u: i for i, u in enumerate(chosen_U)}
+    prior_ADD = head.base_covariance(rows)
+    with torch.no_grad():
+        for b in batches(rows, chosen_U):
+            batch = rows.batch(b)
+            error = ((batch.reward_UN - head.mean_scale * batch.mean_UN) * batch.mask_UN)[..., None]
+            weight_UN = torch.linalg.solve(head.base(batch), error)[..., 0].numpy()
+            pulls = weight_UN[..., None] * batch.phi_UND.numpy()
+            for u, pull_ND, arm_N in zip(b, pulls, batch.arm_UN.numpy(), strict=True):
+                np.add.at(shifts[place[u]], arm_N, pull_ND)
+    result: Floats = np.einsum("ade,uae->uad", prior_ADD, shifts)
+    return result
+
+
+def _second_moment(rows: Rows, arms: int, dimension: int) -> Floats:
+    moment_AD = np.zeros((arms, dimension))
+    for arm in range(arms):
+        mine = rows.arm_N == arm
+        moment_AD[arm] = (rows.tasks.phi_ND[mine] ** 2).sum(0) / len(rows.arm_N)
+    return moment_AD
+
+
+def _set(head: Head, tempering: float, extra: float, noise: float) -> None:
+    with torch.no_grad():
+        head.log_tempering.fill_(tempering)
+        head.log_extra_AD.fill_(extra)
+        head.log_noise.fill_(noise)
+
+
+def _some(count: int, most: int, rng: np.random.Generator) -> Ints:
+    return np.sort(rng.permutation(count)[:most]).astype(np.int64)
+
+
+def _copy(head: Head) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in head.state_dict().items()}

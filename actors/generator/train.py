@@ -1,0 +1,154 @@
+"""Training of a generator on the fit part, stopped by the stop part: language model, then head.
+
+Shapes: U tasks, N rows.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from actors.bandits import pooled
+from actors.features.features import Ints
+from actors.generator import embedded
+from actors.generator.backbone import Backbone
+from actors.generator.clock import Clock
+from actors.generator.contexts import ContextMap
+from actors.generator.fitting import fit_head
+from actors.generator.generator import Embedding, Generator, Report
+from actors.generator.head import Head
+from actors.generator.likelihood import Rows, Whitened
+from actors.generator.pretrain import Training, pretrain
+from actors.generator.priors import crossfit, fold_of
+from actors.generator.serialise import Serialiser
+from actors.generator.tasks import Logged, Source, Tasks, build, contexts, user_keys
+from cluster.config import GeneratorSettings, Settings
+from cluster.records import Dataset
+
+log = logging.getLogger(__name__)
+FOLDS = 3
+Route = Callable[[Backbone], Embedding]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What there is to learn from: rows of both parts, their tasks, and the serialiser fitted on *fit*."""
+
+    serialiser: Serialiser
+    logged: Logged
+    fit: Tasks
+    stop: Tasks
+    left_out: int
+
+
+def train(
+    dataset: Dataset,
+    source: Source,
+    fit_rows: Ints,
+    stop_rows: Ints,
+    settings: Settings,
+    *,
+    whole: pooled.Pooled | None = None,
+    route: Route | None = None,
+    progress: bool = True,
+) -> Generator:
+    """Train a generator within `settings.budgets.backbone_s` and `head_s`.
+
+    Args:
+        dataset: events, items, users.
+        source: the feature map, fitted on fit rows.
+        fit_rows, stop_rows: event rows of the parts (users are in one of them only).
+        whole: the pooled prior on all fit rows, if there is one already; candidates start from it.
+        route: from the trained language model to the function that embeds texts, by default the model itself;
+            the wiring passes one that sends them to Ray actors.
+
+    Raises:
+        EvidenceError: no rewarded events in a part. ModelError: a language model that does not fit.
+    """
+    torch.set_num_threads(settings.generator.threads)
+    reading = read(dataset, source, fit_rows, stop_rows, settings)
+    backbone, training = train_backbone(reading, settings, progress)
+    embed = route(backbone) if route else backbone.embed
+    return train_head(reading, source, backbone, training, embed, settings, whole, progress)
+
+
+def read(dataset: Dataset, source: Source, fit_rows: Ints, stop_rows: Ints, settings: Settings) -> Reading:
+    """Tasks of both parts; at most `generator.tasks` for fitting, and a quarter of that for stopping."""
+    low, high, most = settings.reward.low, settings.reward.high, settings.generator.tasks
+    limit = max(settings.bandits.history, 1)
+    keys = user_keys(dataset.events.take(pa.array(fit_rows)))
+    serialiser = Serialiser.fit(contexts(dataset, fit_rows), keys, dataset.items)
+    fit = Logged.of(dataset, fit_rows, source, low, high)
+    stop = Logged.of(dataset, stop_rows, source, low, high)
+    fit_tasks = build(dataset, fit, serialiser, limit=limit, most=most, seed=settings.seed)
+    stop_tasks = build(dataset, stop, serialiser, limit=limit, most=max(most // 4, 1), seed=settings.seed)
+    left_out = len(set(keys)) - len(fit_tasks)
+    if left_out:
+        log.info("generator: %d of %d tasks left out (generator.tasks = %d)", left_out, len(set(keys)), most)
+    return Reading(serialiser, fit, fit_tasks, stop_tasks, left_out)
+
+
+def train_backbone(reading: Reading, settings: Settings, progress: bool) -> tuple[Backbone, Training | None]:
+    """The embedded default trained whole, or the given model tuned by LoRA or left as it is."""
+    own: GeneratorSettings = settings.generator
+    clock = Clock(settings.budgets.backbone_s, own.backbone_steps)
+    if own.model is None:
+        backbone = embedded.build(reading.fit.histories, own.hidden, own.layers, own.tokens, own.batch, settings.seed)
+    else:
+        backbone = Backbone.load(own.model, own.tokens, own.batch)
+        if not own.lora:
+            return backbone, None
+    training = pretrain(
+        backbone,
+        reading.fit.histories,
+        reading.stop.histories,
+        clock,
+        lora=own.model is not None,
+        seed=settings.seed,
+        progress=progress,
+    )
+    return backbone, training
+
+
+def train_head(
+    reading: Reading,
+    source: Source,
+    backbone: Backbone,
+    training: Training | None,
+    embed: Embedding,
+    settings: Settings,
+    whole: pooled.Pooled | None,
+    progress: bool,
+) -> Generator:
+    """Cross-fit the pooled prior, embed both parts' contexts, fit the head; the clock starts at the fit."""
+    own, logged, fit, stop = settings.generator, reading.logged, reading.fit, reading.stop
+    whole = whole or pooled.fit(logged.phi_ND, logged.arm_N, logged.reward_N, source.arms)
+    fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
+    priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, source.arms, FOLDS, whole)
+    whitened = Whitened.of(priors)
+    states_UH = embed(fit.texts)
+    context_map = ContextMap.of(states_UH, fit.context_UX, own.context_rank)
+    fold_U = np.asarray([fold_of(key, FOLDS) for key in fit.keys])
+    fit_ready = Rows(fit, context_map.codes(states_UH), fold_U, priors, whitened)
+    stop_fold_U = np.full(len(stop), priors.whole)
+    stop_ready = Rows(stop, context_map.codes(embed(stop.texts)), stop_fold_U, priors, whitened)
+    rank = context_map.turn_HQ.shape[1]
+    head = Head(rank, own.codes, own.rank, source.arms, source.dimension, priors.noise, settings.seed)
+    head_training = fit_head(
+        head,
+        fit_ready,
+        stop_ready,
+        Clock(settings.budgets.head_s, own.head_steps),
+        patience=own.patience,
+        seed=settings.seed,
+        progress=progress,
+    )
+    report = Report(training, head_training, len(fit), reading.left_out, len(stop), context_map.fit)
+    mean_AD = head.mean_scale.item() * priors.mean_FAD[priors.whole]
+    covariance_ADD = head.base_covariance(fit_ready)
+    return Generator(
+        reading.serialiser, backbone, context_map, head, mean_AD, covariance_ADD, source.fingerprint, report
+    )
