@@ -9,6 +9,7 @@ import pytest
 
 from cluster import config, session
 from cluster.config import Settings
+from tests import servers
 
 # Before any test module imports ray: no cluster of the user's, no token in the user's home.
 os.environ.pop("RAY_ADDRESS", None)
@@ -35,6 +36,20 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[session.Se
     home = tmp_path_factory.mktemp("ray-home")
     with session.opened(Settings.model_validate({"home": home, "cluster": {"cpus": 2}})) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL that ends with the test run."""
+    with servers.postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """An empty database of its own for this test."""
+    with servers.empty_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,148 @@
+"""API keys: who is calling. A key is `medley_<id>_<secret>`; the secret has 256 random bits and is shown once.
+
+Only salt and HMAC-SHA256(salt, secret) are kept. A slow hash would protect a guessable password; a random
+256-bit secret needs none, so a key is checked in microseconds. Serving loads all keys as a `KeyRing`, checks
+against it without a database call, and replaces it from time to time.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cluster.database import Database
+from cluster.errors import DatabaseError
+from cluster.tables import Client, Key, now
+
+_PLAIN = re.compile(r"medley_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_CLIENT = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who holds a key: a client, or an operator when `client_id` is None."""
+
+    key_id: str
+    client_id: str | None
+
+    @property
+    def role(self) -> str:
+        return "operator" if self.client_id is None else "client"
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """A key without its secret."""
+
+    key_id: str
+    client_id: str | None
+    created_at: datetime
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    principal: Principal
+    salt: bytes
+    hash: bytes
+    ends_at: datetime | None
+
+
+class KeyRing:
+    """All keys at one moment, in memory."""
+
+    def __init__(self, entries: Iterable[_Entry] = ()) -> None:
+        self._entries = {entry.principal.key_id: entry for entry in entries}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def verify(self, plain: str) -> Principal | None:
+        """Who holds this key; None for a key that is malformed, unknown, wrong or ended."""
+        match = _PLAIN.fullmatch(plain)
+        entry = self._entries.get(match[1]) if match else None
+        if match is None or entry is None or not hmac.compare_digest(_hash(entry.salt, match[2]), entry.hash):
+            return None
+        return None if entry.ends_at is not None and entry.ends_at <= now() else entry.principal
+
+
+class Keys:
+    """Clients and their keys in the database. Every method may raise DatabaseError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create_client(self, client_id: str) -> bool:
+        """Add a client; False when it is there already."""
+        if not _CLIENT.fullmatch(client_id):
+            raise DatabaseError(f"{client_id!r} is no client id: 1 to 128 printable characters")
+        with self._database.session() as session:
+            if session.get(Client, client_id):
+                return False
+            session.add(Client(id=client_id))
+            return True
+
+    def clients(self) -> list[str]:
+        with self._database.session() as session:
+            return list(session.scalars(select(Client.id).order_by(Client.id)))
+
+    def create_key(self, client_id: str | None) -> str:
+        """A new key of a client, or of an operator for None; the returned text is kept nowhere."""
+        with self._database.session() as session:
+            if client_id is not None and session.get(Client, client_id) is None:
+                raise DatabaseError(f"no client {client_id!r}; add it with `medley client add {client_id}`")
+            return _add(session, client_id)
+
+    def rotate(self, key_id: str, grace_s: float = 0.0) -> str:
+        """A new key for the same holder; the old one ends after `grace_s` seconds."""
+        with self._database.session() as session:
+            old = _find(session, key_id)
+            old.ends_at = now() + timedelta(seconds=grace_s)
+            return _add(session, old.client_id)
+
+    def revoke(self, key_id: str, grace_s: float = 0.0) -> None:
+        """End a key after `grace_s` seconds; serving notices at its next refresh."""
+        with self._database.session() as session:
+            _find(session, key_id).ends_at = now() + timedelta(seconds=grace_s)
+
+    def all(self) -> list[KeyFacts]:
+        with self._database.session() as session:
+            rows = session.scalars(select(Key).order_by(Key.created_at))
+            return [KeyFacts(row.id, row.client_id, row.created_at, row.ends_at) for row in rows]
+
+    def ring(self) -> KeyRing:
+        """All keys that have not ended, for checks without a database."""
+        with self._database.session() as session:
+            rows = session.scalars(select(Key)).all()
+        return KeyRing(
+            _Entry(Principal(row.id, row.client_id), row.salt, row.hash, row.ends_at)
+            for row in rows
+            if row.ends_at is None or row.ends_at > now()
+        )
+
+    def verify(self, plain: str) -> Principal | None:
+        """One check against the database, for tools; serving holds a KeyRing."""
+        return self.ring().verify(plain)
+
+
+def _add(session: Session, client_id: str | None) -> str:
+    key_id, secret, salt = secrets.token_hex(8), secrets.token_urlsafe(32), secrets.token_bytes(16)
+    session.add(Key(id=key_id, client_id=client_id, salt=salt, hash=_hash(salt, secret)))
+    return f"medley_{key_id}_{secret}"
+
+
+def _find(session: Session, key_id: str) -> Key:
+    key = session.get(Key, key_id)
+    if key is None:
+        raise DatabaseError(f"no key {key_id!r}; `medley key list` shows them")
+    return key
+
+
+def _hash(salt: bytes, secret: str) -> bytes:
+    return hmac.digest(salt, secret.encode(), hashlib.sha256)
