@@ -109,7 +109,7 @@ def _matrix(source: Source, names: Sequence[str]) -> NDArray[np.float64]:
         flat = np.asarray(first.flatten(), np.float64).reshape(-1, first.type.list_size)
         if len(flat) != len(source):
             raise SchemaError(f"{source.name}: {names[0]} has rows without a list; expected one in every row")
-        return np.nan_to_num(flat)
+        return np.asarray(np.nan_to_num(flat), np.float64)
     unused = Faults(len(source))
     columns = [numbers(name, source.table[name], unused).fill_null(0.0) for name in names]
-    return np.nan_to_num(np.stack([np.asarray(column) for column in columns], axis=1))
+    return np.asarray(np.nan_to_num(np.stack([np.asarray(column) for column in columns], axis=1)), np.float64)

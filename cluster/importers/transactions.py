@@ -1,0 +1,247 @@
+"""Implicit feedback: purchase lines with item text, price, time and customer.
+
+One event per line. Its candidates are the bought item and negatives drawn uniformly from the items on sale that
+day (sold in the 28 days up to it), none of the same invoice: ten in all by default, or `candidates: all` for the
+whole catalogue, in random order. The logged action is drawn uniformly from them, so its propensity is 1/K; it earns
+1 if it is the bought item, which `truth` holds. The context is `recent` (the customer's last ten distinct items
+from earlier invoices, of the whole history), hour, weekday, and columns that say something of the invoice. A
+column that describes the item becomes an item attribute; one that changes from line to line of an invoice is left
+out, since it would tell what was bought.
+
+Lines with a quantity or price of nothing or less (cancellations, corrections) are no purchases and are left out.
+Lines without a customer stay: their user is null and they have no `recent`.
+
+    medley import --format transactions --data transactions.parquet --client Country
+
+Shapes: N usable lines in time order, E events kept, K candidates.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cluster.config import DataSettings
+from cluster.errors import SchemaError
+from cluster.faults import Faults
+from cluster.importers.assemble import DEFAULT_CLIENT, DEFAULT_KIND, facts, need_rows, newest
+from cluster.importers.baskets import candidate_sets, earlier_items
+from cluster.importers.catalogue import in_order, users_of
+from cluster.importers.columns import numbers, texts, times
+from cluster.importers.context import Coded, code, coded_texts, maps
+from cluster.importers.imported import Imported, Options, Progress
+from cluster.importers.lineitems import items_table, of_items
+from cluster.importers.roles import Role, Roles, resolve
+from cluster.importers.source import Source, find, read
+from cluster.records import EVENTS, TRUTH, Dataset
+
+ROLES = (
+    Role("session_id", ("invoice_no", "invoice", "invoice_id", "order_id", "order", "basket_id", "transaction_id")),
+    Role("item_id", ("stockcode", "product_id", "article_id", "sku", "asin", "item", "product"), required=True),
+    Role("title", ("description", "product_name", "item_name", "name")),
+    Role("quantity", ("qty", "units")),
+    Role("timestamp", ("invoice_date", "order_date", "datetime", "date", "time", "purchased_at"), required=True),
+    Role("price", ("unit_price", "item_price", "amount")),
+    Role("user_id", ("customer_id", "customer", "user", "member_id", "client_number", "visitor_id")),
+    Role("client_id", ("tenant",)),
+    Role("category", ("department", "category_name", "product_category")),
+    Role("brand", ("manufacturer",)),
+    Role("provider_id", ("seller_id", "seller", "vendor_id", "vendor")),
+)
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Lines:
+    """N usable purchase lines in time order; `row_N` is their place in the source."""
+
+    row_N: NDArray[np.int64]
+    time_N: NDArray[np.int64]
+    item_ids: pa.Array
+    item_N: NDArray[np.int64]
+    invoice_ids: pa.Array
+    invoice_N: NDArray[np.int64]
+    user_ids: pa.Array
+    user_N: NDArray[np.int64]
+
+    @property
+    def day_N(self) -> NDArray[np.int64]:
+        return self.time_N // DAY_US
+
+
+def read_transactions(
+    paths: Sequence[Path], options: Options, settings: DataSettings, seed: int, progress: Progress | None = None
+) -> Imported:
+    """Import purchases; see the module.
+
+    Raises:
+        SourceError: a file is missing, empty or corrupt, or no line can be used.
+        SchemaError: a required column is missing or misspelt, or neither invoice nor customer is there.
+    """
+    source = read(find(paths), settings, progress)
+    roles = resolve(source, ROLES, options)
+    if "session_id" not in roles and "user_id" not in roles:
+        raise SchemaError(
+            f"{source.name}: no column for the invoice nor the customer; say --map session_id=COLUMN, user_id=COLUMN"
+        )
+    faults = Faults(len(source))
+    typed, dropped_N, dropped = _typed(source, roles, faults)
+    quarantine = source.quarantine(faults)
+    rows, late = newest(typed["timestamp"], faults.good_N & ~dropped_N, len(source))
+    need_rows(rows, source, quarantine)
+    lines = _lines(source, typed, rows)
+    context, attributes, left_out = _contexts(source, roles, lines)
+    kept = np.arange(max(0, len(rows) - settings.max_events), len(rows))
+    rng = np.random.default_rng([seed, 0xBA5CE7])
+    events, truth = _events(source, lines, typed, kept, context, settings.candidates, rng, progress)
+    told = facts(
+        source,
+        options,
+        roles,
+        seed,
+        quarantine,
+        events=len(kept),
+        lines_left_out=dropped,
+        older_left_out=len(rows) - len(kept),
+        without_customer=int((lines.user_N[kept] < 0).sum()),
+        out_of_order=late,
+        candidates=settings.candidates,
+        columns_left_out=left_out,
+    )
+    items = items_table(source, roles, typed, lines.row_N, lines.item_ids, lines.item_N, attributes)
+    return Imported(Dataset("transactions", events, items, users_of(events), truth, told), quarantine, roles.report())
+
+
+def _typed(
+    source: Source, roles: Roles, faults: Faults
+) -> tuple[dict[str, pa.Array], NDArray[np.bool_], dict[str, int]]:
+    """Columns by role, the lines that are no purchase, and how many of each kind."""
+    values = {role.name: roles.column(role.name, source.table) for role in ROLES}
+    typed = {name: texts(name, column) for name, column in values.items() if column is not None and name[-3:] == "_id"}
+    typed["timestamp"] = times("timestamp", values["timestamp"], faults)
+    for name in ("item_id", "timestamp"):
+        faults.add(typed[name].is_null(), f"{name}: expected a value, found none")
+    dropped_N = np.zeros(len(source), bool)
+    dropped: dict[str, int] = {}
+    for name, what in (("quantity", "cancelled"), ("price", "without a price")):
+        if values[name] is None:
+            continue
+        amount = typed[name] = numbers(name, values[name], faults)
+        faults.add(pc.invert(pc.fill_null(pc.is_finite(amount), True)), f"{name}: expected a finite number", amount)
+        none_N = np.asarray(pc.fill_null(pc.less_equal(amount, 0.0), False)) & ~dropped_N & faults.good_N
+        dropped_N |= none_N
+        dropped |= {what: int(none_N.sum())} if none_N.any() else {}
+    return typed, dropped_N, dropped
+
+
+def _lines(source: Source, typed: dict[str, pa.Array], rows: NDArray[np.int64]) -> Lines:
+    take = pa.array(rows)
+    time_N = np.asarray(typed["timestamp"].take(take).cast(pa.int64()))
+    items = typed["item_id"].take(take).dictionary_encode()
+    users = typed.get("user_id", pa.nulls(len(source), pa.string())).take(take).dictionary_encode()
+    user_N = np.asarray(users.indices.fill_null(-1)).astype(np.int64)
+    session = typed["session_id"].take(take) if "session_id" in typed else pa.nulls(len(rows), pa.string())
+    moment = pc.binary_join_element_wise(
+        users.dictionary.take(users.indices), pa.array(time_N).cast(pa.string()), "@", null_handling="replace"
+    )
+    invoices = pc.coalesce(session, moment).dictionary_encode()
+    return Lines(
+        rows,
+        time_N,
+        items.dictionary,
+        np.asarray(items.indices).astype(np.int64),
+        invoices.dictionary,
+        np.asarray(invoices.indices).astype(np.int64),
+        users.dictionary,
+        user_N,
+    )
+
+
+def _contexts(source: Source, roles: Roles, lines: Lines) -> tuple[dict[str, Coded], dict[str, Coded], dict[str, str]]:
+    """Columns of the invoice, columns of the item (both per line), and those left out with the reason."""
+    context: dict[str, Coded] = {}
+    attributes: dict[str, Coded] = {}
+    left_out: dict[str, str] = {}
+    for name in roles.context:
+        unfit = Faults(len(source))
+        coded = code(name, source.table[name], source.text, unfit)
+        if coded is None:
+            left_out[name] = f"a context cannot hold {source.table[name].type}"
+            continue
+        coded = coded.take(lines.row_N)
+        if of_items(coded.code_N, lines.invoice_N, lines.item_N):
+            context[name] = coded
+        elif of_items(coded.code_N, lines.item_N, lines.invoice_N):
+            attributes[name] = coded
+        else:
+            left_out[name] = "changes within an invoice: it may tell which item was bought"
+    return context, attributes, left_out
+
+
+def _events(
+    source: Source,
+    lines: Lines,
+    typed: dict[str, pa.Array],
+    kept: NDArray[np.int64],
+    context: dict[str, Coded],
+    size: int | str,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> tuple[pa.Table, pa.Table]:
+    n = len(kept)
+    invoices = lines.invoice_ids.take(pa.array(lines.invoice_N[kept]))
+    numbers_E = (source.row_N if len(source.files) == 1 else np.arange(1, len(source) + 1))[lines.row_N[kept]]
+    event_id = pc.binary_join_element_wise(invoices, pa.array(numbers_E).cast(pa.string()), "/")
+    catalogue = in_order(lines.item_ids)
+    if size == "all":
+        listed = pa.nulls(n, pa.list_(pa.string()))
+        action = catalogue.take(pa.array(rng.integers(len(catalogue), size=n)))
+        count_E = np.full(n, len(catalogue))
+    else:
+        sets = candidate_sets(kept, lines.day_N, lines.invoice_N, lines.item_N, int(size), rng)
+        count_E = np.array([len(s) for s in sets])
+        offsets = np.concatenate([[0], np.cumsum(count_E)]).astype(np.int32)
+        flat = np.concatenate(sets)
+        listed = pa.ListArray.from_arrays(pa.array(offsets), lines.item_ids.take(pa.array(flat)))
+        action = lines.item_ids.take(pa.array(flat[offsets[:-1] + rng.integers(count_E)]))
+    bought = lines.item_ids.take(pa.array(lines.item_N[kept]))
+    client = typed.get("client_id")
+    columns = {
+        "event_id": event_id,
+        "timestamp": pa.array(lines.time_N[kept]).cast(EVENTS.field("timestamp").type),
+        "client_id": pa.repeat(DEFAULT_CLIENT, n)
+        if client is None
+        else client.take(pa.array(lines.row_N[kept])).fill_null(DEFAULT_CLIENT),
+        "user_id": lines.user_ids.take(pa.array(lines.user_N[kept], mask=lines.user_N[kept] < 0)),
+        "session_id": invoices,
+        "context": maps({**_recent(lines, kept), **{k: c.take(kept) for k, c in context.items()}}, n),
+        "candidates": listed,
+        "item_id": action,
+        "propensity": pa.array(1.0 / count_E),
+        "reward": pc.equal(action, bought).cast(pa.float64()),
+        "reward_kind": pa.repeat(DEFAULT_KIND, n),
+    }
+    if progress:
+        progress(n, n)
+    events = pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in EVENTS], schema=EVENTS)
+    return events, pa.table([event_id, bought], schema=TRUTH)
+
+
+def _recent(lines: Lines, kept: NDArray[np.int64]) -> dict[str, Coded]:
+    """`recent`, `hour` and `weekday` of the kept lines."""
+    by_invoice = earlier_items(lines.user_N, lines.invoice_N, lines.item_N, lines.time_N)
+    ids = lines.item_ids.to_pylist()
+    told = {i: json.dumps([ids[item] for item in by_invoice[i]]) for i in set(lines.invoice_N[kept]) if i in by_invoice}
+    hour_E = lines.time_N[kept] % DAY_US // 3_600_000_000
+    weekday_E = (lines.day_N[kept] + 3) % 7  # 1 January 1970 was a Thursday
+    return {
+        "recent": coded_texts([told.get(i) for i in lines.invoice_N[kept]]),
+        "hour": Coded(hour_E, pa.array([str(hour) for hour in range(24)])),
+        "weekday": Coded(weekday_E, pa.array([json.dumps(name) for name in WEEKDAYS])),
+    }
