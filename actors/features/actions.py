@@ -1,0 +1,38 @@
+"""The features of what was done: of each event, those of its logged item alone.
+
+Shapes: N events, D features, X context features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from actors.features.feature_map import FeatureMap
+from actors.features.features import Floats, Ints
+
+BLOCK = 4_096
+"""Events per batch, for bounded memory."""
+
+
+@dataclass(frozen=True)
+class Actions:
+    """phi_ND, arm_N, item_N and context_NX of the logged items."""
+
+    phi_ND: Floats
+    arm_N: Ints
+    item_N: Ints
+    context_NX: Floats
+
+
+def actions(feature_map: FeatureMap, events: pa.Table) -> Actions:
+    """Features of the logged item of each event, as `FeatureMap.batch` gives them."""
+    place = events.schema.get_field_index("candidates")
+    blocks = []
+    for start in range(0, max(len(events), 1), BLOCK):
+        block = events.slice(start, BLOCK)
+        item = block["item_id"].combine_chunks()
+        alone = pa.ListArray.from_arrays(pa.array(np.arange(len(item) + 1), pa.int32()), item)
+        batch = feature_map.batch(block.set_column(place, "candidates", alone))
+        blocks.append((batch.phi_BKD[:, 0], batch.arm_BK[:, 0], batch.item_BK[:, 0], batch.context_BX))
+    return Actions(*(np.concatenate(column) for column in zip(*blocks, strict=True)))

@@ -1,0 +1,127 @@
+"""One walk along the log: the proof of policies that learn.
+
+In time order, every member says its law π_m under its current state, the event's doubly robust terms score it, and
+then every member learns the logged reward. Differences between members pair by event and sum by user.
+Where the log has no propensities the score is the cross-fitted reward model's, and marked as model-based.
+
+Shapes: N events, K candidates (padded), M members.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from actors.bandits import law, learn
+from actors.bandits.ensemble import Ensemble
+from actors.features.feature_map import FeatureMap
+from actors.features.features import FeatureBatch, Floats
+from cluster.config import RewardKind
+from tune import estimators
+from tune.gate import Paired
+from tune.log import Log, read
+from tune.split import tasks
+
+BATCH_BYTES = 600 * 2**20
+PUBLISH_EVERY = 32
+"""Outcomes between two publications of the walk's learner."""
+MINIMUM = 50
+"""Events walked whatever the time budget says."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """log: the events walked. value_NM: per event, the score of each member's own law; blend_N: of the ensemble's.
+
+    left_out: events that the time or memory budget did not reach.
+    """
+
+    log: Log
+    names: tuple[str, ...]
+    value_NM: Floats
+    blend_N: Floats
+    model_based: bool
+    left_out: int
+
+    def mean(self) -> dict[str, float]:
+        """Value per event of each member and of the ensemble, in scaled reward."""
+        means = dict(zip(self.names, self.value_NM.mean(0).tolist(), strict=True))
+        return means | {"ensemble": float(self.blend_N.mean())}
+
+    def paired(self, name: str, against: str) -> Paired:
+        """Differences of a member (or "ensemble") against another, summed by user."""
+        difference_N = self._scores(name) - self._scores(against)
+        counts_U = np.bincount(self.log.user_N, minlength=self.log.users).astype(np.float64)
+        return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.model_based)
+
+    def _scores(self, name: str) -> Floats:
+        return self.blend_N if name == "ensemble" else self.value_NM[:, self.names.index(name)]
+
+
+def walk(
+    ensemble: Ensemble,
+    feature_map: FeatureMap,
+    events: pa.Table,
+    kind: RewardKind,
+    seed: int,
+    left_s: Callable[[], float] = lambda: float("inf"),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Walk:
+    """Walk events that are in time order. Raises EvidenceError where they cannot be scored."""
+    widest = int(read(events, feature_map.item_ids, kind).mask_NK.shape[1]) if len(events) else 1
+    fits = max(1, BATCH_BYTES // (8 * max(widest, 1) * feature_map.dimension))
+    walked = events.slice(0, fits)
+    batch = feature_map.batch(walked)
+    log = read(walked, feature_map.item_ids, kind)
+    model = estimators.cross_fit(log, batch, feature_map.arms, seed=seed)
+    laws = _laws(ensemble, batch, log, tasks(walked).to_pylist(), seed, left_s, progress)
+    done = len(laws)
+    log, q_NK = log.take(np.arange(done)), model.q_NK[:done]
+    method: estimators.Method = "dm" if log.propensity_N is None else "dr"
+    pi_MNK = np.stack([_padded(each, log.mask_NK.shape[1]) for each in laws], axis=1)
+    *member, blend = (estimators.terms(method, log, pi_NK, q_NK).above_N for pi_NK in pi_MNK)
+    return Walk(log, ensemble.names, np.stack(member, axis=1), blend, method == "dm", len(events) - done)
+
+
+def _padded(found: law.Law, width: int) -> Floats:
+    """The members' laws and last the ensemble's, (M + 1, K), zero on padding."""
+    rows = np.vstack([found.member_MK, found.pi_K])
+    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+
+
+def _laws(
+    ensemble: Ensemble,
+    batch: FeatureBatch,
+    log: Log,
+    users: list[str],
+    seed: int,
+    left_s: Callable[[], float],
+    progress: Callable[[int, int], None],
+) -> list[law.Law]:
+    state = learn.start(ensemble)
+    published = learn.publish(state)
+    scale, laws = ensemble.high - ensemble.low, []
+    for n in range(len(log)):
+        if n >= MINIMUM and left_s() <= 0:
+            break
+        if n and n % PUBLISH_EVERY == 0:
+            published = learn.publish(state)
+            progress(n, len(log))
+        features, user = batch.row(n), None if users[n].startswith("e:") else users[n]
+        found = law.probabilities(published, features, state.histories.get(user or ""), (seed << 32) + n)
+        laws.append(found)
+        action = int(log.action_N[n])
+        state = learn.step(
+            state,
+            learn.Outcome(
+                user=user,
+                phi_D=features.phi_KD[action],
+                arm=int(features.arm_K[action]),
+                item=int(features.item_K[action]),
+                reward=ensemble.low + scale * float(log.reward_N[n]),
+                propensity=1.0 if log.propensity_N is None else float(log.propensity_N[n]),
+                member_propensities_M=found.member_MK[:, action],
+            ),
+        )
+    return laws
