@@ -126,7 +126,9 @@ class GeneratorSettings(Section):
     context_temperature: Positive = Field(0.1, description="tau_c of context similarity in the mixture")
     context_rank: Count = Field(16, description="dimensions of context embeddings in head and mixture")
     tasks: Count = Field(4_000, description="users (rows of a table) that head and language model train on")
-    threads: Count = Field(2, description="torch threads of a generation process")
+    threads: Count = Field(
+        1, description="torch threads of a generation process; more than idle cores costs tenfold"
+    )
     backbone_steps: Count | None = Field(
         None, description="language model steps at most, repeats a run's bits; null goes by time alone"
     )
