@@ -51,13 +51,16 @@ class Basis:
         features_BF = np.empty((len(numbers_BN), t + h + p + m))
         smooth_BS = features_BF[:, : t + h]
         smooth_BS[:, :t] = z_BN[:, self.linear_T]
-        np.maximum(z_BN[:, self.hinge_H] - self.knot_H, 0.0, out=smooth_BS[:, t:])
+        if h:
+            np.maximum(z_BN[:, self.hinge_H] - self.knot_H, 0.0, out=smooth_BS[:, t:])
         smooth_BS -= self.mean_S
         smooth_BS /= self.deviation_S
         if missing_BN.any():
             smooth_BS[missing_BN[:, np.concatenate([self.linear_T, self.hinge_H])]] = 0.0
-        features_BF[:, t + h : t + h + p] = numbers_BN[:, self.point_P] == self.value_P
-        features_BF[:, t + h + p :] = missing_BN[:, self.missing_M]
+        if p:
+            features_BF[:, t + h : t + h + p] = numbers_BN[:, self.point_P] == self.value_P
+        if m:
+            features_BF[:, t + h + p :] = missing_BN[:, self.missing_M]
         return features_BF
 
     def standard(self, numbers_BN: Floats) -> Floats:

@@ -7,7 +7,7 @@ for users in and outside fit, and at serving. Rows without a user count for noth
 Shapes: N rows, I items (one more row at the end: unknown), F folds + 1 (last: everybody), R rank, U users.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,3 +204,11 @@ def recent_padded(events: pa.Table, index: Mapping[str, int]) -> Ints:
     for n, rows in enumerate(recent_N):
         recent_NR[n, : len(rows)] = rows
     return recent_NR
+
+
+def grouped(fold_B: Ints, most: int) -> Iterator[tuple[int, Ints]]:
+    """Each fold with the places of its decisions, at most so many at a time."""
+    for f in np.unique(fold_B).tolist():
+        places = np.flatnonzero(fold_B == f)
+        for start in range(0, len(places), most):
+            yield f, places[start : start + most]

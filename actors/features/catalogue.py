@@ -106,10 +106,13 @@ def embeddings(items: pa.Table, size: int) -> tuple[Floats, np.ndarray[tuple[int
     return vectors_IE, there_I
 
 
-def codes(items: pa.Table, name: str) -> Ints:
-    """Integer code of each item's value of a text column, -1 for none; the unknown item last."""
-    coded = items[name].combine_chunks().dictionary_encode()
-    return np.append(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), -1)
+def codes(items: pa.Table) -> Ints:
+    """codes_3I: row, category and brand of each item as integers, -1 for none; the unknown item last."""
+    columns = [np.arange(len(items))]
+    for name in ("category", "brand"):
+        coded = items[name].combine_chunks().dictionary_encode()
+        columns.append(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64))
+    return np.append(np.stack(columns), [[-1], [-1], [-1]], axis=1)
 
 
 def fit_items(items: pa.Table, levels: int, text_rank: int, embedding_rank: int, limit: int, seed: int) -> ItemEncoder:

@@ -71,14 +71,14 @@ class ContextBlock:
 
     def one(self, context: Mapping[str, Any], user_id: str | None) -> Floats:
         """context_X of one decision."""
-        user = self.users.row(user_id)
         numbers, codes = self.reader.read(context)
-        numbers_N = np.array(numbers)
-        on_L = np.zeros(self.reader.width)
+        on_L = np.zeros(self.reader.width + self.users.reader.width)
         on_L[codes] = 1.0
+        numbers_N = np.array(numbers)
         if self.users.ids:
+            user = self.users.row(user_id)
             numbers_N = np.concatenate([numbers_N, self.users.numbers_UN[user]])
-            on_L = np.concatenate([on_L, self.users.on_UL[user]])
+            on_L[self.reader.width :] = self.users.on_UL[user]
         context_BX = self._encode(numbers_N[None], on_L[None])
         return context_BX.reshape(-1)
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.features import store
-from actors.features.behaviour import RECENT, fold, folds, known_recent, recent_padded
+from actors.features.behaviour import RECENT, fold, folds, grouped, known_recent, recent_padded
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
 from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
-from actors.features.fitting import Fitted, fit, item_tables, parameters_fingerprint
+from actors.features.fitting import fit, item_tables, parameters_fingerprint
 from actors.features.joint import Joint, Tables
 from actors.features.keys import item_keys, key
 from cluster.config import FeatureSettings
@@ -65,12 +65,10 @@ class FeatureMap:
         Raises:
             ModelError: there are no rows or no items.
         """
-        return cls._of(fit(dataset, rows, settings, seed))
-
-    @classmethod
-    def _of(cls, fitted: Fitted) -> "FeatureMap":
+        fitted = fit(dataset, rows, settings, seed)
         values = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted)}
-        return cls(fingerprint=parameters_fingerprint(fitted), item_ids=fitted.fitted_ids, **values)
+        made = cls(fingerprint=parameters_fingerprint(fitted), item_ids=fitted.fitted_ids, **values)
+        return cls.load(made.arrays(), made.facts())  # the same memory layout, hence bits, as once published
 
     @property
     def dimension(self) -> int:
@@ -108,7 +106,7 @@ class FeatureMap:
             phi_KD = np.broadcast_to(phi_D, (len(rows_K), len(phi_D)))
             return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X)
         recent_BR = known_recent(context.get(RECENT), self._row)[None]
-        context_BX, phi_BKD = self._joint(context_X[None], rows_K[None], recent_BR, np.array([fold(user_id)]))
+        context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, fold(user_id))
         return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0])
 
     def batch(self, events: pa.Table) -> FeatureBatch:
@@ -130,18 +128,24 @@ class FeatureMap:
         return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX)
 
     def _joint(self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold_B: Ints) -> tuple[Floats, Floats]:
-        assert self.joint is not None
-        assert self.tables is not None
-        taste_BT = self.joint.taste(self.tables, recent_BR, fold_B)
-        taste_BT = (taste_BT - self.taste_mean_T) * self.taste_scale_T
-        context_BX = np.concatenate([context_BX, taste_BT], axis=1)
+        """context_BX with the taste of the recent items, and phi_BKD."""
+        joint, tables = self.joint, self.tables
+        assert joint is not None
+        assert tables is not None
         b, k = rows_BK.shape
-        phi_BKD = np.empty((b, k, self.joint.dimension))
-        step = max(1, CHUNK // max(k, 1))
-        for start in range(0, b, step):
-            part = slice(start, start + step)
-            phi_BKD[part] = self.joint.phi(self.tables, context_BX[part], rows_BK[part], recent_BR[part], fold_B[part])
-        return context_BX, phi_BKD
+        phi_BKD = np.empty((b, k, joint.dimension))
+        whole_BX = np.concatenate([context_BX, np.zeros((b, len(self.taste_mean_T)))], axis=1)
+        for f, part in grouped(fold_B, max(1, CHUNK // max(k, 1))):
+            whole_BX[part], phi_BKD[part] = self._one_fold(context_BX[part], rows_BK[part], recent_BR[part], f)
+        return whole_BX, phi_BKD
+
+    def _one_fold(self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, f: int) -> tuple[Floats, Floats]:
+        joint, tables = self.joint, self.tables
+        assert joint is not None
+        assert tables is not None
+        taste_BT = (joint.taste(tables, recent_BR, f) - self.taste_mean_T) * self.taste_scale_T
+        whole_BX = np.concatenate([context_BX, taste_BT], axis=1)
+        return whole_BX, joint.phi(tables, whole_BX, rows_BK, recent_BR, f)
 
     def with_items(self, items: pa.Table) -> "FeatureMap":
         """The same parameters over another catalogue (ITEMS schema).

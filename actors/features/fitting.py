@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.features import store
-from actors.features.behaviour import Behaviour, fit_behaviour, folds, recent_padded
+from actors.features.behaviour import Behaviour, fit_behaviour, folds, grouped, recent_padded
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, codes, fit_items, has_embeddings, log_price, row_numbers, unit
 from actors.features.context import ContextBlock, fit_context
@@ -29,6 +29,7 @@ ARMS = 64
 CONTEXT_AXES = 5
 ITEM_AXES = 6
 SAMPLE = 20_000
+CHUNK = 2_000
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def _fit_joint(
         behaviour.names[: widths.behaviour], item_mean_V, item_VQ, kept_Z, shift_Z, scale_Z,
         np.zeros(0), np.zeros((0, 0)), 0,
     )  # fmt: skip
-    taste_BT = joint.taste(tables, recent_BR, fold_B)
+    taste_BT = np.zeros((len(sample), item_VQ.shape[1] + 1))
+    for f, part in grouped(fold_B, CHUNK):
+        taste_BT[part] = joint.taste(tables, recent_BR[part], f)
     taste_mean_T, taste_scale_T = taste_BT.mean(axis=0), _inverse(taste_BT.std(axis=0))
     whole_BX = np.concatenate([context_BX[sample_B], (taste_BT - taste_mean_T) * taste_scale_T], axis=1)
     context_mean_X, context_XP = principal(whole_BX, widths.context)
@@ -132,7 +135,10 @@ def _similarity_scales(
     few = slice(0, max(1, 400_000 // max(len(ids), 1))) if sample["candidates"].null_count else slice(0, 4_000)
     row = {name: i for i, name in enumerate(ids)}
     rows_BK, _, mask_BK = padded(sample["candidates"][few], row, item_keys([*ids, ""]))
-    near_NZ = similarities(tables, rows_BK, recent_BR[few], fold_B[few])[mask_BK]
+    near_BKZ = np.zeros((*rows_BK.shape, len(SIMILARITIES)))
+    for f, part in grouped(fold_B[few], CHUNK):
+        near_BKZ[part] = similarities(tables, rows_BK[part], recent_BR[part], f).swapaxes(1, 2)
+    near_NZ = near_BKZ[mask_BK]
     deviation_Z = near_NZ.std(axis=0)
     kept_Z = np.flatnonzero(deviation_Z > 1e-9)[:limit]
     return kept_Z, near_NZ.mean(axis=0)[kept_Z], 1.0 / deviation_Z[kept_Z]
@@ -148,9 +154,8 @@ def item_tables(encoder: ItemEncoder, items: pa.Table, fitted_ids: tuple[str, ..
     place = {name: i for i, name in enumerate(fitted_ids)}
     fitted_I = np.append(row_numbers(place, items["item_id"].to_pylist()), -1)
     return Tables(
-        encoder.static(items, vectors_IR), unit(vectors_IR), codes(items, "category"), codes(items, "brand"),
-        log_price(items), fitted_I, behaviour,
-    )  # fmt: skip
+        encoder.static(items, vectors_IR), unit(vectors_IR), codes(items), log_price(items), fitted_I, behaviour
+    )
 
 
 def parameters_fingerprint(fitted: Fitted) -> str:

@@ -15,34 +15,30 @@ from actors.features.features import Floats, Ints
 
 SIMILARITIES = (
     "recent text mean", "recent text max", "recent behaviour mean", "recent behaviour max",
-    "recent repeat", "recent category", "recent brand", "recent price",
+    "recent same", "recent category", "recent brand", "recent price",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Items' rows, an unknown item last: static_IV, text_IR (unit), category_I, brand_I, price_I (NaN missing),
-    fitted_I (row in the behaviour tables), and behaviour by fold."""
+    """Rows of the catalogue's items, an unknown item last: static_IS, text_IR (unit), codes_3I (row, category
+    and brand; -1 for none), price_I (log, NaN for none), fitted_I (row in the behaviour tables)."""
 
     static_IS: Floats
     text_IR: Floats
-    category_I: Ints
-    brand_I: Ints
+    codes_3I: Ints
     price_I: Floats
     fitted_I: Ints
     behaviour: Behaviour
 
-    def items(self, rows: Ints, fold: Ints) -> Floats:
-        """rows (B, ...) and fold (B) -> item features (B, ..., V)."""
-        fold = fold.reshape(-1, *[1] * (rows.ndim - 1))
-        facts_BKC = self.behaviour.facts_FIC[fold, self.fitted_I[rows]]
-        return np.concatenate([self.static_IS[rows], facts_BKC], axis=-1)
+    def items(self, rows: Ints, fold: int) -> Floats:
+        """Item features (..., V) of rows (...), as users of this fold read them."""
+        facts = self.behaviour.facts_FIC[fold].take(self.fitted_I.take(rows), axis=0)
+        return np.concatenate([self.static_IS.take(rows, axis=0), facts], axis=-1)
 
     def whole(self) -> Floats:
         """Item features of the catalogue (I, V) as a user without a fold reads them."""
-        rows_BI = np.arange(len(self.fitted_I) - 1)[None]
-        items_BIV = self.items(rows_BI, np.array([-1]))
-        return items_BIV.reshape(-1, items_BIV.shape[2])
+        return self.items(np.arange(len(self.fitted_I) - 1), -1)
 
 
 @dataclass(frozen=True)
@@ -70,68 +66,80 @@ class Joint:
         near = [SIMILARITIES[z] for z in self.kept_Z]
         return ("1", *static, *self.behaviours, *near, *contexts, *crosses[: self.crosses])
 
-    def taste(self, tables: Tables, recent_BR: Ints, fold_B: Ints) -> Floats:
-        """Mean item axes of the recent items (-1 pads) and log(1 + their number): taste_B(Q+1)."""
-        there_BR = recent_BR >= 0
-        count_B = there_BR.sum(axis=1)
-        axes_BRQ = (tables.items(recent_BR, fold_B) - self.item_mean_V) @ self.item_VQ
-        mean_BQ = (axes_BRQ * there_BR[..., None]).sum(axis=1) / np.maximum(count_B, 1)[:, None]
-        return np.concatenate([mean_BQ, np.log1p(count_B)[:, None]], axis=1)
+    def taste(self, tables: Tables, recent_BR: Ints, fold: int) -> Floats:
+        """Mean item axes of the recent items (-1 pads) and log(1 + their number): taste_BT, T = Q + 1."""
+        b, r = recent_BR.shape
+        taste_BT = np.zeros((b, self.item_VQ.shape[1] + 1))
+        if r:
+            there_BR = recent_BR >= 0
+            count_B = there_BR.sum(axis=1)
+            share_BR = there_BR / np.maximum(count_B, 1)[:, None]
+            mean_BV = (share_BR[:, None, :] @ tables.items(recent_BR, fold))[:, 0]
+            mean_BV -= self.item_mean_V * (count_B > 0)[:, None]
+            taste_BT[:, :-1] = mean_BV @ self.item_VQ
+            taste_BT[:, -1] = np.log1p(count_B)
+        return taste_BT
 
-    def phi(self, tables: Tables, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold_B: Ints) -> Floats:
-        """φ of every item. recent_BR is padded by -1; fold_B says which behaviour table a user reads."""
+    def phi(self, tables: Tables, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold: int) -> Floats:
+        """φ of every item for users of one fold. recent_BR is padded by -1."""
         b, k = rows_BK.shape
         v, z, p = len(self.item_mean_V), len(self.kept_Z), self.context_XP.shape[1]
         phi_BKD = np.empty((b, k, self.dimension))
         phi_BKD[..., 0] = 1.0
-        item_BKV = tables.items(rows_BK, fold_B)
+        item_BKV = tables.items(rows_BK, fold)
         phi_BKD[..., 1 : 1 + v] = item_BKV
-        if z:
-            near_BKZ = similarities(tables, rows_BK, recent_BR, fold_B)[..., self.kept_Z]
-            phi_BKD[..., 1 + v : 1 + v + z] = (near_BKZ - self.shift_Z) * self.scale_Z
+        near_BZK = similarities(tables, rows_BK, recent_BR, fold).take(self.kept_Z, axis=1)
+        near_BZK -= self.shift_Z[:, None]
+        near_BZK *= self.scale_Z[:, None]
+        phi_BKD[..., 1 + v : 1 + v + z] = near_BZK.swapaxes(1, 2)
         context_BP = (context_BX - self.context_mean_X) @ self.context_XP
         phi_BKD[..., 1 + v + z : 1 + v + z + p] = context_BP[:, None, :]
         if self.crosses:
-            axes_BKQ = (item_BKV - self.item_mean_V) @ self.item_VQ
-            cross = axes_BKQ[..., :, None] * context_BP[:, None, None, :]
-            phi_BKD[..., 1 + v + z + p :] = cross.reshape(b, k, -1)[..., : self.crosses]
+            axes_BKQ = item_BKV @ self.item_VQ
+            axes_BKQ -= self.item_mean_V @ self.item_VQ
+            cross_BKQP = axes_BKQ[..., :, None] * context_BP[:, None, None, :]
+            phi_BKD[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, -1)[..., : self.crosses]
         return phi_BKD
 
 
-def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold_B: Ints) -> Floats:
-    """How near each item is to the recent ones, near_BKZ in the order of SIMILARITIES; 0 without recent items.
+def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> Floats:
+    """How near each item is to the recent ones, near_BZK in the order of SIMILARITIES; 0 without recent items.
 
-    Mean and greatest cosine of texts and of behaviour, is among them, share of them with its category and its
-    brand, and |log price - their mean log price|.
+    Mean and greatest cosine of texts and of behaviour; the shares of recent items that are this item, have its
+    category, have its brand; and |log price - mean log price of the recent items|.
     """
     b, k = rows_BK.shape
+    near_BZK = np.zeros((b, len(SIMILARITIES), k))
     there_BR = recent_BR >= 0
-    near_BKZ = np.zeros((b, k, len(SIMILARITIES)))
     count_B = there_BR.sum(axis=1)
     if not count_B.any():
-        return near_BKZ
-    share_BR = there_BR / np.maximum(count_B, 1)[:, None]
-    row_fold = fold_B[:, None]
-    vectors = (
-        (tables.text_IR[rows_BK], tables.text_IR[recent_BR]),
-        (tables.behaviour.similar_FIR[row_fold, tables.fitted_I[rows_BK]],
-         tables.behaviour.similar_FIR[row_fold, tables.fitted_I[recent_BR]]),
-    )  # fmt: skip
-    for i, (items_BKR, recents_BRR) in enumerate(vectors):
-        cosine_BKR = items_BKR @ recents_BRR.transpose(0, 2, 1)
-        near_BKZ[..., 2 * i] = (cosine_BKR @ share_BR[..., None])[..., 0]
-        near_BKZ[..., 2 * i + 1] = np.where(there_BR[:, None, :], cosine_BKR, -1.0).max(axis=2)
-    same_BKR = (rows_BK[:, :, None] == recent_BR[:, None, :]) & (rows_BK >= 0)[:, :, None]
-    near_BKZ[..., 4] = same_BKR.any(axis=2)
-    for i, code_I in ((5, tables.category_I), (6, tables.brand_I)):
-        item_BK = code_I[rows_BK]
-        same_BKR = (item_BK[:, :, None] == code_I[recent_BR][:, None, :]) & (item_BK >= 0)[:, :, None]
-        near_BKZ[..., i] = (same_BKR @ share_BR[..., None])[..., 0]
-    price_BR = tables.price_I[recent_BR]
-    priced_BR = there_BR & ~np.isnan(price_BR)
-    priced_B = priced_BR.sum(axis=1)
-    mean_B = np.where(priced_BR, price_BR, 0.0).sum(axis=1) / np.maximum(priced_B, 1)
-    away_BK = np.abs(tables.price_I[rows_BK] - mean_B[:, None])
-    near_BKZ[..., 7] = np.where(np.isnan(away_BK) | (priced_B == 0)[:, None], 0.0, away_BK)
-    near_BKZ[count_B == 0] = 0.0
-    return near_BKZ
+        return near_BZK
+    share_B1R = (there_BR / np.maximum(count_B, 1)[:, None])[:, None]
+    similar_IR, fitted_I = tables.behaviour.similar_FIR[fold], tables.fitted_I
+    cosines = (
+        tables.text_IR.take(recent_BR, axis=0) @ tables.text_IR.take(rows_BK, axis=0).swapaxes(1, 2),
+        similar_IR.take(fitted_I.take(recent_BR), axis=0)
+        @ similar_IR.take(fitted_I.take(rows_BK), axis=0).swapaxes(1, 2),
+    )
+    for i, cosine_BRK in enumerate(cosines):
+        near_BZK[:, 2 * i] = (share_B1R @ cosine_BRK)[:, 0]
+        cosine_BRK[~there_BR] = -np.inf
+        near_BZK[:, 2 * i + 1] = cosine_BRK.max(axis=1)
+    near_BZK[:, 4:7] = _same(tables.codes_3I, rows_BK, recent_BR, share_B1R)
+    price_BR = tables.price_I.take(recent_BR)
+    priced_BR = price_BR == price_BR
+    mean_B = np.where(priced_BR, price_BR, 0.0).sum(axis=1) / priced_BR.sum(axis=1).clip(1)
+    away_BK = np.abs(tables.price_I.take(rows_BK) - mean_B[:, None])
+    near_BZK[:, 7] = np.where((away_BK == away_BK) & priced_BR.any(axis=1)[:, None], away_BK, 0.0)
+    near_BZK[count_B == 0] = 0.0
+    return near_BZK
+
+
+def _same(codes_3I: Ints, rows_BK: Ints, recent_BR: Ints, share_B1R: Floats) -> Floats:
+    """Shares of the recent items that have an item's own code, for each of the three codes: same_B3K."""
+    item_3BK = codes_3I.take(rows_BK, axis=1)
+    recent_3BR = codes_3I.take(recent_BR, axis=1)
+    recent_3BR[recent_3BR < 0] = -2
+    same_3BRK = (recent_3BR[..., None] == item_3BK[:, :, None]).astype(np.float64)
+    same_3B1K: Floats = share_B1R @ same_3BRK
+    return same_3B1K[:, :, 0].swapaxes(0, 1)
