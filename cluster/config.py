@@ -33,9 +33,11 @@ class ClusterSettings(Section):
 
 
 class DataSettings(Section):
-    max_events: Count = Field(50_000, description="events kept for a run, the most recent ones")
+    max_events: Count = Field(50_000, description="events kept for a run: the most recent; of a table a sample")
     max_line_bytes: Count = Field(1_000_000, description="longest line accepted in a text file, bytes")
-    candidates: int | Literal["all"] = Field(10, description="candidates per decision made from transactions")
+    candidates: Annotated[int, Field(ge=2)] | Literal["all"] = Field(
+        10, description="candidates per decision made from transactions; all is the whole catalogue"
+    )
     marketplace_users: Count = Field(2_000, description="synthetic users of the built-in marketplace")
     marketplace_items: Count = Field(120, description="synthetic items of the built-in marketplace")
     marketplace_events: Count = Field(30_000, description="logged events of the built-in marketplace")
@@ -126,9 +128,7 @@ class GeneratorSettings(Section):
     context_temperature: Positive = Field(0.1, description="tau_c of context similarity in the mixture")
     context_rank: Count = Field(16, description="dimensions of context embeddings in head and mixture")
     tasks: Count = Field(4_000, description="users (rows of a table) that head and language model train on")
-    threads: Count = Field(
-        1, description="torch threads of a generation process; more than idle cores costs tenfold"
-    )
+    threads: Count = Field(1, description="torch threads of a generation process; more than idle cores costs tenfold")
     backbone_steps: Count | None = Field(
         None, description="language model steps at most, repeats a run's bits; null goes by time alone"
     )

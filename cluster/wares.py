@@ -66,7 +66,7 @@ class Wares:
             rng.integers(len(STYLES), size=items),
             rng.integers(len(BRANDS), size=items),
             provider_I,
-            np.round(np.exp(typical[category_I] + rng.normal(0, 0.6, items)), 2),
+            np.asarray(np.exp(typical[category_I] + rng.normal(0, 0.6, items)).round(2), np.float64),
             rng.normal(0, 0.4, items),
             rng.normal(0, 1, (items, HIDDEN)) / math.sqrt(HIDDEN),
             np.where(late_I, rng.uniform(0.2, 0.9, items) * days, 0.0),
