@@ -156,6 +156,7 @@ def _facts(member: Part) -> dict[str, Any]:
             about |= {"source": member.source, "shape": list(member.shape)}
         case Mixture():
             about |= {"noise": member.noise, "temperature": member.temperature, "names": list(member.names_C)}
+            about |= {"exploration": member.exploration}
     return about
 
 
@@ -188,5 +189,6 @@ def _member(about: dict[str, Any], arrays: dict[str, Any]) -> Part:
                 about["temperature"],
                 tuple(about["names"]),
                 predefined,
+                about["exploration"],
             )
     raise ModelError(f"member {name!r} is of unknown kind {about['kind']!r}; this version is from a later Medley")

@@ -34,6 +34,8 @@ class Mixture:
 
     encoder_HX maps context features to a code; prototypes_CH are the codes that candidates were made for; a
     user's similarity to a candidate is their cosine, and `temperature` is τ_c. names_C are the candidates' ids.
+    `exploration` scales the member's deviations beside α: a prior's spread is between users, and how much of it is
+    worth exploring depends on how often a user comes back (0 for tasks of one row).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Mixture:
     temperature: float
     names_C: tuple[str, ...]
     predefined: bool = False
+    exploration: float = 1.0
 
     def __post_init__(self) -> None:
         c, a, d = self.means_CAD.shape
@@ -62,7 +65,7 @@ class Mixture:
 
     def condition(self, history: History, context_X: Floats, scale: float = 1.0) -> "Conditioned":
         """The posterior after `history`; deviations of its scores are scaled by `scale` (α)."""
-        return Conditioned(self, history, context_X, scale)
+        return Conditioned(self, history, context_X, scale * self.exploration)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_evidence"}
@@ -166,7 +169,7 @@ class Conditioned:
         draw_PK = self._prior_draw(items, chosen_P, noise)
         if self.evidence is not None:
             draw_PK -= self._correction(self.evidence, items, chosen_P, noise)
-        return Scores(mean_K, mean_CK[chosen_P] - mean_K + self.scale * draw_PK)
+        return Scores(mean_K, self.scale * (mean_CK[chosen_P] - mean_K + draw_PK))
 
     def _prior_draw(self, rows: Rows, chosen_P: Ints, noise: Noise) -> Floats:
         """q·ξ + p·ζ at these rows, each particle under its candidate, (P, N)."""
