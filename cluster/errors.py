@@ -4,7 +4,8 @@ MedleyError
 ├── ConfigError          a setting that is unknown, of the wrong type or out of range
 ├── DataError            input that cannot be used
 │   ├── SourceError        a file that is missing, empty, cut short, corrupt or too large a line
-│   └── SchemaError        a column that is missing, misspelt or of the wrong type
+│   ├── SchemaError        a column that is missing, misspelt or of the wrong type
+│   └── RequestError       a request that names what is not there, or asks for what cannot be
 ├── ModelError           parameters or a model that do not fit, are not finite, or break the protocol
 ├── StateError           durable state that cannot be read or written
 │   ├── RegistryError      an artifact or version that is missing, half written or too new
@@ -37,6 +38,17 @@ class SourceError(DataError):
 
 class SchemaError(DataError):
     pass
+
+
+class RequestError(DataError):
+    """`loc` is the path of the field in the request's body, `status` the HTTP status that says it best."""
+
+    def __init__(self, loc: tuple[str | int, ...], message: str, status: int = 422) -> None:
+        super().__init__(loc, message, status)
+        self.loc, self.message, self.status = loc, message, status
+
+    def __str__(self) -> str:
+        return f"{'.'.join(str(part) for part in self.loc)}: {self.message}"
 
 
 class ModelError(MedleyError):

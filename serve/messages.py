@@ -11,7 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 LARGEST_INT = 2**53
 
-Id = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+ID_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+
+Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID_PATTERN)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
 Text = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]

@@ -1,0 +1,210 @@
+"""Configuration -> Serve application. The only place of `serve.deployment` and of the learner's actor.
+
+    serve run serve.app:build config=/path/settings.yaml registry_name=default
+
+`serve.deploy` starts the same application with the HAProxy ingress; `serve/serve.yaml` declares it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve as ray_serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.handle import DeploymentHandle
+
+from cluster import config
+from cluster.config import Settings
+from cluster.database import Database, upgrade, url_of
+from cluster.journal import DecisionRecord, Journal, journal_url
+from cluster.keys import Keys
+from serve.access import Access
+from serve.gateway import Gateway
+from serve.ids import DecisionIds
+from serve.messages import DecisionRequest, Versions
+from serve.replica import Learner, Replica
+from serve.service import LearnerService, News
+
+NAMESPACE = "medley"
+HEAD = "node:__internal_head__"
+
+
+class Arguments(BaseModel):
+    """What `serve run` and a declarative configuration pass.
+
+    config: absolute path of a settings file; the defaults and the environment without one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str | None = None
+    registry_name: str = "default"
+
+
+class LearnerActor:
+    """The learner by its name; made where it is not there. Calls await, they never block."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        actor: Any = ray.remote(LearnerService).options(
+            name=learner_name(settings, name),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            num_cpus=0.1,
+            resources=_pinned(settings),
+        )
+        self._actor: Any = actor.remote(settings.model_dump(mode="json"), name)
+
+    async def wait(self, fence: int, number: int) -> News:
+        news: News = await self._actor.wait.remote(fence, number)
+        return news
+
+    async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = await self._actor.publications.remote(client, version)
+        return rows
+
+
+class ModelReplicas:
+    """The `models` deployment as a gateway sees it."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def decide(
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
+    ) -> list[DecisionRecord]:
+        bodies = [request.model_dump_json() for request in requests]
+        records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids))
+        return records
+
+
+class ModelDeployment:
+    """Decides large batches; the gateway makes them durable. It scales on either database."""
+
+    async def __init__(self, settings: dict[str, Any], name: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._replica = _replica(Settings.model_validate(settings), name)
+        self._in_work = 0
+        await self._replica.start()
+
+    async def decide(self, client: str, bodies: list[str], ids: list[str]) -> list[DecisionRecord]:
+        """Raises RequestError like the engine."""
+        self._in_work += len(ids)
+        try:
+            requests = [DecisionRequest.model_validate_json(body) for body in bodies]
+            return self._replica.engine.decide_many(client, requests, ids)
+        finally:
+            self._in_work -= len(ids)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return {"contexts_in_work": float(self._in_work)}
+
+
+class IngressDeployment:
+    """Answers HTTP and alone writes the journal (with SQLite)."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: dict[str, Any], name: str, models: DeploymentHandle[Any]
+    ) -> None:
+        known = Settings.model_validate(settings)
+        self._replica = replica = _replica(known, name)
+        self._journal = journal = Journal(journal_url(known), known.rewards)
+        keys = Keys(Database(url_of(known)))
+        access = Access(keys.ring, known.serve.keys_refresh_s)
+        self._gateway = Gateway(
+            engine=replica.engine,
+            journal=journal,
+            ids=DecisionIds(journal.secret),
+            access=access,
+            link=replica,
+            versions=lambda: _versions(replica),
+            kinds=known.rewards,
+            settings=known.serve,
+            models=ModelReplicas(models),
+        )
+        await replica.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._gateway.app
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return {"contexts_in_work": float(self._gateway.in_work)}
+
+
+def build(arguments: Arguments) -> ray_serve.Application:
+    """The application of `serve run serve.app:build` and of serve/serve.yaml."""
+    return application(config.load(Path(arguments.config) if arguments.config else None), arguments.registry_name)
+
+
+def application(settings: Settings, name: str) -> ray_serve.Application:
+    """Gateway and model replicas, autoscaled by `serve.autoscaling`. Makes the databases where they are not."""
+    prepare(settings)
+    facts = settings.model_dump(mode="json")
+    options = settings.serve
+    models: Any = ray_serve.deployment(
+        ModelDeployment,
+        name="models",
+        ray_actor_options={"num_cpus": options.replica_cpus},
+        max_ongoing_requests=4,
+        autoscaling_config=_scaling(options.models_replicas, options.models_max_replicas),
+    )
+    gateway: Any = ray_serve.deployment(
+        ray_serve.ingress()(IngressDeployment),
+        name="gateway",
+        ray_actor_options={"num_cpus": options.replica_cpus, "resources": _pinned(settings)},
+        max_ongoing_requests=1_000,
+        autoscaling_config=_scaling(options.replicas, options.max_replicas),
+    )
+    bound: ray_serve.Application = gateway.bind(facts, name, models.bind(facts, name))
+    return bound
+
+
+def prepare(settings: Settings) -> None:
+    """Bring the metadata database and the journal up to date, before any process of Serve uses them."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    upgrade(url_of(settings))
+    Journal(journal_url(settings), settings.rewards).close()
+
+
+def end_learner(settings: Settings, name: str) -> None:
+    """End a learner that runs with older settings; the next one goes on from its checkpoint and the journal."""
+    try:
+        actor = ray.get_actor(learner_name(settings, name), namespace=NAMESPACE)
+    except ValueError:
+        return
+    ray.kill(actor)
+
+
+def learner_name(settings: Settings, name: str) -> str:
+    """One learner per home, database, registry and name of versions."""
+    place = f"{settings.home}|{settings.database_url}|{settings.registry_uri}|{name}"
+    return f"medley-learner-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
+
+
+def _replica(settings: Settings, name: str) -> Replica:
+    def find() -> Learner:
+        return LearnerActor(settings, name)
+
+    return Replica(settings, name, find)
+
+
+def _versions(replica: Replica) -> Versions:
+    return replica.releases.listed(replica.engine.number)
+
+
+def _scaling(least: int, most: int) -> AutoscalingConfig:
+    return AutoscalingConfig(
+        min_replicas=least,
+        initial_replicas=least,
+        max_replicas=max(least, most),
+        policy=AutoscalingPolicy(policy_function="serve.autoscaling:policy"),
+    )
+
+
+def _pinned(settings: Settings) -> dict[str, float]:
+    """SQLite's files are on the head node, and so is whoever opens them."""
+    return {} if settings.postgres else {HEAD: 0.001}

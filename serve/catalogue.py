@@ -1,0 +1,74 @@
+"""The items that a client may show: a version's catalogue with the client's own changes over it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from actors.features.feature_map import FeatureMap
+from cluster.records import ITEMS, encode
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Eligible items in a fixed order, and the feature map that knows them.
+
+    revision: the last catalogue change in it, 0 for a version's own.
+    """
+
+    feature_map: FeatureMap
+    ids: tuple[str, ...]
+    revision: int = 0
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        return frozenset(self.ids)
+
+
+def of_version(feature_map: FeatureMap) -> Catalogue:
+    return Catalogue(feature_map, tuple(feature_map.item_ids))
+
+
+def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -> Catalogue:
+    """`base` with items put (JSON bodies) and deleted (None)."""
+    put = {item_id: body for item_id, body in changes.items() if body is not None}
+    feature_map = base.feature_map.with_items(table(put)) if put else base.feature_map
+    kept = [item_id for item_id in base.ids if item_id not in changes]
+    changed_order = [item_id for item_id in base.ids if item_id in put]
+    new = [item_id for item_id in put if item_id not in base.known]
+    return Catalogue(feature_map, (*kept, *changed_order, *new), revision)
+
+
+def table(bodies: Mapping[str, str]) -> pa.Table:
+    """Item bodies (JSON of `messages.ItemBody`) as the items table of `records`."""
+    return pa.Table.from_pylist([_row(item_id, json.loads(body)) for item_id, body in bodies.items()], ITEMS)
+
+
+def _row(item_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    created = body.get("created_at")
+    return {
+        **body,
+        "item_id": item_id,
+        "attributes": encode(body.get("attributes") or {}),
+        "created_at": datetime.fromisoformat(created) if created else None,
+    }
+
+
+def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse for a row of a version's items table: what GET /v1/items answers, without its media."""
+    created = row["created_at"]
+    names = ("provider_id", "title", "description", "price", "category", "brand", "embedding")
+    return {
+        **{name: row[name] for name in names},
+        "attributes": {key: json.loads(text) for key, text in row["attributes"] or []},
+        "created_at": created.isoformat() if created else None,
+    }
+
+
+def missing(known: frozenset[str], ids: Sequence[str]) -> int | None:
+    """The place of the first id that is not known."""
+    return next((place for place, item_id in enumerate(ids) if item_id not in known), None)

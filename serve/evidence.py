@@ -1,0 +1,72 @@
+"""What a learner needs of a decision, as the bytes that the journal keeps.
+
+A header (magic, catalogue revision, slots S, features D, members M), then one row of float64 per slot
+(parameter row "arm", catalogue index, propensity, φ (D), π_m (M)), then the item ids as JSON. Exact, so that
+learning from the journal again gives the same bits.
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.bandits.law import Slot
+from actors.features.features import Features, Floats
+from cluster.errors import JournalError
+
+_HEADER = struct.Struct("<4sqIII")
+_MAGIC = b"MEV1"
+_FIXED = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """revision: catalogue changes that the decision knew. rows_SF: one row per slot, F = 3 + D + M."""
+
+    revision: int
+    item_ids: tuple[str, ...]
+    dimension: int
+    rows_SF: Floats
+
+    def arm(self, slot: int) -> int:
+        return int(self.rows_SF[slot, 0])
+
+    def item(self, slot: int) -> int:
+        return int(self.rows_SF[slot, 1])
+
+    def propensity(self, slot: int) -> float:
+        return float(self.rows_SF[slot, 2])
+
+    def phi(self, slot: int) -> Floats:
+        return self.rows_SF[slot, _FIXED : _FIXED + self.dimension]
+
+    def members(self, slot: int) -> Floats:
+        return self.rows_SF[slot, _FIXED + self.dimension :]
+
+
+def pack(features: Features, slots: Sequence[Slot], item_ids: Sequence[str], revision: int) -> bytes:
+    """The evidence of a decision's chosen items, `item_ids` slot by slot."""
+    dimension, members = features.phi_KD.shape[1], len(slots[0].member_propensities_M)
+    rows_SF = np.empty((len(slots), _FIXED + dimension + members), "<f8")
+    for row_F, slot in zip(rows_SF, slots, strict=True):
+        row_F[:_FIXED] = features.arm_K[slot.index], features.item_K[slot.index], slot.propensity
+        row_F[_FIXED : _FIXED + dimension] = features.phi_KD[slot.index]
+        row_F[_FIXED + dimension :] = slot.member_propensities_M
+    header = _HEADER.pack(_MAGIC, revision, len(slots), dimension, members)
+    return header + rows_SF.tobytes() + json.dumps(list(item_ids)).encode()
+
+
+def unpack(data: bytes) -> Evidence:
+    """The inverse of `pack`. Raises JournalError where the bytes are of another format or cut short."""
+    try:
+        magic, revision, slots, dimension, members = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise ValueError(f"it begins with {magic!r} instead of {_MAGIC!r}")
+        shape = (slots, _FIXED + dimension + members)
+        rows_SF = np.frombuffer(data, "<f8", shape[0] * shape[1], _HEADER.size).reshape(shape)
+        item_ids = tuple(json.loads(data[_HEADER.size + rows_SF.nbytes :]))
+    except (struct.error, ValueError) as error:
+        raise JournalError(f"evidence of a decision is not readable ({error}); it is from another Medley") from error
+    return Evidence(revision, item_ids, dimension, rows_SF)

@@ -1,0 +1,345 @@
+"""HTTP: routes, authentication, limits. No Ray; `serve.app` puts it into a deployment.
+
+Handlers read the raw body and let pydantic parse it, and answer bytes that are made once. Nothing on the event
+loop waits for a database: keys are in memory, the journal answers by a future, reads go to a thread.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Query, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from cluster.config import RewardKind, ServeSettings
+from cluster.errors import RequestError
+from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat, RewardRecord
+from serve import problems
+from serve.access import Access
+from serve.decide import Engine
+from serve.ids import DecisionIds
+from serve.limits import BodyLimit
+from serve.messages import (
+    ID_PATTERN,
+    DecisionAnswer,
+    DecisionRequest,
+    Decisions,
+    Health,
+    Item,
+    ItemBody,
+    ItemPage,
+    Problems,
+    RewardAnswer,
+    RewardEvent,
+    Rewards,
+    Versions,
+    Weights,
+)
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problems, "description": text}
+    for status, text in {
+        401: "no valid key",
+        403: "the key is of the other kind",
+        404: "not there, or another client's",
+        413: "the body or batch is too large",
+        422: "a field is wrong; `loc` names it",
+        503: "nothing could be made durable; try again",
+    }.items()
+}
+
+
+class Models(Protocol):
+    """Replicas that decide large batches."""
+
+    async def decide(
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
+    ) -> list[DecisionRecord]: ...
+
+
+class LearnerLink(Protocol):
+    """The learner as a replica sees it."""
+
+    following: bool
+
+    async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]: ...
+
+
+class Gateway:
+    """The HTTP side of one replica.
+
+    Args:
+        engine, journal, ids, access: this replica's own.
+        link: the learner.
+        versions: lists the registry; it may block.
+        kinds: reward kinds by name.
+        settings: limits.
+        models: where batches of `settings.models_batch` requests or more go; None decides them here.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        ids: DecisionIds,
+        access: Access,
+        link: LearnerLink,
+        versions: Callable[[], Versions],
+        kinds: dict[str, RewardKind],
+        settings: ServeSettings,
+        models: Models | None = None,
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._ids = ids
+        self._access = access
+        self._link = link
+        self._versions = versions
+        self._kinds = kinds
+        self._settings = settings
+        self._models = models
+        self._rebuilding = asyncio.Lock()
+        self.in_work = 0
+        self.app = _application(self, settings)
+
+    async def decisions(self, request: Request) -> Response:
+        """Choose items for one or many requests; the answer leaves when it is durable."""
+        client = await self._client(request)
+        message = Decisions.model_validate_json(await request.body())
+        self._check_batch("requests", len(message.requests))
+        self.in_work += len(message.requests)
+        try:
+            ids = [self._ids.new(client) for _ in message.requests]
+            records = await self._decide(client, message.requests, ids)
+            repeats = await asyncio.wrap_future(self._journal.decide(records))
+        finally:
+            self.in_work -= len(message.requests)
+        answers = [_answer(i, record, repeats.get(i)) for i, record in enumerate(records)]
+        return Response(f'{{"decisions":[{",".join(answers)}]}}', media_type="application/json")
+
+    async def rewards(self, request: Request) -> Response:
+        """Take rewards; each counts once, whenever and however often it comes."""
+        client = await self._client(request)
+        message = Rewards.model_validate_json(await request.body())
+        self._check_batch("rewards", len(message.rewards))
+        faults = {i: fault for i, event in enumerate(message.rewards) if (fault := self._fault(client, event))}
+        good = [(i, event) for i, event in enumerate(message.rewards) if i not in faults]
+        statuses = await asyncio.wrap_future(self._journal.reward([_reward(client, event) for _, event in good]))
+        late = {}
+        for (i, event), status in zip(good, statuses, strict=True):
+            if status == "no_slot":
+                faults[i] = (422, "slot", f"the decision has no slot {event.slot}")
+            elif status == "late":
+                late[i] = f"late: the window of {event.kind!r} has closed; kept, but it changes no outcome"
+        if len(faults) == len(message.rewards):
+            return problems.problems(
+                min(status for status, _, _ in faults.values()),
+                [(("body", "rewards", i, name), "value_error", text) for i, (_, name, text) in faults.items()],
+            )
+        reasons = late | {i: f"{name}: {text}" for i, (_, name, text) in faults.items()}
+        answer = {
+            "accepted": sum(status in ("accepted", "parked") for status in statuses),
+            "duplicates": statuses.count("duplicate"),
+            "rejected": [{"index": i, "reason": reasons[i]} for i in sorted(reasons)],
+        }
+        return _json(answer)
+
+    async def put_item(self, request: Request, item_id: str) -> Response:
+        """Add an item to the client's catalogue, or replace it."""
+        client = await self._client(request)
+        body = ItemBody.model_validate_json(await request.body() or b"{}")
+        await self._change(client, item_id, body.model_dump_json())
+        return _json(body.model_dump(mode="json") | {"item_id": item_id})
+
+    async def delete_item(self, request: Request, item_id: str) -> Response:
+        """Take an item out of the client's catalogue."""
+        client = await self._client(request)
+        if self._engine.item(client, item_id) is None:
+            raise _no_item(item_id)
+        await self._change(client, item_id, None)
+        return Response(status_code=204)
+
+    async def get_item(self, request: Request, item_id: str) -> Response:
+        """One item of the client's catalogue."""
+        client = await self._client(request)
+        found = self._engine.item(client, item_id)
+        if found is None:
+            raise _no_item(item_id)
+        return _json(_item(item_id, found))
+
+    async def items(
+        self, request: Request, after: int = Query(0, ge=0), limit: int = Query(100, ge=1, le=1_000)
+    ) -> Response:
+        """The client's catalogue by pages: `after` is the `next` of the page before."""
+        client = await self._client(request)
+        ids = self._engine.item_ids(client)
+        page = [_item(item_id, self._engine.item(client, item_id) or {}) for item_id in ids[after : after + limit]]
+        following = str(after + limit) if after + limit < len(ids) else None
+        return _json({"items": page, "next": following})
+
+    async def versions(self, request: Request) -> Response:
+        """Published versions, the newest last. Operator keys."""
+        await self._operator(request)
+        return _json((await asyncio.to_thread(self._versions)).model_dump(mode="json"))
+
+    async def weights(self, request: Request, client_id: str | None = None, version: int | None = None) -> Response:
+        """Weights of the models over time, publication by publication. Operator keys."""
+        await self._operator(request)
+        rows = await self._link.publications(client_id, version)
+        names = {"client": "client_id"}
+        return _json({"publications": [{names.get(k, k): v for k, v in row.items() if k != "seq"} for row in rows]})
+
+    async def health(self) -> Response:
+        """Whether decisions can be made durable, and by which version. No key."""
+        failed = self._journal.failed
+        if failed is not None:
+            raise failed
+        number = self._engine.number
+        return _json(
+            {
+                "status": "ready" if number is not None else "baseline",
+                "version": number,
+                "clients": self._engine.clients,
+                "learner": "following" if self._link.following else "away",
+            }
+        )
+
+    async def _decide(
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
+    ) -> list[DecisionRecord]:
+        if len(requests) <= self._settings.thread_batch:
+            return self._engine.decide_many(client, requests, ids)
+        if self._models is not None and len(requests) >= self._settings.models_batch:
+            return await self._models.decide(client, requests, ids)
+        return await asyncio.to_thread(self._engine.decide_many, client, requests, ids)
+
+    def _fault(self, client: str, event: RewardEvent) -> tuple[int, str, str] | None:
+        """Status, field and reason of a reward that cannot be taken."""
+        if not self._ids.belongs(event.decision_id, client):
+            return 404, "decision_id", f"no decision {event.decision_id!r} of this client"
+        kind = self._kinds.get(event.kind)
+        if kind is None:
+            return 422, "kind", f"{event.kind!r} is not one of {sorted(self._kinds)}"
+        if not kind.low <= event.value <= kind.high:
+            return 422, "value", f"{event.value} is outside [{kind.low}, {kind.high}], the range of {event.kind!r}"
+        return None
+
+    async def _change(self, client: str, item_id: str, body: str | None) -> None:
+        _check_item_id(item_id)
+        revision = await asyncio.wrap_future(self._journal.items([ItemRecord(client, item_id, body)]))
+        self._engine.change(client, item_id, body, revision)
+        async with self._rebuilding:  # changes that come meanwhile share the next rebuild
+            await asyncio.to_thread(self._engine.rebuild, client)
+
+    async def _client(self, request: Request) -> str:
+        principal = await self._access.principal(request.headers.get("authorization"))
+        if principal is None:
+            raise _unauthorized()
+        if principal.client_id is None:
+            raise RequestError(("header", "authorization"), "this call needs a client key, not an operator's", 403)
+        return principal.client_id
+
+    async def _operator(self, request: Request) -> None:
+        principal = await self._access.principal(request.headers.get("authorization"))
+        if principal is None:
+            raise _unauthorized()
+        if principal.client_id is not None:
+            raise RequestError(("header", "authorization"), "this call needs an operator's key", 403)
+
+    def _check_batch(self, name: str, number: int) -> None:
+        most = self._settings.max_batch
+        if number > most:
+            raise RequestError(("body", name), f"{number} in one call; at most {most} (serve.max_batch)", 413)
+
+
+def _application(gateway: Gateway, settings: ServeSettings) -> FastAPI:
+    app = FastAPI(title="Medley", version="1", summary="Decisions, rewards and items")
+    problems.install(app)
+    routes: list[tuple[str, str, Callable[..., Awaitable[Response]], Any, Any]] = [
+        ("POST", "/v1/decisions", gateway.decisions, Decisions, DecisionAnswer),
+        ("POST", "/v1/rewards", gateway.rewards, Rewards, RewardAnswer),
+        ("PUT", "/v1/items/{item_id:path}", gateway.put_item, ItemBody, Item),
+        ("GET", "/v1/items/{item_id:path}", gateway.get_item, None, Item),
+        ("DELETE", "/v1/items/{item_id:path}", gateway.delete_item, None, None),
+        ("GET", "/v1/items", gateway.items, None, ItemPage),
+        ("GET", "/v1/versions", gateway.versions, None, Versions),
+        ("GET", "/v1/weights", gateway.weights, None, Weights),
+        ("GET", "/v1/health", gateway.health, None, Health),
+    ]
+    for method, path, handler, body, answer in routes:
+        extra: dict[str, Any] = {} if path == "/v1/health" else {"security": [{"key": []}]}
+        if body is not None:
+            schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+            extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        app.add_api_route(
+            path,
+            handler,
+            methods=[method],
+            response_model=answer,
+            status_code=204 if method == "DELETE" else 200,
+            responses=REFUSALS,
+            openapi_extra=extra,
+        )
+    app.openapi = lambda: _openapi(app, [body for *_, body, _ in routes if body is not None])  # type: ignore[method-assign]
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    return app
+
+
+def _openapi(app: FastAPI, bodies: Sequence[Any]) -> dict[str, Any]:
+    """FastAPI's document with the bodies, which handlers parse themselves, and the key."""
+    if app.openapi_schema is None:
+        from fastapi.openapi.utils import get_openapi
+        from pydantic.json_schema import models_json_schema
+
+        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        _, schemas = models_json_schema(
+            [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+        )
+        components = document.setdefault("components", {})
+        components["schemas"] = components.get("schemas", {}) | schemas["$defs"]
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _answer(index: int, record: DecisionRecord, repeat: Repeat | None) -> str:
+    if repeat is None:
+        return record.answer
+    if not repeat.same:
+        where = ("body", "requests", index, "request_id")
+        raise RequestError(where, f"{record.request_id!r} was used for another request; take a new one")
+    return repeat.answer
+
+
+def _reward(client: str, event: RewardEvent) -> RewardRecord:
+    at = event.at.isoformat() if event.at else None
+    reward_id = event.reward_id
+    if reward_id is None:
+        parts = f"{event.decision_id}/{event.slot}/{event.kind}/{at}/{event.value!r}"
+        reward_id = f"auto/{hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()}"
+    return RewardRecord(client, event.decision_id, event.slot, event.kind, event.value, reward_id, at)
+
+
+def _item(item_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {"item_id": item_id, **body}
+
+
+def _check_item_id(item_id: str) -> None:
+    if not 1 <= len(item_id) <= 256 or not re.fullmatch(ID_PATTERN, item_id):
+        raise RequestError(("path", "item_id"), "an item id has 1 to 256 characters, none of them a control character")
+
+
+def _no_item(item_id: str) -> RequestError:
+    return RequestError(("path", "item_id"), f"no item {item_id!r} in this client's catalogue", 404)
+
+
+def _unauthorized() -> RequestError:
+    message = "send `Authorization: Bearer <key>` with a key that is valid; `medley key create` makes one"
+    return RequestError(("header", "authorization"), message, 401)
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(to_json(answer), media_type="application/json")

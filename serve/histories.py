@@ -1,0 +1,51 @@
+"""User histories in a replica: the most recently used ones within a memory budget."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from actors.bandits.history import History
+
+_OVERHEAD = 600  # bytes of three array headers, the entry and its key
+
+
+class Histories:
+    """A least-recently-used map; safe to use from the event loop and worker threads at once."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[tuple[str, int, str], History] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, client: str, version: int, user: str) -> History | None:
+        key = (client, version, user)
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def update(self, client: str, version: int, histories: Mapping[str, History]) -> None:
+        with self._lock:
+            for user, history in histories.items():
+                key = (client, version, user)
+                self._bytes += _size(history) - _size(self._kept.pop(key, None))
+                self._kept[key] = history
+            while self._bytes > self._budget_bytes and self._kept:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+    def forget(self, before: int) -> None:
+        """Drop the histories of versions before this one."""
+        with self._lock:
+            for key in [key for key in self._kept if key[1] < before]:
+                self._bytes -= _size(self._kept.pop(key))
+
+
+def _size(history: History | None) -> int:
+    if history is None:
+        return 0
+    return _OVERHEAD + history.phi_ND.nbytes + history.arm_N.nbytes + history.reward_N.nbytes

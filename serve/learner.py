@@ -1,0 +1,273 @@
+"""The learner of a client shard: final rewards in the journal's order -> posteriors, weights, publications.
+
+A plain class; `serve.service` runs it in an actor. Its state is a function of the journal alone: each outcome
+goes through `learn.step` once, in sequence, so that a rebuild from the journal gives the same bits.
+
+Which outcomes a version learns from: those of its own decisions; and, where it carries a journal watermark,
+also later outcomes of earlier versions' decisions, their features taken anew. Without a watermark (a version
+made from imported logs alone) earlier decisions may be about other data and are left out.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from pydantic_core import from_json
+
+from actors.bandits import learn
+from actors.bandits.members import Uniform
+from actors.bandits.mixture import Mixture
+from actors.bandits.version import Version
+from cluster.errors import MedleyError, StateError
+from cluster.journal import OutcomeRow, Reader
+from serve import checkpoint, evidence
+from serve.decide import Update
+from serve.ledger import Checkpoint, Ledger, Publication
+
+logger = logging.getLogger(__name__)
+
+LIVE_VERSIONS = 2
+"""Versions of a client that learn: the newest, and the one before while its windows close."""
+
+
+@dataclass
+class Tracked:
+    """One client's learner of one version."""
+
+    client: str
+    version: int
+    state: learn.State
+    update: Update | None = None
+    number: int = 0
+    users: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """user -> number of the publication in which the history last changed, latest last."""
+    unpublished: bool = False
+    unsaved: bool = True
+
+
+class Learner:
+    """Owns a shard from the moment its ledger was opened.
+
+    Args:
+        load: gives a version by number; raises MedleyError where it cannot.
+        reader: the journal.
+        ledger: this shard's own state.
+        kind: the reward kind to learn from.
+        clock: server time, seconds.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[int], Version],
+        reader: Reader,
+        ledger: Ledger,
+        kind: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._load = load
+        self._reader = reader
+        self._ledger = ledger
+        self._kind = kind
+        self._clock = clock
+        self._versions: dict[int, Version | None] = {}
+        self._tracked: dict[tuple[str, int], Tracked] = {}
+        self._retired: list[tuple[str, int]] = []
+        self.seq = 0
+        self.number = 0
+        self.skipped = 0
+        self._restore()
+
+    def advance(self, limit: int = 1_000) -> int:
+        """Learn from the next outcomes; returns how many were read."""
+        rows = self._reader.outcomes(self.seq, limit, self._kind)
+        for row in rows:
+            self._apply(row)
+            self.seq = row.seq
+        return len(rows)
+
+    def adopt(self, number: int) -> None:
+        """Begin a new version for every client that has an older one, from its watermark on."""
+        version = self._version(number)
+        if version is None or version.facts.get("watermark") is None:
+            return
+        for client in sorted({client for client, n in self._tracked if n < number}):
+            if (client, number) not in self._tracked:
+                self._begin(client, number)
+
+    def publish(self) -> int:
+        """Publish every version that learned since; returns the number of publications so far."""
+        due = [tracked for tracked in self._tracked.values() if tracked.unpublished]
+        if not due:
+            return self.number
+        rows = [self._publish(tracked) for tracked in due]
+        try:
+            self._ledger.write(publications=rows)
+        except StateError:
+            for tracked in due:
+                tracked.unpublished = True
+            raise
+        self.number += 1
+        return self.number
+
+    def since(self, number: int) -> tuple[int, list[Update]]:
+        """What was published after publication `number`: the latest state, and the histories that changed."""
+        updates = []
+        for tracked in list(self._tracked.values()):
+            if tracked.update is not None and tracked.number > number:
+                updates.append(_with_histories(tracked, number))
+        return self.number, updates
+
+    def save(self) -> None:
+        """Checkpoint what changed, in one transaction with the position in the journal."""
+        unsaved = [tracked for tracked in self._tracked.values() if tracked.unsaved]
+        if not unsaved and not self._retired:
+            return
+        states = [Checkpoint(t.client, t.version, self.seq, checkpoint.dump(t.state)) for t in unsaved]
+        self._ledger.write(checkpoints=states, retired=self._retired)
+        self._retired = []
+        for tracked in unsaved:
+            tracked.unsaved = False
+
+    def publications(self, client: str | None = None, version: int | None = None) -> list[Publication]:
+        """Weights over time."""
+        return self._ledger.publications(client, version)
+
+    def state(self, client: str, version: int) -> learn.State:
+        """The live state, to look at. Raises StateError where this shard has none."""
+        try:
+            return self._tracked[client, version].state
+        except KeyError:
+            raise StateError(f"client {client!r} has learned nothing of version {version} yet") from None
+
+    def _restore(self) -> None:
+        latest = {(p.client, p.version): p.epoch for p in self._ledger.publications()}
+        for saved in self._ledger.checkpoints():
+            version = self._version(saved.version)
+            if version is None:
+                continue
+            try:
+                state = checkpoint.load(version.ensemble, saved.state)
+            except StateError as error:
+                logger.warning("%s", error)
+                self._tracked.clear()
+                self.seq = 0
+                break
+            tracked = Tracked(saved.client, saved.version, state, unsaved=False, unpublished=True)
+            tracked.users = OrderedDict.fromkeys(state.histories, 1)
+            self._tracked[saved.client, saved.version] = tracked
+            self.seq = max(self.seq, saved.seq)
+        for key, tracked in self._tracked.items():
+            tracked.state.epoch = max(tracked.state.epoch, latest.get(key, 0))
+        self._epochs = latest
+
+    def _version(self, number: int) -> Version | None:
+        if number not in self._versions:
+            try:
+                self._versions[number] = self._load(number)
+            except MedleyError as error:
+                logger.warning("version %d cannot be learned: %s", number, error)
+                self._versions[number] = None
+        return self._versions[number]
+
+    def _apply(self, row: OutcomeRow) -> None:
+        if row.evidence is None or row.version is None:
+            return
+        known = evidence.unpack(row.evidence)
+        if self._live(row.client, row.version) and (row.client, row.version) not in self._tracked:
+            self._begin(row.client, row.version)
+        for (client, number), tracked in list(self._tracked.items()):
+            if client == row.client and number >= row.version:
+                self._step(tracked, row, known)
+
+    def _live(self, client: str, number: int) -> bool:
+        newer = [n for c, n in self._tracked if c == client and n > number]
+        return len(newer) < LIVE_VERSIONS and self._version(number) is not None
+
+    def _begin(self, client: str, number: int) -> None:
+        """Track a version, learn what its watermark leaves to learn up to here, retire the oldest."""
+        version = self._version(number)
+        assert version is not None
+        state = learn.start(version.ensemble)
+        learn.publish(state)  # epoch 1 is what every replica has without a learner
+        state.epoch = max(state.epoch, self._epochs.get((client, number), 0))
+        tracked = self._tracked[client, number] = Tracked(client, number, state)
+        if version.facts.get("watermark") is not None:
+            self._backfill(tracked, int(version.facts["watermark"]))
+        for old in sorted(n for c, n in self._tracked if c == client)[:-LIVE_VERSIONS]:
+            del self._tracked[client, old]
+            self._retired.append((client, old))
+
+    def _backfill(self, tracked: Tracked, after: int) -> None:
+        while rows := [row for row in self._reader.outcomes(after, 1_000, self._kind) if row.seq <= self.seq]:
+            for row in rows:
+                if row.client == tracked.client and row.evidence is not None and row.version is not None:
+                    self._step(tracked, row, evidence.unpack(row.evidence))
+            after = rows[-1].seq
+
+    def _step(self, tracked: Tracked, row: OutcomeRow, known: evidence.Evidence) -> None:
+        outcome = self._outcome(tracked, row, known)
+        if outcome is None:
+            return
+        learn.step(tracked.state, outcome)
+        tracked.unpublished = tracked.unsaved = True
+
+    def _outcome(self, tracked: Tracked, row: OutcomeRow, known: evidence.Evidence) -> learn.Outcome | None:
+        """The outcome as this version sees it, None where it must not or cannot learn from it."""
+        ensemble = tracked.state.ensemble
+        propensity, phi_D = known.propensity(row.slot), known.phi(row.slot)
+        if row.version == tracked.version:
+            arm, item, members_M = known.arm(row.slot), known.item(row.slot), known.members(row.slot)
+        else:
+            version = self._version(tracked.version)
+            watermark = version.facts.get("watermark") if version else None
+            if version is None or watermark is None or row.seq <= int(watermark):
+                return None
+            request = from_json(row.request)
+            features = version.feature_map.features(
+                request.get("context", {}), [known.item_ids[row.slot]], request.get("user_id")
+            )
+            phi_D, arm, item = features.phi_KD[0], int(features.arm_K[0]), int(features.item_K[0])
+            members_M = np.zeros(len(ensemble.members))  # this version's members had no say: no evidence on weights
+        fits = len(phi_D) == ensemble.dimension and len(members_M) == len(ensemble.members)
+        if not (fits and np.isfinite(phi_D).all() and 0 < propensity <= 1 + 1e-9):
+            self.skipped += 1
+            logger.warning("outcome %d does not fit version %d and is left out", row.seq, tracked.version)
+            return None
+        return learn.Outcome(row.user, phi_D, arm, item, row.reward, propensity, members_M)
+
+    def _publish(self, tracked: Tracked) -> Publication:
+        state = tracked.state
+        users = sorted(state.changed)
+        published = learn.publish(state)
+        tracked.number = self.number + 1
+        tracked.unpublished = False
+        for user in users:
+            tracked.users.pop(user, None)
+            tracked.users[user] = tracked.number
+        tracked.update = Update(
+            client=tracked.client,
+            version=tracked.version,
+            epoch=published.epoch,
+            members={m.name: m for m in published.members if not isinstance(m, Uniform | Mixture)},
+            weights_M=published.weights_M,
+            alternatives_M=published.alternatives_M,
+            histories={},
+        )
+        weights = dict(zip(published.names, published.weights_M.tolist(), strict=True))
+        return Publication(
+            tracked.client, tracked.version, published.epoch, self._clock(), self.seq, state.count, weights
+        )
+
+
+def _with_histories(tracked: Tracked, after: int) -> Update:
+    assert tracked.update is not None
+    changed = []
+    for user in reversed(tracked.users):
+        if tracked.users[user] <= after:
+            break
+        changed.append(user)
+    histories = {user: tracked.state.histories[user] for user in reversed(changed)}
+    return replace(tracked.update, histories=histories)

@@ -1,0 +1,149 @@
+"""A learner's own durable state: its checkpoint, its publications, and which owner may write them.
+
+One file (or the PostgreSQL database) with one writing process. Each new owner raises the fencing epoch; a
+write carries its owner's epoch in the same transaction, so the write of a stale owner fails.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from cluster.errors import StateError
+from cluster.sql import FAILURES, Sql
+
+_LOCK = 0x6D65646C657A  # PostgreSQL's advisory lock of learners' writes
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS learner_owners (shard {integer} PRIMARY KEY, fence {integer} NOT NULL);
+CREATE TABLE IF NOT EXISTS learner_checkpoints (
+    shard {integer} NOT NULL, client TEXT NOT NULL, version {integer} NOT NULL, seq {integer} NOT NULL,
+    state {blob} NOT NULL, PRIMARY KEY (shard, client, version));
+CREATE TABLE IF NOT EXISTS learner_publications (
+    client TEXT NOT NULL, version {integer} NOT NULL, epoch {integer} NOT NULL, at {real} NOT NULL,
+    seq {integer} NOT NULL, outcomes {integer} NOT NULL, weights TEXT NOT NULL,
+    PRIMARY KEY (client, version, epoch))
+"""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A client's learner of one version after the outcome `seq`; `state` is safetensors."""
+
+    client: str
+    version: int
+    seq: int
+    state: bytes
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Number `epoch` of a client's version: made at `at` (server time) after `outcomes`, the last being `seq`."""
+
+    client: str
+    version: int
+    epoch: int
+    at: float
+    seq: int
+    outcomes: int
+    weights: dict[str, float]
+
+
+class StaleOwner(StateError):
+    """Another learner took the shard over; this one must stop."""
+
+
+class Ledger:
+    """Opening it takes the shard over from whoever had it.
+
+    Raises:
+        StateError: the file or database cannot be used.
+    """
+
+    def __init__(self, url: str, shard: int = 0) -> None:
+        self._where = url if not url.startswith("postgresql") else "PostgreSQL"
+        self._shard = shard
+        try:
+            self._sql = Sql(url)
+            self._sql.begin(_LOCK)
+            self._sql.make(_SCHEMA)
+            self.fence = int(self._sql.one("SELECT fence FROM learner_owners WHERE shard = ?", (shard,)) or 0) + 1
+            owner = "INSERT INTO learner_owners VALUES (?, ?) ON CONFLICT (shard) DO UPDATE SET fence = excluded.fence"
+            self._sql.many(owner, [(shard, self.fence)])
+            self._sql.commit()
+        except FAILURES as error:
+            raise self._failure(error) from error
+
+    def checkpoints(self) -> list[Checkpoint]:
+        query = "SELECT client, version, seq, state FROM learner_checkpoints WHERE shard = ? ORDER BY client, version"
+        return [Checkpoint(*row) for row in self._read(query, (self._shard,))]
+
+    def publications(self, client: str | None = None, version: int | None = None) -> list[Publication]:
+        """Publications in the order in which they were made, of one client or version or all."""
+        query = (
+            "SELECT client, version, epoch, at, seq, outcomes, weights FROM learner_publications "
+            "WHERE client = coalesce(?, client) AND version = coalesce(?, version) ORDER BY at, client, epoch"
+        )
+        rows = self._read(query, (client, version))
+        return [Publication(c, v, e, at, seq, n, from_json(weights)) for c, v, e, at, seq, n, weights in rows]
+
+    def write(
+        self,
+        publications: list[Publication] | None = None,
+        checkpoints: list[Checkpoint] | None = None,
+        retired: list[tuple[str, int]] | None = None,
+    ) -> None:
+        """Write in one transaction, as the owner.
+
+        Args:
+            publications: appended.
+            checkpoints: replace those of the same client and version.
+            retired: (client, version) whose checkpoint is no longer needed.
+
+        Raises:
+            StaleOwner: another owner took the shard over.
+            StateError: the place cannot be written.
+        """
+        sql = self._sql
+        try:
+            sql.begin(_LOCK)
+            fence = sql.one("SELECT fence FROM learner_owners WHERE shard = ?", (self._shard,))
+            if fence != self.fence:
+                raise StaleOwner(
+                    f"{self._where}: shard {self._shard} has a newer learner (fence {fence} after {self.fence}); "
+                    "this one must stop"
+                )
+            rows = [
+                (p.client, p.version, p.epoch, p.at, p.seq, p.outcomes, to_json(p.weights).decode())
+                for p in publications or []
+            ]
+            sql.many("INSERT INTO learner_publications VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            sql.many(
+                "INSERT INTO learner_checkpoints VALUES (?, ?, ?, ?, ?) ON CONFLICT (shard, client, version) "
+                "DO UPDATE SET seq = excluded.seq, state = excluded.state",
+                [(self._shard, c.client, c.version, c.seq, c.state) for c in checkpoints or []],
+            )
+            gone = "DELETE FROM learner_checkpoints WHERE shard = ? AND client = ? AND version = ?"
+            sql.many(gone, [(self._shard, client, version) for client, version in retired or []])
+            sql.commit()
+        except FAILURES as error:
+            sql.rollback()
+            raise self._failure(error) from error
+        except StateError:
+            sql.rollback()
+            raise
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self._sql.rows(query, values)
+        except FAILURES as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> StateError:
+        return StateError(
+            f"{self._where}: the learner's state cannot be read or written: {str(error).strip()}; check that the "
+            "disk has space, that the place can be written and that the database runs"
+        )

@@ -1,0 +1,124 @@
+"""What one serving process holds and keeps fresh: keys, versions, catalogues, publications.
+
+No Ray: the learner comes as a link, so that tests run a replica in their own process.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from cluster.config import Settings
+from cluster.errors import MedleyError
+from cluster.journal import Reader, journal_url
+from cluster.registry import Registry
+from serve.decide import Engine, load
+from serve.releases import Releases
+from serve.service import News
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+
+
+class Learner(Protocol):
+    """`service.LearnerService` from afar."""
+
+    async def wait(self, fence: int, number: int) -> News: ...
+
+    async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]: ...
+
+
+class Replica:
+    """An engine that follows the registry, the journal's catalogue changes and the learner.
+
+    Args:
+        settings: as resolved by the CLI.
+        name: registry name of the versions.
+        learner: finds the learner; called again after each failure, because a restarted one has a new address.
+    """
+
+    def __init__(self, settings: Settings, name: str, learner: Callable[[], Learner]) -> None:
+        self.settings = settings
+        self.releases = Releases(Registry(settings.registry_uri), name)
+        self.engine = Engine(settings.seed, settings.serve.max_items, settings.serve.history_bytes)
+        self.following = False
+        self._reader = Reader(journal_url(settings))
+        self._find = learner
+        self._learner: Learner | None = None
+        self._revision = 0
+        self._refused: int | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Load what is there now; then follow. A registry that cannot be read is an error here."""
+        await self.look()
+        every = self.settings.serve.versions_refresh_s
+        self._tasks = [
+            asyncio.create_task(self._again(self.look, every)),
+            asyncio.create_task(self._again(self.follow, 0.0)),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._reader.close()
+
+    async def look(self) -> None:
+        """Install the latest version if it is new, and take in new catalogue changes."""
+        await asyncio.to_thread(self._look)
+
+    async def follow(self) -> None:
+        """Wait for the learner's publications and take them in, until it fails."""
+        learner = self._learner = await asyncio.to_thread(self._find)
+        fence, number = 0, 0
+        while True:
+            news = await learner.wait(fence, number)
+            self.following = True
+            await asyncio.to_thread(self._take, news)
+            fence, number = news.fence, news.number
+
+    async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]:
+        """Weights over time, from the learner."""
+        if self._learner is None:
+            return []
+        return await self._learner.publications(client, version)
+
+    def _take(self, news: News) -> None:
+        for update in news.updates:
+            self.engine.publish(update)
+
+    def _look(self) -> None:
+        changes = self._reader.changes(self._revision)
+        for revision, change in changes:
+            self.engine.change(change.client, change.item_id, change.body, revision)
+            self._revision = revision
+        for client in {change.client for _, change in changes}:
+            self.engine.rebuild(client)
+        latest = self.releases.latest()
+        if latest is None or latest in (self.engine.number, self._refused):
+            return
+        try:
+            self.engine.install(load(latest, self.releases.load(latest)))
+        except MedleyError as error:
+            self._refused = latest  # the version before goes on deciding
+            logger.error("version %d is not installed: %s", latest, error)
+
+    async def _again(self, action: Callable[[], Awaitable[None]], every_s: float) -> None:
+        """Repeat for ever; a failure is logged once and tried again after a pause."""
+        last = ""
+        while True:
+            pause_s = every_s
+            try:
+                await action()
+                last = ""
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # Ray's and the database's errors have no common base
+                self.following = self.following and action != self.follow
+                pause_s = max(every_s, _RETRY_S)
+                if str(error) != last:
+                    logger.warning("%s: %s", getattr(action, "__name__", action), error)
+                last = str(error)
+            await asyncio.sleep(pause_s)

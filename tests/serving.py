@@ -1,0 +1,159 @@
+"""A small published version and a replica in the test's own process: engine, journal on disk, HTTP by ASGI."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+
+from actors.bandits import pooled
+from actors.bandits.ensemble import Ensemble
+from actors.bandits.members import Uniform
+from actors.bandits.version import Version
+from actors.features.feature_map import FeatureMap
+from cluster.config import FeatureSettings, LawSettings, Settings, WeightSettings
+from cluster.database import Database, url_of
+from cluster.journal import Journal, journal_url
+from cluster.keys import Keys
+from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
+from cluster.registry import Registry
+from serve.access import Access
+from serve.app import prepare
+from serve.gateway import Gateway
+from serve.ids import DecisionIds
+from serve.replica import Learner, Replica
+from serve.service import LearnerService
+
+COLOURS = ("red", "green", "blue")
+
+
+def dataset(rows: int = 400, items: int = 12, seed: int = 0) -> Dataset:
+    """Users of two devices who like one colour each: clicks at 60 % on it, 10 % on others."""
+    rng = np.random.default_rng(seed)
+    item_rows = [
+        {"item_id": f"i{n}", "title": f"a {COLOURS[n % 3]} thing {n}", "category": COLOURS[n % 3], "price": 1.0 + n}
+        for n in range(items)
+    ]
+    events = []
+    for n in range(rows):
+        device = ("mobile", "desktop")[int(rng.integers(2))]
+        chosen = int(rng.integers(items))
+        liked = COLOURS[chosen % 3] == ("red" if device == "mobile" else "green")
+        events.append(
+            {
+                "event_id": f"e{n}",
+                "timestamp": 1_700_000_000_000_000 + n * 1_000_000,
+                "client_id": "shop",
+                "user_id": f"u{int(rng.integers(40))}",
+                "context": encode({"device": device, "hour": int(rng.integers(24))}),
+                "item_id": f"i{chosen}",
+                "propensity": 1.0 / items,
+                "reward": float(rng.random() < (0.6 if liked else 0.1)),
+            }
+        )
+    return Dataset(
+        "feedback",
+        pa.Table.from_pylist(events, EVENTS),
+        pa.Table.from_pylist(item_rows, ITEMS),
+        pa.Table.from_pylist([], USERS),
+    )
+
+
+def version(seed: int = 0, facts: dict[str, Any] | None = None, kind: str = "joint", items: int = 12) -> Version:
+    """Uniform, popularity, linear and forgetting, fitted on `dataset`."""
+    data = dataset(items=items, seed=seed)
+    rows = np.arange(data.events.num_rows)
+    feature_map = FeatureMap.fit(data, rows, FeatureSettings.model_validate({"kind": kind}), seed)
+    batch = feature_map.batch(data.events)
+    reward_N = data.events["reward"].to_numpy()
+    place = {item: n for n, item in enumerate(feature_map.item_ids)}
+    item_N = np.array([place[item] for item in data.events["item_id"].to_pylist()])
+    phi_ND = batch.phi_BKD[rows, item_N]
+    arm_N = batch.arm_BK[rows, item_N]
+    linear = pooled.fit(phi_ND, arm_N, reward_N, feature_map.arms)
+    popular = pooled.popularity(item_N, reward_N, items)
+    members = (
+        Uniform(),
+        popular.prior("popularity", "items"),
+        linear.prior("linear", "features"),
+        linear.prior("forgetting", "features", 20_000.0),
+    )
+    ensemble = Ensemble(
+        members=members,
+        values_M=np.array([0.25, 0.26, 0.4, 0.38]),
+        law=LawSettings(),
+        weights=WeightSettings(),
+        dimension=feature_map.dimension,
+        fingerprint=feature_map.fingerprint,
+    )
+    return Version(feature_map, ensemble, data.items, facts or {"name": "test"})
+
+
+def publish(settings: Settings, made: Version, name: str = "default") -> int:
+    return Registry(settings.registry_uri).publish(name, made.save)
+
+
+@dataclass
+class Running:
+    """A replica that answers in this process."""
+
+    http: httpx.AsyncClient
+    gateway: Gateway
+    replica: Replica
+    journal: Journal
+    keys: dict[str, str]
+    operator: str
+
+    def headers(self, client: str = "shop") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[client]}"}
+
+    async def decide(self, *requests: dict[str, Any], client: str = "shop") -> httpx.Response:
+        return await self.http.post("/v1/decisions", json={"requests": requests}, headers=self.headers(client))
+
+    async def reward(self, *rewards: dict[str, Any], client: str = "shop") -> httpx.Response:
+        return await self.http.post("/v1/rewards", json={"rewards": rewards}, headers=self.headers(client))
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, learner: LearnerService | None = None) -> AsyncIterator[Running]:
+    """A gateway over a real engine and journal; `learner` is followed where it is given."""
+    prepare(settings)
+    keys = Keys(Database(url_of(settings)))
+    for client in ("shop", "other"):
+        keys.create_client(client)
+    plain = {client: keys.create_key(client) for client in ("shop", "other")}
+    operator = keys.create_key(None)
+
+    def find() -> Learner:
+        if learner is None:
+            raise ConnectionError("this test has no learner")
+        return learner
+
+    replica = Replica(settings, "default", find)
+    journal = Journal(journal_url(settings), settings.rewards, close_every_s=0.02)
+    gateway = Gateway(
+        engine=replica.engine,
+        journal=journal,
+        ids=DecisionIds(journal.secret),
+        access=Access(keys.ring, settings.serve.keys_refresh_s),
+        link=replica,
+        versions=lambda: replica.releases.listed(replica.engine.number),
+        kinds=settings.rewards,
+        settings=settings.serve,
+    )
+    await replica.start()
+    transport = httpx.ASGITransport(gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:
+        try:
+            yield Running(http, gateway, replica, journal, plain, operator)
+        finally:
+            await replica.stop()
+            journal.close()
+
+
+def folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
