@@ -81,9 +81,10 @@ def custom(
     module, _, attribute = source.partition(":")
     try:
         model = getattr(importlib.import_module(module), attribute)(*shape)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # the user's code may raise anything
         raise ModelError(
-            f"own model {source!r}: {error}; expected an importable module:Class(arms, dimension, items)"
+            f"own model {source!r}: {type(error).__name__}: {error}; "
+            "expected an importable module:Class(arms, dimension, items)"
         ) from error
     if not isinstance(model, Model):
         missing = [m for m in ("scores", "learn", "arrays", "load") if not hasattr(model, m)]
@@ -122,4 +123,11 @@ def scores(member: Member, features: Features, history: History, noise: Noise, s
             return member.condition(history, features.context_X, scale).scores(features, noise)
         case Custom():
             mean_K, spread_K = member.model.scores(features.phi_KD, features.arm_K, features.item_K)
+            if not np.shape(mean_K) == np.shape(spread_K) == (len(features),) or not np.all(
+                np.greater_equal(spread_K, 0)
+            ):
+                raise ModelError(
+                    f"own model {member.source!r}: expected {len(features)} means and as many standard deviations "
+                    f"of 0 or more, found shapes {np.shape(mean_K)} and {np.shape(spread_K)}"
+                )
             return Scores(mean_K, noise.keyed(ITEM, features.key_K) * (scale * spread_K))

@@ -1,0 +1,70 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.bandits import law, learn
+from actors.bandits.ensemble import Ensemble
+from actors.bandits.members import Uniform, custom
+from cluster.errors import ModelError
+from tests import bandit_cases as cases
+
+
+def through_json(ensemble: Ensemble) -> Ensemble:
+    return Ensemble.load(ensemble.arrays(), json.loads(json.dumps(ensemble.facts())))
+
+
+@given(st.integers(0, 1000), st.sampled_from([1, 6]), st.integers(0, 3))
+def test_what_is_loaded_decides_as_what_was_saved(seed: int, arms: int, users: int) -> None:
+    rng = np.random.default_rng(seed)
+    own = custom("tests.test_members:Counts", (arms, 4, 5), name="mine", predefined=False)
+    own.model.learn(np.ones(4), 0, 2, 1.0)
+    histories = {f"user {u}": cases.history(rng, int(rng.integers(0, 7)), arms, 4) for u in range(users)}
+    ensemble = cases.ensemble(rng, arms=arms, low=-1.0, high=4.0, histories=histories)
+    ensemble = replace(ensemble, members=(*ensemble.members, own), values_M=np.append(ensemble.values_M, 0.2))
+    again = through_json(ensemble)
+    assert again.facts() == ensemble.facts()
+    assert {n: a.tobytes() for n, a in again.arrays().items()} == {n: a.tobytes() for n, a in ensemble.arrays().items()}
+    decision = cases.features(rng, 5, 4, arms > 1)
+    for user in (None, *histories):
+        one, two = (
+            law.probabilities(learn.publish(learn.start(e)), decision, e.histories.get(user or ""), 5)
+            for e in (ensemble, again)
+        )
+        assert np.array_equal(one.pi_K, two.pi_K) and np.array_equal(one.mean_K, two.mean_K)
+
+
+def test_only_keeps_members_with_their_values() -> None:
+    ensemble = cases.ensemble(np.random.default_rng(0))
+    some = ensemble.only("forgetting", "popularity")
+    assert some.names == ("popularity", "forgetting")
+    assert some.values_M.tolist() == [0.5, 0.5] and ensemble.only("linear").values_M.tolist() == [0.6]
+    with pytest.raises(ModelError, match=r"no member \['linaer'\]; there are \['uniform'"):
+        ensemble.only("linear", "linaer")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": (), "values_M": np.zeros(0)}, "different names"),
+        ({"members": (Uniform(), Uniform()), "values_M": np.zeros(2)}, "different names"),
+        ({"values_M": np.zeros(2)}, "5 members need as many finite starting values"),
+        ({"values_M": np.array([0.1, np.nan, 0, 0, 0])}, "finite starting values"),
+        ({"low": 1.0, "high": 1.0}, "declare low < high"),
+        ({"low": float("nan")}, "declare low < high"),
+    ],
+)
+def test_an_ensemble_that_cannot_decide_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        cases.ensemble(np.random.default_rng(0), **changes)
+
+
+def test_a_member_of_a_later_release_is_named() -> None:
+    ensemble = cases.ensemble(np.random.default_rng(0))
+    facts = ensemble.facts()
+    facts["members"][2]["kind"] = "quantum"
+    with pytest.raises(ModelError, match="'linear' is of unknown kind 'quantum'"):
+        Ensemble.load(ensemble.arrays(), facts)

@@ -1,0 +1,214 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from actors.bandits import law, learn
+from actors.bandits.ensemble import Ensemble, Prior
+from actors.bandits.learn import Outcome, State
+from actors.bandits.members import Custom, Shared, Uniform, custom
+from cluster.errors import ModelError
+from tests import bandit_cases as cases
+
+ITEMS = 5
+
+
+def learned(ensemble: Ensemble, outcomes: list[Outcome], publish_every: int = 10**9) -> State:
+    state = learn.start(ensemble)
+    for n, outcome in enumerate(outcomes, 1):
+        state = learn.step(state, outcome)
+        if n % publish_every == 0:
+            learn.publish(state)
+    return state
+
+
+def numbers(state: State) -> list[np.ndarray]:
+    """Everything that was learned, in one order."""
+    found = [state.performance.sums_5M]
+    for name in sorted(state.statistics):
+        found += [state.statistics[name].data_precision_ADD, state.statistics[name].data_shift_AD]
+    for user in sorted(state.histories):
+        past = state.histories[user]
+        found += [past.phi_ND, past.arm_N, past.reward_N]
+    return found
+
+
+def case(seed: int = 0, count: int = 600, **changes: object) -> tuple[Ensemble, list[Outcome]]:
+    rng = np.random.default_rng(seed)
+    return cases.ensemble(rng, items=ITEMS, **changes), cases.outcomes(rng, count, items=ITEMS)
+
+
+def test_how_outcomes_arrive_changes_no_bit() -> None:
+    """One run, a run with a publication after every seventh outcome, and one that was stopped half way."""
+    ensemble, outcomes = case()
+    whole, published = learned(ensemble, outcomes), learned(ensemble, outcomes, publish_every=7)
+    halves = copy.deepcopy(learned(ensemble, outcomes[:301]))
+    for outcome in outcomes[301:]:
+        halves = learn.step(halves, outcome)
+    for other in (published, halves):
+        assert len(numbers(whole)) == len(numbers(other))
+        assert all(np.array_equal(a, b) for a, b in zip(numbers(whole), numbers(other), strict=True))
+    decision = cases.features(np.random.default_rng(9), ITEMS, 4)
+    one, two, three = (
+        law.probabilities(learn.publish(state), decision, state.histories["u1"], 5).pi_K
+        for state in (whole, published, halves)
+    )
+    assert np.array_equal(one, two) and np.array_equal(one, three)
+
+
+def test_shared_members_are_regressions_on_all_outcomes() -> None:
+    """Rewards scaled by hand from [-1, 3]; popularity against counts, linear against a direct solve."""
+    ensemble, outcomes = case(1, 200, low=-1.0, high=3.0)
+    state = learned(ensemble, outcomes)
+    posterior = learn.publish(state).members[2].posterior
+    prior = ensemble.members[2]
+    phi_ND = np.stack([o.phi_D for o in outcomes])
+    reward_N = np.array([(o.reward + 1) / 4 for o in outcomes])
+    total = prior.precision_ADD[0] + phi_ND.T @ phi_ND / 0.2
+    np.testing.assert_allclose(
+        posterior.mean_AD[0], np.linalg.solve(total, prior.shift_AD[0] + phi_ND.T @ reward_N / 0.2)
+    )
+    popularity = learn.publish(state).members[1].posterior
+    for item in range(ITEMS):
+        mine = [(o.reward + 1) / 4 for o in outcomes if o.item == item]
+        shift = ensemble.members[1].shift_AD[item, 0]
+        assert popularity.mean_AD[item, 0] == pytest.approx((shift + sum(mine) / 0.2) / (4 + len(mine) / 0.2))
+
+
+def test_an_unknown_items_outcome_teaches_popularity_nothing() -> None:
+    ensemble, outcomes = case(2, 1)
+    state = learned(ensemble, [replace(outcomes[0], item=-1)])
+    assert not state.statistics["popularity"].data_precision_ADD.any()
+    assert state.statistics["linear"].data_precision_ADD.any()
+
+
+def test_arms_learn_apart_and_the_last_never() -> None:
+    rng = np.random.default_rng(3)
+    ensemble = cases.ensemble(rng, arms=4, items=3)
+    outcomes = [replace(o, arm=o.item, user=None) for o in cases.outcomes(rng, 60, items=3)]
+    state = learned(ensemble, outcomes)
+    data_ADD = state.statistics["linear"].data_precision_ADD
+    assert not data_ADD[-1].any()
+    for arm in range(3):
+        phi_ND = np.stack([o.phi_D for o in outcomes if o.arm == arm])
+        np.testing.assert_allclose(data_ADD[arm], phi_ND.T @ phi_ND / 0.2)
+
+
+def test_forgetting_every_256_outcomes_by_half_life() -> None:
+    """256 equal outcomes (φ = e₁, σ² = 0.2: 1280 in all), then γ²⁵⁶ = ½^(256/300) of them; one more adds 5."""
+    ensemble, outcomes = case(4, 1)
+    same = [replace(outcomes[0], phi_D=np.array([1.0, 0, 0, 0]), user=None)] * 257
+    keep = 0.5 ** (256 / 300)
+    for count, expected in ((255, 1275.0), (256, 1280 * keep), (257, 1280 * keep + 5)):
+        state = learned(ensemble, same[:count])
+        assert state.statistics["forgetting"].data_precision_ADD[0, 0, 0] == pytest.approx(expected)
+        assert state.statistics["linear"].data_precision_ADD[0, 0, 0] == pytest.approx(5 * count)
+
+
+def test_what_is_published_never_changes() -> None:
+    rng = np.random.default_rng(5)
+    ensemble, outcomes = case(5, 300)
+    own = custom("tests.test_members:Counts", (1, 4, ITEMS))
+    ensemble = replace(ensemble, members=(*ensemble.members[:4], own))
+    state = learned(ensemble, outcomes[:100])
+    published, past = learn.publish(state), state.histories["u1"]
+    decision = cases.features(rng, ITEMS, 4)
+    before = law.probabilities(published, decision, past, 5)
+    weights = published.weights_M.copy()
+    for outcome in outcomes[100:]:
+        state = learn.step(state, outcome)
+    later = learn.publish(state)
+    after = law.probabilities(published, decision, past, 5)
+    assert np.array_equal(before.pi_K, after.pi_K) and np.array_equal(before.mean_K, after.mean_K)
+    assert np.array_equal(weights, published.weights_M)
+    assert (published.epoch, later.epoch) == (1, 2)
+    assert not np.array_equal(law.probabilities(later, decision, past, 5).mean_K, before.mean_K)
+
+
+def test_a_version_is_not_changed_by_its_learner() -> None:
+    ensemble, outcomes = case(6, 300)
+    before = copy.deepcopy({name: array.copy() for name, array in ensemble.arrays().items()})
+    learned(ensemble, outcomes, publish_every=50)
+    assert all(np.array_equal(array, before[name]) for name, array in ensemble.arrays().items())
+    assert not ensemble.histories
+
+
+def test_publication_factors_only_what_changed() -> None:
+    ensemble, outcomes = case(7, 2)
+    state = learned(ensemble, [])
+    first = learn.publish(state)
+    state = learn.step(state, replace(outcomes[0], item=-1))
+    second = learn.publish(state)
+    kept = [
+        a.posterior is b.posterior for a, b in zip(first.members, second.members, strict=True) if isinstance(a, Shared)
+    ]
+    assert kept == [True, False, False]
+
+
+def test_histories_are_bounded_and_name_who_changed() -> None:
+    ensemble, outcomes = case(8)
+    state = learned(ensemble, outcomes)
+    assert {len(past) for past in state.histories.values()} == {6}
+    for user, past in state.histories.items():
+        mine = [o for o in outcomes if o.user == user][-6:]
+        assert past.reward_N.tolist() == [o.reward for o in mine]
+        np.testing.assert_array_equal(past.phi_ND, [o.phi_D for o in mine])
+    assert state.changed == {"u0", "u1", "u2"}
+    learn.publish(state)
+    assert not state.changed
+    assert not learned(replace(ensemble, history=0), outcomes).histories
+
+
+def test_weights_follow_performance() -> None:
+    """Member 2 takes all the chosen items' rewards of 1, member 4 those of 0."""
+    ensemble, outcomes = case(9, 2)
+    ensemble = replace(ensemble, values_M=np.full(5, 0.5))
+    good, bad = np.array([0.2, 0.2, 0.9, 0.2, 0.05]), np.array([0.2, 0.2, 0.05, 0.2, 0.9])
+    win = replace(outcomes[0], reward=1.0, propensity=0.5, member_propensities_M=good)
+    lose = replace(outcomes[0], reward=0.0, propensity=0.5, member_propensities_M=bad)
+    published = learn.publish(learned(ensemble, [win, lose] * 200))
+    assert published.weights_M.sum() == pytest.approx(1)
+    assert published.weights_M.argmax() == 2 and published.weights_M.argmin() == 4
+    predefined_M = np.array([True, True, True, True, False])
+    assert (published.weights_M[predefined_M] >= 0.05 / 1.2).all()
+    assert published.alternatives_M.min() >= 0.1 / 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"propensity": 0.0}, "must be above 0"),
+        ({"propensity": 1.5}, "at most 1"),
+        ({"propensity": float("nan")}, "must be above 0"),
+        ({"reward": float("inf")}, "must be finite"),
+        ({"phi_D": np.array([1.0, np.nan, 0, 0])}, "must be finite"),
+        ({"phi_D": np.ones(3)}, "do not fit"),
+        ({"member_propensities_M": np.ones(2)}, "do not fit"),
+    ],
+)
+def test_a_bad_outcome_is_refused_before_anything_changes(changes: dict[str, object], message: str) -> None:
+    ensemble, outcomes = case(10, 20)
+    state = learned(ensemble, outcomes)
+    before = copy.deepcopy(numbers(state))
+    with pytest.raises(ModelError, match=message):
+        learn.step(state, replace(outcomes[0], **changes))
+    assert all(np.array_equal(a, b) for a, b in zip(before, numbers(state), strict=True))
+    assert state.count == 20
+
+
+def test_uniform_alone_can_learn_and_publish() -> None:
+    ensemble = cases.ensemble(np.random.default_rng(0), members=(Uniform(),), values_M=np.array([0.5]))
+    state = learned(ensemble, cases.outcomes(np.random.default_rng(0), 5, members=1))
+    assert learn.publish(state).weights_M.tolist() == [1.0]
+
+
+def test_members_come_out_in_the_ensembles_order() -> None:
+    ensemble, _ = case(11, 0)
+    published = learn.publish(learn.start(ensemble))
+    assert published.names == ensemble.names
+    kinds = {Prior: Shared, Custom: Custom}
+    assert all(
+        type(out) is kinds.get(type(into), type(into))
+        for into, out in zip(ensemble.members, published.members, strict=True)
+    )

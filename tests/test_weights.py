@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.bandits.weights import Performance, alternatives, blend, softmax
+from cluster.config import LawSettings, WeightSettings
+from cluster.errors import ModelError
+
+HALF_LIFE = 1.0
+"""γ = 1/2, so that three outcomes can be worked by hand."""
+
+
+def three_outcomes() -> Performance:
+    """Two members; propensities 1/2, 1/4, 1/2, rewards 1, 0, 1.
+
+    ρ of member 0: 2, 0, 1; of member 1: 0, 2, 1. With γ = 1/2 an outcome of age 0, 1, 2 counts 1, 1/2, 1/4 in N and
+    R, and 1, 1/4, 1/16 in Q.
+        N  = 2/4 + 0 + 1 = 3/2        and 0 + 2/2 + 1 = 2
+        R  = 2/4 + 0 + 1 = 3/2        and 0 + 0   + 1 = 1
+        Q0 = 4/16 + 0 + 1 = 5/4       and 0 + 4/4 + 1 = 2
+        Q1 = Q2 = 4/16 + 0 + 1 = 5/4  and 0 + 0   + 1 = 1
+    """
+    performance = Performance.start(np.array([0.5, 0.2]))
+    performance.observe(np.array([1.0, 0.0]), 0.5, 1.0, HALF_LIFE)
+    performance.observe(np.array([0.0, 0.5]), 0.25, 0.0, HALF_LIFE)
+    performance.observe(np.array([0.5, 0.5]), 0.5, 1.0, HALF_LIFE)
+    return performance
+
+
+def test_sums_of_three_outcomes_by_hand() -> None:
+    np.testing.assert_allclose(three_outcomes().sums_5M, [[1.5, 2], [1.5, 1], [1.25, 2], [1.25, 1], [1.25, 1]])
+
+
+def test_values_and_errors_of_three_outcomes_by_hand() -> None:
+    """Prior count 2 with prior values 1/2 and 1/5.
+
+    v  = (3/2 + 2/2)/(3/2 + 2) = 5/7   and (1 + 2/5)/(2 + 2) = 7/20
+    se² = (Q2 − 2vQ1 + v²Q0 + 2·p(1 − p))/(N + 2)²:
+        (5/4)(1 − v)² = (5/4)(4/49) = 5/49, + 1/2, over 49/4;   1 − 7/10 + 2·49/400 = 109/200, + 8/25, over 16
+    """
+    value_M, error_M = three_outcomes().values(2.0)
+    np.testing.assert_allclose(value_M, [5 / 7, 7 / 20])
+    np.testing.assert_allclose(error_M**2, [(5 / 49 + 1 / 2) / (49 / 4), (109 / 200 + 8 / 25) / 16])
+
+
+def test_logits_divide_by_the_common_error() -> None:
+    settings = WeightSettings(eta=2.0, prior_count=2.0, half_life_decisions=HALF_LIFE)
+    variance = ((5 / 49 + 1 / 2) / (49 / 4) + (109 / 200 + 8 / 25) / 16) / 2
+    np.testing.assert_allclose(three_outcomes().logits(settings), 2 * np.array([5 / 7, 7 / 20]) / variance**0.5)
+
+
+def test_the_least_error_bounds_the_logits() -> None:
+    """After many equal outcomes the error is nearly 0; s_min = 0.01 takes its place."""
+    performance = Performance.start(np.array([0.5, 0.5]))
+    performance.sums_5M += 1e6
+    value_M, _ = performance.values(100.0)
+    np.testing.assert_allclose(performance.logits(WeightSettings(eta=1.0)), value_M / 0.01)
+
+
+def test_before_any_outcome_values_are_the_prior() -> None:
+    """se² = p(1 − p)/n₀, that of n₀ Bernoulli rewards."""
+    value_M, error_M = Performance.start(np.array([0.5, 0.2])).values(100.0)
+    np.testing.assert_allclose(value_M, [0.5, 0.2])
+    np.testing.assert_allclose(error_M**2, [0.0025, 0.0016])
+
+
+def test_an_outcome_counts_half_after_its_half_life() -> None:
+    performance = Performance.start(np.zeros(1))
+    performance.observe(np.ones(1), 1.0, 1.0, 50.0)
+    for _ in range(50):
+        performance.observe(np.zeros(1), 1.0, 0.0, 50.0)
+    np.testing.assert_allclose(performance.sums_5M[:, 0], [0.5, 0.5, 0.25, 0.25, 0.25])
+
+
+def test_values_find_the_members_true_rewards() -> None:
+    """20,000 outcomes of a known law; within 4 of its own standard errors (rate 2·10⁻⁴)."""
+    rng = np.random.default_rng(0)
+    reward_K, member_MK = np.array([0.1, 0.5, 0.3]), np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [1 / 3] * 3])
+    pi_K = member_MK.mean(0)
+    performance = Performance.start(np.full(3, 0.3))
+    for k in rng.choice(3, 20_000, p=pi_K):
+        performance.observe(member_MK[:, k], float(pi_K[k]), float(rng.random() < reward_K[k]), 1e9)
+    value_M, error_M = performance.values(1.0)
+    assert (abs(value_M - member_MK @ reward_K) < 4 * error_M).all()
+    assert (error_M < 0.01).all() and value_M.argmax() == 1
+
+
+@pytest.mark.parametrize("propensity", [0.0, -0.1, float("nan")])
+def test_a_logged_propensity_must_be_positive(propensity: float) -> None:
+    with pytest.raises(ModelError, match="must be above 0"):
+        Performance.start(np.zeros(1)).observe(np.ones(1), propensity, 1.0, 1.0)
+
+
+def test_blend_by_hand() -> None:
+    """softmax(ln 1, ln 2, ln 7) = 0.1, 0.2, 0.7; a floor of 0.3 for the first lifts it, then all over 1.2."""
+    logits_M = np.log([1.0, 2.0, 7.0])
+    np.testing.assert_allclose(softmax(logits_M), [0.1, 0.2, 0.7])
+    found = blend(logits_M, np.array([True, False, False]), 0.3)
+    np.testing.assert_allclose(found, np.array([0.3, 0.2, 0.7]) / 1.2)
+
+
+def test_blend_weights_items_each_by_themselves() -> None:
+    logits_KM = np.log([[1.0, 3.0], [3.0, 1.0]])
+    np.testing.assert_allclose(blend(logits_KM, np.zeros(2, np.bool_), 0.0), [[0.25, 0.75], [0.75, 0.25]])
+
+
+def test_alternatives_by_hand() -> None:
+    """F = 0.3 over three: 0.7·(0.1, 0.2, 0.7) + 0.1."""
+    found = alternatives(np.log([1.0, 2.0, 7.0]), LawSettings(floor=0.3))
+    np.testing.assert_allclose(found, [0.17, 0.24, 0.59])
+
+
+@given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=12), st.floats(0, 1))
+def test_weights_are_a_distribution(logits: list[float], floor: float) -> None:
+    logits_M = np.array(logits)
+    predefined_M = np.arange(len(logits)) % 2 == 0
+    for found in (blend(logits_M, predefined_M, floor), alternatives(logits_M, LawSettings(floor=floor))):
+        assert found.sum() == pytest.approx(1) and (found >= 0).all()
+    assert (alternatives(logits_M, LawSettings(floor=floor)) >= floor / len(logits) - 1e-12).all()
