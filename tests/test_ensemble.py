@@ -34,14 +34,16 @@ def test_what_is_loaded_decides_as_what_was_saved(seed: int, arms: int, users: i
             law.probabilities(learn.publish(learn.start(e)), decision, e.histories.get(user or ""), 5)
             for e in (ensemble, again)
         )
-        assert np.array_equal(one.pi_K, two.pi_K) and np.array_equal(one.mean_K, two.mean_K)
+        assert np.array_equal(one.pi_K, two.pi_K)
+        assert np.array_equal(one.mean_K, two.mean_K)
 
 
 def test_only_keeps_members_with_their_values() -> None:
     ensemble = cases.ensemble(np.random.default_rng(0))
     some = ensemble.only("forgetting", "popularity")
     assert some.names == ("popularity", "forgetting")
-    assert some.values_M.tolist() == [0.5, 0.5] and ensemble.only("linear").values_M.tolist() == [0.6]
+    assert some.values_M.tolist() == [0.5, 0.5]
+    assert ensemble.only("linear").values_M.tolist() == [0.6]
     with pytest.raises(ModelError, match=r"no member \['linaer'\]; there are \['uniform'"):
         ensemble.only("linear", "linaer")
 

@@ -21,11 +21,14 @@ def test_the_last_rows_stay_in_order(rows: list[tuple[int, float]], limit: int) 
 def test_appending_leaves_the_old_history_as_it_was() -> None:
     old = History.empty(1).append(np.ones(1), 0, 1.0, 2)
     old.append(np.zeros(1), 1, 0.0, 2)
-    assert old.phi_ND.tolist() == [[1.0]] and old.arm_N.tolist() == [0] and old.reward_N.tolist() == [1.0]
+    assert old.phi_ND.tolist() == [[1.0]]
+    assert old.arm_N.tolist() == [0]
+    assert old.reward_N.tolist() == [1.0]
     assert old.arm_N.dtype == np.int64
 
 
 def test_histories_are_themselves_alone() -> None:
     """Equal rows of two users are two histories: what follows from one is kept beside that one."""
     one, two = History.empty(1), History.empty(1)
-    assert one != two and len({one, two}) == 2
+    assert one != two
+    assert len({one, two}) == 2

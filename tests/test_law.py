@@ -270,7 +270,7 @@ def certain(means: list[float], **law_settings: float) -> tuple[Published, Featu
 
 
 def test_without_variance_the_best_item_has_all_but_the_floor() -> None:
-    """By hand, ε = 0.03 over three items, rewards declared in [-1, 3]: 0.97 + 0.01 for the best, 0.6·4 − 1 its score."""
+    """By hand, ε = 0.03 over three items, rewards declared in [-1, 3]: 0.98 for the best, 0.6·4 − 1 its score."""
     state, decision = certain([0.2, 0.6, 0.5], epsilon=0.03)
     state = replace(state, low=-1.0, high=3.0)
     np.testing.assert_allclose(law.probabilities(state, decision, None, 1).pi_K, [0.01, 0.98, 0.01])

@@ -54,7 +54,8 @@ def test_how_outcomes_arrive_changes_no_bit() -> None:
         law.probabilities(learn.publish(state), decision, state.histories["u1"], 5).pi_K
         for state in (whole, published, halves)
     )
-    assert np.array_equal(one, two) and np.array_equal(one, three)
+    assert np.array_equal(one, two)
+    assert np.array_equal(one, three)
 
 
 def test_shared_members_are_regressions_on_all_outcomes() -> None:
@@ -120,7 +121,8 @@ def test_what_is_published_never_changes() -> None:
         state = learn.step(state, outcome)
     later = learn.publish(state)
     after = law.probabilities(published, decision, past, 5)
-    assert np.array_equal(before.pi_K, after.pi_K) and np.array_equal(before.mean_K, after.mean_K)
+    assert np.array_equal(before.pi_K, after.pi_K)
+    assert np.array_equal(before.mean_K, after.mean_K)
     assert np.array_equal(weights, published.weights_M)
     assert (published.epoch, later.epoch) == (1, 2)
     assert not np.array_equal(law.probabilities(later, decision, past, 5).mean_K, before.mean_K)
@@ -169,7 +171,8 @@ def test_weights_follow_performance() -> None:
     lose = replace(outcomes[0], reward=0.0, propensity=0.5, member_propensities_M=bad)
     published = learn.publish(learned(ensemble, [win, lose] * 200))
     assert published.weights_M.sum() == pytest.approx(1)
-    assert published.weights_M.argmax() == 2 and published.weights_M.argmin() == 4
+    assert published.weights_M.argmax() == 2
+    assert published.weights_M.argmin() == 4
     predefined_M = np.array([True, True, True, True, False])
     assert (published.weights_M[predefined_M] >= 0.05 / 1.2).all()
     assert published.alternatives_M.min() >= 0.1 / 5

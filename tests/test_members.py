@@ -78,7 +78,9 @@ def test_popularity_sees_items_and_nothing_else() -> None:
 
 def test_an_own_model_scores_learns_and_is_loaded() -> None:
     own = custom(f"{HERE}:Counts", SHAPE)
-    assert own.name == "counts" and own.predefined and isinstance(own.model, Model)
+    assert own.name == "counts"
+    assert own.predefined
+    assert isinstance(own.model, Model)
     for reward in (1.0, 1.0, 0.0):
         own.model.learn(np.ones(3), 0, 1, reward)
     decision = cases.features(np.random.default_rng(0), 2, 3)

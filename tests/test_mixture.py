@@ -102,7 +102,8 @@ def test_particles_are_shared_out_by_responsibility() -> None:
     np.testing.assert_allclose(found.mean_K, shares @ means_CK)
     score_PK = found.mean_K + found.deviation_PK
     counts = [np.isclose(score_PK, mean_K).all(1).sum() for mean_K in means_CK]
-    assert sum(counts) == 500 and (abs(np.array(counts) - 500 * shares) <= 1).all()
+    assert sum(counts) == 500
+    assert (abs(np.array(counts) - 500 * shares) <= 1).all()
 
 
 def test_exploration_scales_what_is_unknown_inside_a_candidate_not_which_candidate() -> None:
@@ -121,7 +122,8 @@ def test_systematic_counts_are_within_one(weights: list[float], draws: int, offs
     shares = np.array(weights) + 1e-3
     shares /= shares.sum()
     drawn = systematic(shares, draws, offset)
-    assert len(drawn) == draws and (np.diff(drawn) >= 0).all()
+    assert len(drawn) == draws
+    assert (np.diff(drawn) >= 0).all()
     assert (abs(np.bincount(drawn, minlength=len(shares)) - draws * shares) <= 1 + 1e-9).all()
 
 
@@ -173,4 +175,5 @@ def test_unknown_items_use_the_last_parameter_row() -> None:
         for arm in (-1, 2)
     )
     one, two = (model.condition(History.empty(3), d.context_X).scores(d, Noise(1, 16)) for d in (unknown, last))
-    assert np.array_equal(one.mean_K, two.mean_K) and np.array_equal(one.deviation_PK, two.deviation_PK)
+    assert np.array_equal(one.mean_K, two.mean_K)
+    assert np.array_equal(one.deviation_PK, two.deviation_PK)

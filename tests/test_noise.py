@@ -66,4 +66,5 @@ def test_uniforms_fill_the_unit_interval() -> None:
     ties = Noise(1, 1).uniforms(TIE, np.arange(20_000))
     for drawn in (by_seed, by_key, ties):
         assert stats.kstest(drawn, "uniform").pvalue > 1e-3
-        assert min(drawn) >= 0 and max(drawn) < 1
+        assert min(drawn) >= 0
+        assert max(drawn) < 1

@@ -119,7 +119,8 @@ def test_forgetting_shrinks_to_the_prior() -> None:
 def test_a_posterior_without_variance_draws_its_mean() -> None:
     belief = Gaussian(np.ones((1, 2)), np.zeros((1, 2, 2)))
     found = belief.scores(np.ones((3, 2)), np.zeros(3, np.int64), KEYS, Noise(1, 8), 1.0)
-    assert (found.mean_K == 2).all() and not found.deviation_PK.any()
+    assert (found.mean_K == 2).all()
+    assert not found.deviation_PK.any()
 
 
 @pytest.mark.parametrize(

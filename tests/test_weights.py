@@ -83,7 +83,8 @@ def test_values_find_the_members_true_rewards() -> None:
         performance.observe(member_MK[:, k], float(pi_K[k]), float(rng.random() < reward_K[k]), 1e9)
     value_M, error_M = performance.values(1.0)
     assert (abs(value_M - member_MK @ reward_K) < 4 * error_M).all()
-    assert (error_M < 0.01).all() and value_M.argmax() == 1
+    assert (error_M < 0.01).all()
+    assert value_M.argmax() == 1
 
 
 @pytest.mark.parametrize("propensity", [0.0, -0.1, float("nan")])
@@ -116,5 +117,6 @@ def test_weights_are_a_distribution(logits: list[float], floor: float) -> None:
     logits_M = np.array(logits)
     predefined_M = np.arange(len(logits)) % 2 == 0
     for found in (blend(logits_M, predefined_M, floor), alternatives(logits_M, LawSettings(floor=floor))):
-        assert found.sum() == pytest.approx(1) and (found >= 0).all()
+        assert found.sum() == pytest.approx(1)
+        assert (found >= 0).all()
     assert (alternatives(logits_M, LawSettings(floor=floor)) >= floor / len(logits) - 1e-12).all()
