@@ -9,14 +9,16 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cluster.database import Database
+from cluster.config import Settings
+from cluster.database import Database, upgrade, url_of
 from cluster.errors import DatabaseError
 from cluster.tables import Client, Key, now
 
@@ -129,6 +131,14 @@ class Keys:
     def verify(self, plain: str) -> Principal | None:
         """One check against the database, for tools; serving holds a KeyRing."""
         return self.ring().verify(plain)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Keys]:
+    """The keys of a home, its schema brought up to date."""
+    upgrade(url_of(settings))
+    with Database(url_of(settings)) as database:
+        yield Keys(database)
 
 
 def _add(session: Session, client_id: str | None) -> str:

@@ -102,6 +102,11 @@ def environment(settings: Settings) -> dict[str, str]:
     return variables
 
 
+def joining(found: Session) -> dict[str, str]:
+    """Variables with which a program joins this Ray."""
+    return {"RAY_ADDRESS": found.address, **({_CLUSTER_SWITCH: "0"} if found.local else {})}
+
+
 def start(settings: Settings) -> Session:
     """Connect this process to Ray: to the configured address or RAY_ADDRESS, else start a local one.
 

@@ -1,0 +1,100 @@
+"""One import: a format, its files and options, into a folder under home/data; done once for the same input."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.config import Settings
+from cluster.errors import ConfigError, SourceError
+from cluster.importers.formats import FORMATS
+from cluster.importers.imported import Imported, Options
+
+_REVISION = 1
+"""Raised when importers read the same file differently, so that earlier imports are not reused."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to import; `name` is the folder under home/data, made from everything else where it is not given."""
+
+    format: str = "marketplace"
+    paths: tuple[Path, ...] = ()
+    options: Options = field(default_factory=Options)
+    name: str | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError for a format that is not there, SourceError for files that are not."""
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format {self.format}: there is no such format; choose {', '.join(FORMATS)}")
+        if not self.paths and self.format != "marketplace":
+            raise SourceError(f"--format {self.format} reads files: name them with --data PATH")
+        for path in self.paths:
+            if not path.exists():
+                raise SourceError(f"--data {path}: no such file or folder")
+
+    def key(self, settings: Settings) -> str:
+        """A hash of what decides the result: files by path, size and time, options, settings, seed."""
+        files = [
+            (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns)
+            for root in self.paths
+            for path in (sorted(root.rglob("*")) if root.is_dir() else [root])
+            if path.is_file()
+        ]
+        facts = [
+            _REVISION,
+            self.format,
+            files,
+            sorted(self.options.mapping.items()),
+            list(self.options.exclude),
+            self.options.client,
+            settings.data.model_dump(mode="json"),
+            settings.seed,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def folder(self, settings: Settings) -> Path:
+        return settings.folder("data") / (self.name or f"{self.format}-{self.key(settings)[:12]}")
+
+
+def read(request: Request, settings: Settings, progress: Callable[[int, int], None] | None = None) -> Imported:
+    """Read without writing anything."""
+    request.check()
+    return FORMATS[request.format](request.paths, request.options, settings.data, settings.seed, progress)
+
+
+def done(request: Request, settings: Settings) -> Path | None:
+    """The folder of a finished import of exactly this input, if there is one."""
+    request.check()
+    folder = request.folder(settings)
+    try:
+        finished = json.loads((folder / "import.json").read_text())["key"] == request.key(settings)
+    except (OSError, ValueError, KeyError):
+        return None
+    return folder if finished and (folder / "dataset.json").is_file() else None
+
+
+def save(request: Request, settings: Settings, imported: Imported) -> Path:
+    """Write an import to its folder; `import.json`, written last, says that it is whole."""
+    folder = request.folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "import.json").unlink(missing_ok=True)
+    imported.save(folder)
+    facts = {"key": request.key(settings), "format": request.format, **summary(imported)}
+    (folder / "import.json").write_text(json.dumps(facts, indent=1))
+    return folder
+
+
+def summary(imported: Imported) -> dict[str, Any]:
+    """What an import came to, for people and machines."""
+    data = imported.dataset
+    return {
+        "events": data.events.num_rows,
+        "items": data.items.num_rows,
+        "users": data.users.num_rows,
+        "rejected": imported.quarantine.num_rows,
+        "rejects": dict(imported.rejects()),
+        "roles": imported.roles,
+    }
