@@ -2,13 +2,15 @@
 
 A column is centred at its median and scaled by its interquartile range; one with heavy tails goes through
 sign(z)·log(1+|z|). Then come a clipped linear term, hinges max(0, z - knot) at quantiles of the distinct
-values (a linear spline; Hastie, Tibshirani & Friedman 2009, §5.2), an indicator of each value that holds at
-least 5 % of the rows, and an indicator of missing. Every term but the indicators has mean 0 and
-variance 1 on the fit rows; a missing number is 0 in all of them.
+values (a linear spline; Hastie, Tibshirani & Friedman 2009, §5.2), products of two columns, an indicator of
+each value that holds at least 5 % of the rows, and an indicator of missing. Every term but the indicators has
+mean 0 and variance 1 on the fit rows; a missing number is 0 in all of them.
 
-Shapes: B rows, N number columns, T terms (linear), H hinges, P points, M missing indicators, F features.
+Shapes: B rows, N number columns, T linear terms, H hinges, Q products, S = T + H + Q, P points, M indicators
+of missing, F features in this order.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +23,7 @@ KNOTS = (0.1, 0.3, 0.5, 0.7, 0.9)
 POINT_SHARE = 0.05
 HEAVY = 8.0
 CLIP = 5.0
+PRODUCT_COLUMNS = 24
 
 
 @dataclass(frozen=True)
@@ -33,34 +36,40 @@ class Basis:
     linear_T: Ints
     hinge_H: Ints
     knot_H: Floats
+    left_Q: Ints
+    right_Q: Ints
+    mean_S: Floats
+    deviation_S: Floats
     point_P: Ints
     value_P: Floats
     missing_M: Ints
-    mean_S: Floats
-    deviation_S: Floats
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        return len(self.linear_T), len(self.hinge_H), len(self.point_P), len(self.missing_M)
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """T, H, Q, P, M."""
+        return len(self.linear_T), len(self.hinge_H), len(self.left_Q), len(self.point_P), len(self.missing_M)
 
     def features(self, numbers_BN: Floats) -> Floats:
-        """numbers_BN (NaN missing) -> features_BF: linear, hinges, points, missing."""
-        t, h, p, m = self.sizes
+        """numbers_BN (NaN missing) -> features_BF."""
+        t, h, q, p, m = self.sizes
+        s = t + h + q
         missing_BN = np.isnan(numbers_BN)
         z_BN = self.standard(numbers_BN)
-        features_BF = np.empty((len(numbers_BN), t + h + p + m))
-        smooth_BS = features_BF[:, : t + h]
+        features_BF = np.empty((len(numbers_BN), s + p + m))
+        smooth_BS = features_BF[:, :s]
         smooth_BS[:, :t] = z_BN[:, self.linear_T]
         if h:
-            np.maximum(z_BN[:, self.hinge_H] - self.knot_H, 0.0, out=smooth_BS[:, t:])
+            np.maximum(z_BN[:, self.hinge_H] - self.knot_H, 0.0, out=smooth_BS[:, t : t + h])
+        if q:
+            np.multiply(z_BN[:, self.left_Q], z_BN[:, self.right_Q], out=smooth_BS[:, t + h :])
         smooth_BS -= self.mean_S
         smooth_BS /= self.deviation_S
         if missing_BN.any():
-            smooth_BS[missing_BN[:, np.concatenate([self.linear_T, self.hinge_H])]] = 0.0
+            smooth_BS[np.isnan(smooth_BS)] = 0.0
         if p:
-            features_BF[:, t + h : t + h + p] = numbers_BN[:, self.point_P] == self.value_P
+            features_BF[:, s : s + p] = numbers_BN[:, self.point_P] == self.value_P
         if m:
-            features_BF[:, t + h + p :] = missing_BN[:, self.missing_M]
+            features_BF[:, s + p :] = missing_BN[:, self.missing_M]
         return features_BF
 
     def standard(self, numbers_BN: Floats) -> Floats:
@@ -75,50 +84,75 @@ class Basis:
         return (
             [columns[n] for n in self.linear_T]
             + [f"{columns[n]}>{knot:.3g}" for n, knot in zip(self.hinge_H, self.knot_H, strict=True)]
+            + [f"{columns[n]}×{columns[m]}" for n, m in zip(self.left_Q, self.right_Q, strict=True)]
             + [f"{columns[n]}={value:.12g}" for n, value in zip(self.point_P, self.value_P, strict=True)]
             + [f"{columns[n]}=(missing)" for n in self.missing_M]
         )
 
     def select(self, keep_F: NDArray[np.bool_]) -> "Basis":
         """The same map with only these features."""
-        t, h, p, _ = self.sizes
-        linear, hinge, point, missing = np.split(keep_F, np.cumsum([t, h, p]))
+        linear, hinge, product, point, missing = np.split(keep_F, np.cumsum(self.sizes)[:-1])
+        smooth = np.concatenate([linear, hinge, product])
         return replace(
             self,
             linear_T=self.linear_T[linear],
             hinge_H=self.hinge_H[hinge],
             knot_H=self.knot_H[hinge],
+            left_Q=self.left_Q[product],
+            right_Q=self.right_Q[product],
+            mean_S=self.mean_S[smooth],
+            deviation_S=self.deviation_S[smooth],
             point_P=self.point_P[point],
             value_P=self.value_P[point],
             missing_M=self.missing_M[missing],
-            mean_S=self.mean_S[keep_F[: t + h]],
-            deviation_S=self.deviation_S[keep_F[: t + h]],
         )
 
 
-def fit_basis(numbers_BN: Floats, points: bool = True) -> Basis:
-    """The whole basis of these columns; a column without two distinct values has no linear term."""
+def fit_basis(numbers_BN: Floats, curved: bool = True) -> Basis:
+    """The whole basis of these columns; a column without two distinct values has no linear term.
+
+    Args:
+        numbers_BN: the fit rows, NaN for missing.
+        curved: with hinges, points and products (of the first PRODUCT_COLUMNS columns that vary).
+    """
     columns = [_fit_column(column[~np.isnan(column)]) for column in numbers_BN.T]
+    varying = [n for n, c in enumerate(columns) if c.varies]
+    pairs = list(itertools.combinations_with_replacement(varying[:PRODUCT_COLUMNS], 2)) if curved else []
+    pairs = [(n, m) for n, m in pairs if n != m or columns[n].knots]
+    hinges = [(n, knot) for n, c in enumerate(columns) for knot in c.knots if curved]
+    points = [(n, value) for n, c in enumerate(columns) for value in c.points if curved]
+    smooth = len(varying) + len(hinges) + len(pairs)
     basis = Basis(
         center_N=np.array([c.center for c in columns]),
         scale_N=np.array([c.scale for c in columns]),
         log_N=np.array([c.log for c in columns], np.bool_),
-        linear_T=np.array([n for n, c in enumerate(columns) if c.varies], np.int64),
-        hinge_H=np.array([n for n, c in enumerate(columns) for _ in c.knots], np.int64),
-        knot_H=np.array([knot for c in columns for knot in c.knots], np.float64),
-        point_P=np.array([n for n, c in enumerate(columns) for _ in c.points if points], np.int64),
-        value_P=np.array([v for c in columns for v in c.points if points], np.float64),
+        linear_T=np.array(varying, np.int64),
+        hinge_H=np.array([n for n, _ in hinges], np.int64),
+        knot_H=np.array([knot for _, knot in hinges], np.float64),
+        left_Q=np.array([n for n, _ in pairs], np.int64),
+        right_Q=np.array([m for _, m in pairs], np.int64),
+        mean_S=np.zeros(smooth),
+        deviation_S=np.ones(smooth),
+        point_P=np.array([n for n, _ in points], np.int64),
+        value_P=np.array([value for _, value in points], np.float64),
         missing_M=np.flatnonzero(np.isnan(numbers_BN).any(axis=0)),
-        mean_S=np.zeros(0),
-        deviation_S=np.ones(0),
     )
-    t, h, _, _ = basis.sizes
-    basis = replace(basis, mean_S=np.zeros(t + h), deviation_S=np.ones(t + h))
-    present_BS = ~np.isnan(numbers_BN[:, np.concatenate([basis.linear_T, basis.hinge_H])])
-    smooth_BS = basis.features(numbers_BN)[:, : t + h]
-    count_S = np.maximum(present_BS.sum(axis=0), 1)
-    mean_S = np.where(present_BS, smooth_BS, 0.0).sum(axis=0) / count_S
-    variance_S = np.where(present_BS, (smooth_BS - mean_S) ** 2, 0.0).sum(axis=0) / count_S
+    return _standardised(basis, numbers_BN)
+
+
+def _standardised(basis: Basis, numbers_BN: Floats) -> Basis:
+    """The basis with the mean and deviation of its smooth terms over the rows that have them."""
+    missing_BN = np.isnan(numbers_BN)
+    smooth_BS = basis.features(numbers_BN)[:, : len(basis.mean_S)]
+    absent_BS = np.concatenate(
+        [missing_BN[:, basis.linear_T], missing_BN[:, basis.hinge_H],
+         missing_BN[:, basis.left_Q] | missing_BN[:, basis.right_Q]], axis=1,
+    )  # fmt: skip
+    count_S = np.maximum((~absent_BS).sum(axis=0), 1)
+    mean_S = smooth_BS.sum(axis=0) / count_S
+    smooth_BS -= mean_S
+    smooth_BS[absent_BS] = 0.0
+    variance_S = (smooth_BS**2).sum(axis=0) / count_S
     return replace(basis, mean_S=mean_S, deviation_S=np.where(variance_S > 1e-12, np.sqrt(variance_S), 1.0))
 
 

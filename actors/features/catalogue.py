@@ -121,8 +121,7 @@ def fit_items(items: pa.Table, levels: int, text_rank: int, embedding_rank: int,
     rows = len(items)
     reader = fit_reader({n: (index[:-1], values) for n, (index, values) in table.items()}, rows, levels)
     numbers_IN, on_IL = reader.read_table(table, rows + 1)
-    basis = fit_basis(numbers_IN[:-1], points=False)
-    basis = basis.select(np.repeat([True, False, False, True], basis.sizes))
+    basis = fit_basis(numbers_IN[:-1], curved=False)
     plain_IF = np.concatenate([basis.features(numbers_IN), on_IL], axis=1)[:-1]
     variance_F = plain_IF.var(axis=0)
     keep_F = np.zeros(len(variance_F), np.bool_)

@@ -2,10 +2,8 @@
 
 The features are: numbers through the basis, one-hot levels, lists as several levels at once, and the same
 for the user's attributes (by user_id; a user that the map does not know has all of them missing).
-Where there are more than `limit`, linear terms come first, then indicators and levels by their variance on the
-fit rows, then hinges by theirs.
 
-Shapes: B rows, N numbers, L levels, X features, U users.
+Shapes: B rows, N numbers, L levels, T of them kept, X features, U users.
 """
 
 from collections.abc import Mapping
@@ -16,17 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.features.basis import Basis, fit_basis
-from actors.features.columns import (
-    Reader,
-    Table,
-    attribute_table,
-    context_table,
-    fit_reader,
-)
+from actors.features.basis import Basis
+from actors.features.columns import Reader, context_table
 from actors.features.features import Floats, Ints
-
-RECENT = "recent"
 
 
 @dataclass(frozen=True)
@@ -79,15 +69,16 @@ class ContextBlock:
             user = self.users.row(user_id)
             numbers_N = np.concatenate([numbers_N, self.users.numbers_UN[user]])
             on_L[self.reader.width :] = self.users.on_UL[user]
-        context_BX = self._encode(numbers_N[None], on_L[None])
+        context_BX = self.encode(numbers_N[None], on_L[None])
         return context_BX.reshape(-1)
 
     def many(self, events: pa.Table) -> Floats:
         """context_BX of a table of events."""
         numbers_BN, on_BL = read_situations(self.reader, self.users, events)
-        return self._encode(numbers_BN, on_BL)
+        return self.encode(numbers_BN, on_BL)
 
-    def _encode(self, numbers_BN: Floats, on_BL: NDArray[Any]) -> Floats:
+    def encode(self, numbers_BN: Floats, on_BL: NDArray[Any]) -> Floats:
+        """What `read_situations` gives -> context_BX."""
         return np.concatenate([self.basis.features(numbers_BN), on_BL[:, self.level_T]], axis=1)
 
 
@@ -102,62 +93,3 @@ def read_situations(reader: Reader, users: Users, events: pa.Table) -> tuple[Flo
         np.concatenate([numbers_BN, users.numbers_UN[user_B]], axis=1),
         np.concatenate([on_BL, users.on_UL[user_B]], axis=1),
     )
-
-
-def fit_context(
-    events: pa.Table, users: pa.Table, levels: int, limit: int, hinges_until: int, recent_levels: bool
-) -> tuple[ContextBlock, Floats]:
-    """The block fitted on these events, and its features there.
-
-    Args:
-        events: the fit rows.
-        users: attributes of users; those of users without a fit row count for nothing here.
-        levels: levels kept of a column.
-        limit: most features.
-        hinges_until: hinges fill up only to this number of features.
-        recent_levels: read the list of recent items as levels (where no similarity reads it).
-    """
-    table = dict(context_table(events["context"]))
-    if not recent_levels:
-        table.pop(RECENT, None)
-    reader = fit_reader(table, len(events), levels)
-    known = fit_users(users, set(events["user_id"].to_pylist()), levels)
-    numbers_BN, on_BL = read_situations(reader, known, events)
-    basis = fit_basis(numbers_BN)
-    block = ContextBlock(reader, known, basis, np.arange(on_BL.shape[1]))
-    context_BX = block._encode(numbers_BN, on_BL)
-    keep_X = _strongest(context_BX, basis, limit, hinges_until)
-    split = sum(basis.sizes)
-    block = ContextBlock(reader, known, basis.select(keep_X[:split]), np.flatnonzero(keep_X[split:]))
-    return block, block._encode(numbers_BN, on_BL)
-
-
-def _strongest(context_BX: Floats, basis: Basis, limit: int, hinges_until: int) -> NDArray[np.bool_]:
-    """Which features stay: by tier (linear; indicators and levels; hinges), then variance, at most `limit`."""
-    t, h, _, _ = basis.sizes
-    variance_X = context_BX.var(axis=0)
-    tier_X = np.ones(len(variance_X))
-    tier_X[:t] = 0
-    tier_X[t : t + h] = 2
-    order = np.lexsort((-np.round(variance_X, 9), tier_X))
-    order = order[variance_X[order] > 1e-12]
-    plain = int((tier_X[order] < 2).sum())
-    keep_X = np.zeros(len(variance_X), np.bool_)
-    keep_X[order[: min(limit, max(plain, hinges_until))]] = True
-    return keep_X
-
-
-def fit_users(users: pa.Table, present: set[str | None], levels: int) -> Users:
-    """Attributes and descriptions' absence aside: every user of the table, by columns that fit users show."""
-    if not len(users):
-        return Users((), Reader(()), np.zeros((1, 0)), np.zeros((1, 0), np.bool_))
-    ids = users["user_id"].to_pylist()
-    table = attribute_table(users["attributes"])
-    fit_U = np.array([name in present for name in ids], np.bool_)
-    fit_table: Table = {name: (index_B[fit_U], values) for name, (index_B, values) in table.items()}
-    reader = fit_reader(fit_table, int(fit_U.sum()), levels)
-    if not reader.columns:
-        return Users((), Reader(()), np.zeros((1, 0)), np.zeros((1, 0), np.bool_))
-    numbers_UN, on_UL = reader.read_table(table, len(ids))
-    unknown_N, unknown_L = reader.read_table({}, 1)
-    return Users(tuple(ids), reader, np.concatenate([numbers_UN, unknown_N]), np.concatenate([on_UL, unknown_L]))

@@ -1,7 +1,8 @@
 """How a feature map is fitted: which kind, which blocks, how wide.
 
 `auto` takes `arms` when the catalogue has at most 64 items and the fit rows are at least ten for each
-parameter that arms would have without hinges; hinges then fill up to ten rows per parameter again.
+parameter of plain arms (linear terms and levels). What is worth its parameters then enters, down to four rows
+per parameter.
 A joint map spends `max_dimension` in this order: intercept, behaviour facts, similarities, text,
 co-occurrence, embedding, crosses, context, and what is left on levels and numbers of the items.
 """
@@ -15,7 +16,8 @@ from actors.features import store
 from actors.features.behaviour import Behaviour, fit_behaviour, folds, grouped, recent_padded
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, codes, fit_items, has_embeddings, log_price, row_numbers, unit
-from actors.features.context import ContextBlock, fit_context
+from actors.features.context import ContextBlock
+from actors.features.context_fitting import Situations, read_fit_rows
 from actors.features.features import Floats, Ints
 from actors.features.joint import SIMILARITIES, Joint, Tables, similarities
 from actors.features.keys import item_keys
@@ -25,6 +27,7 @@ from cluster.errors import ModelError
 from cluster.records import Dataset
 
 ROWS_PER_PARAMETER = 10
+SCREENED_ROWS_PER_PARAMETER = 4
 ARMS = 64
 CONTEXT_AXES = 5
 ITEM_AXES = 6
@@ -61,21 +64,30 @@ def fit(dataset: Dataset, rows: Ints, settings: FeatureSettings, seed: int) -> F
             "import more events, or a larger share of them for fitting"
         )
     events = dataset.events.take(pa.array(rows))
-    affordable = len(rows) // (ROWS_PER_PARAMETER * len(ids)) - 1
     if settings.kind != "joint" and (settings.kind == "arms" or len(ids) <= ARMS):
-        limit = settings.max_dimension - 1
-        block, _ = fit_context(events, dataset.users, settings.levels, limit, affordable, True)
-        if settings.kind == "arms" or block.size <= affordable:
-            return Fitted("arms", block, ids, None, None, None, np.zeros(0), np.zeros(0))
+        seen = read_fit_rows(events, dataset.users, settings.levels, recent_levels=True)
+        plain = seen.plain(settings.max_dimension - 1)
+        enough = len(rows) >= ROWS_PER_PARAMETER * len(ids) * (1 + plain.size)
+        if enough:
+            plain = _screened(events, ids, seen, settings.max_dimension - 1, seed)
+        if enough or settings.kind == "arms":
+            return Fitted("arms", plain, ids, None, None, None, np.zeros(0), np.zeros(0))
     return _fit_joint(events, dataset, ids, settings, seed)
+
+
+def _screened(events: pa.Table, ids: tuple[str, ...], seen: Situations, limit: int, seed: int) -> ContextBlock:
+    arm_B = row_numbers({name: i for i, name in enumerate(ids)}, events["item_id"].to_pylist())
+    reward_B = events["reward"].to_numpy(zero_copy_only=False).astype(np.float64)
+    limit = min(limit, len(events) // (SCREENED_ROWS_PER_PARAMETER * len(ids)) - 1)
+    return seen.screened(arm_B, reward_B, limit, seed)
 
 
 def _fit_joint(
     events: pa.Table, dataset: Dataset, ids: tuple[str, ...], settings: FeatureSettings, seed: int
 ) -> Fitted:
-    block, context_BX = fit_context(
-        events, dataset.users, settings.levels, settings.max_dimension, 0, recent_levels=False
-    )
+    seen = read_fit_rows(events, dataset.users, settings.levels, recent_levels=False)
+    block = seen.plain(settings.max_dimension)
+    context_BX = block.encode(seen.numbers_BN, seen.on_BL)
     behaviour = fit_behaviour(events, ids, settings.behaviour_rank, seed)
     widths = Widths.of(settings, behaviour, has_embeddings(dataset.items))
     encoder = fit_items(dataset.items, settings.levels, widths.text, widths.embedding, widths.plain, seed)
