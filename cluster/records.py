@@ -96,7 +96,9 @@ class Dataset:
         (folder / "dataset.json").unlink(missing_ok=True)
         for name in ("events", "items", "users", "truth"):
             table = getattr(self, name)
-            if table is not None:
+            if table is None:
+                (folder / f"{name}.parquet").unlink(missing_ok=True)
+            else:
                 pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         (folder / "dataset.json").write_text(json.dumps({"format": self.format, "facts": self.facts}, indent=1))
 

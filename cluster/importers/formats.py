@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.config import DataSettings
-from cluster.errors import ConfigError
 from cluster.importers.imported import Imported, Options, Progress
 from cluster.importers.marketplace import read_marketplace
-from cluster.importers.names import nearest
 from cluster.importers.native import read_native
 from cluster.importers.open_bandit import read_open_bandit
 from cluster.importers.table import read_table
@@ -33,12 +31,3 @@ FORMATS: dict[str, Reader] = {
     "transactions": read_transactions,
     "marketplace": read_marketplace,
 }
-
-
-def reader(name: str) -> Reader:
-    """Raises ConfigError for a name that is no format."""
-    if name not in FORMATS:
-        near = nearest(name, FORMATS)
-        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(FORMATS)}"
-        raise ConfigError(f"format {name!r}: unknown; {hint}")
-    return FORMATS[name]

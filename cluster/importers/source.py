@@ -145,7 +145,8 @@ def _read_one(path: Path, settings: DataSettings, progress: Progress | None) -> 
 
 def _parquet(path: Path) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SourceError(f"{path}: not a whole Parquet file ({error}); copy or write it again") from error
     return table, np.arange(1, len(table) + 1), []

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cluster.config import DataSettings
 from cluster.errors import SchemaError
@@ -32,7 +33,7 @@ from cluster.importers.assemble import (
 )
 from cluster.importers.catalogue import in_order, items_of, users_of
 from cluster.importers.columns import texts, times
-from cluster.importers.context import maps
+from cluster.importers.context import Coded, maps
 from cluster.importers.feedback import contexts
 from cluster.importers.imported import Imported, Options, Progress
 from cluster.importers.roles import Role, Roles, resolve
@@ -95,6 +96,7 @@ def read_table(
         left_out_at_random=int(faults.good_N.sum()) - len(rows),
         columns_left_out=left_out,
         classes=len(classes),
+        notes=_leaks(context, np.asarray(pc.index_in(truth, value_set=classes)), rows),
     )
     dataset = Dataset(
         "table",
@@ -127,7 +129,7 @@ def _named(source: Source, roles: Roles, faults: Faults) -> dict[str, pa.Array]:
     return named
 
 
-def _kept(faults: Faults, most: int, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _kept(faults: Faults, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     rows = np.flatnonzero(faults.good_N)
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
@@ -140,3 +142,14 @@ def _check_classes(classes: pa.Array, name: str) -> None:
             f"{name}: the label has {len(classes)} values; expected at most {MOST_CLASSES} classes; "
             "say which column is the class by --map label=COLUMN"
         )
+
+
+def _leaks(context: dict[str, Coded], label_E: NDArray[np.int32], rows: NDArray[np.int64]) -> list[str]:
+    """Words on columns that say the label again: as many values as classes, each with one label."""
+    told = []
+    for name, coded in context.items():
+        pairs = np.unique(np.stack([coded.code_N[rows], label_E]), axis=1)
+        values, labels = np.unique(pairs[0]), np.unique(pairs[1])
+        if len(values) == pairs.shape[1] == len(labels):
+            told.append(f"column {name!r} tells the label in every row; leave it out with --exclude {name}")
+    return told
