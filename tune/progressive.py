@@ -65,12 +65,20 @@ def scores(
 ) -> Iterator[tuple[Ints, Floats]]:
     """For blocks of events: their rows of the log, and scores (rows, K, C, P) before each event's own reward.
 
+    P is 1 where there are no particles or the mixture's exploration factor makes them all alike.
+
     Args:
         log: in time order; an event's history are the last `limit` earlier events of its user.
         budget_bytes: size that the temporary arrays of a block stay near.
     """
     c, r = len(mixture.means_CAD), mixture.ranks_CADR.shape[-1]
     k, d = log.mask_NK.shape[1], batch.phi_BKD.shape[2]
+    draws = replace(draws, scale=draws.scale * mixture.exploration)
+    if draws.scale == 0:
+        draws = replace(draws, particles=0)
+    if limit == 0 and draws.particles == 0:
+        yield from _frozen(mixture, batch, len(log), budget_bytes // (8 * k * (c + d)))
+        return
     for piece in pieces(log.user_N, limit):
         tasks, events = piece.rows_TE.shape
         n = piece.history_TN.shape[1]
@@ -83,6 +91,21 @@ def scores(
             found_TEKCP = _block(mixture, batch, log, block, draws)
             real_TE = block.rows_TE >= 0
             yield block.rows_TE[real_TE], found_TEKCP[real_TE]
+
+
+def _frozen(mixture: Mixture, batch: FeatureBatch, events: int, step: int) -> Iterator[tuple[Ints, Floats]]:
+    """Candidates that do not learn: one matrix product for all of them."""
+    k, d = batch.phi_BKD.shape[1:]
+    for start in range(0, events, max(1, step)):
+        rows = np.arange(start, min(events, start + max(1, step)))
+        phi_SD, arm_S = batch.phi_BKD[rows].reshape(-1, d), batch.arm_BK[rows].ravel()
+        if len(mixture.factor_ADD) == 1:
+            mean_SC = phi_SD @ mixture.means_CAD[:, 0].T
+        else:
+            mean_SC = np.empty((len(phi_SD), len(mixture.means_CAD)))
+            for arm in np.unique(arm_S):
+                mean_SC[arm_S == arm] = phi_SD[arm_S == arm] @ mixture.means_CAD[:, arm].T
+        yield rows, mean_SC.reshape(len(rows), k, len(mixture.means_CAD), 1)
 
 
 def pieces(user_N: Ints, limit: int) -> Iterator[Piece]:

@@ -1,0 +1,202 @@
+"""The value of many candidates on *select*, each on its own domain against the best predefined model there.
+
+A candidate chooses greedily, or by Thompson sampling with particles, from its posterior after the user's earlier
+rewards. With g(k) = q(k) + 1[k = a](r − q(a))/p its doubly robust value in an event is the mean of g over its
+choices; without propensities g = q, which is model-based and said so.
+
+Shapes: N events, U users, K items, C candidates, M predefined members, P particles.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from actors.bandits.mixture import Mixture
+from actors.features.features import FeatureBatch, Floats, Ints
+from cluster.errors import EvidenceError
+from cluster.statistics import ratio_error
+from tune import progressive
+from tune.estimators import by_user
+from tune.log import Bools, Log
+from tune.progressive import Draws
+
+BUDGET_BYTES = 32 * 2**20
+LEVEL = 0.025
+"""Error of each side of a candidate's interval."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What candidates are valued on: the log, its features, a reward model, and the predefined members' values.
+
+    q_NK: cross-fitted reward model (tune.estimators). base_NM: each predefined member's value per event, by the
+    same estimator (tune.walk). history: rows of a user's history, 0 for candidates that do not learn.
+
+    Raises EvidenceError where shapes do not fit or a number is not finite.
+    """
+
+    log: Log
+    batch: FeatureBatch
+    q_NK: Floats
+    base_NM: Floats
+    base_names: tuple[str, ...]
+    history: int = 64
+
+    def __post_init__(self) -> None:
+        n, k = self.log.mask_NK.shape
+        shapes = (self.batch.mask_BK.shape, self.q_NK.shape, self.base_NM.shape)
+        if shapes != ((n, k), (n, k), (n, len(self.base_names))) or not self.base_names:
+            raise EvidenceError(f"a log of {n} events with {k} items does not fit features, q and base of {shapes}")
+        if not (np.isfinite(self.base_NM).all() and np.isfinite(self.q_NK[self.log.mask_NK]).all()):
+            raise EvidenceError("values of predefined models or of the reward model are not finite; fit them again")
+
+    @property
+    def model_based(self) -> bool:
+        return self.log.propensity_N is None
+
+    def gains(self) -> Floats:
+        """g_NK; minus infinity never, since padding is not chosen."""
+        gain_NK = np.where(self.log.mask_NK, self.q_NK, 0.0)
+        if self.log.propensity_N is not None:
+            rows, action_N = np.arange(len(self.log)), self.log.action_N
+            gain_NK[rows, action_N] += (self.log.reward_N - gain_NK[rows, action_N]) / self.log.propensity_N
+        return gain_NK
+
+    def take(self, rows: Ints) -> "Ground":
+        """These events only."""
+        batch = FeatureBatch(
+            self.batch.phi_BKD[rows],
+            self.batch.arm_BK[rows],
+            self.batch.item_BK[rows],
+            self.batch.key_BK[rows],
+            self.batch.mask_BK[rows],
+            self.batch.context_BX[rows],
+        )
+        return replace(self, log=self.log.take(rows), batch=batch, q_NK=self.q_NK[rows], base_NM=self.base_NM[rows])
+
+
+def domains(mixture: Mixture, ground: Ground) -> Bools:
+    """Whose user is whose: true where no other prototype is nearer to the user's mean context, (U, C)."""
+    counts_U = by_user(ground.log, np.ones(len(ground.log)))
+    context_UX = np.zeros((ground.log.users, ground.batch.context_BX.shape[1]))
+    np.add.at(context_UX, ground.log.user_N, ground.batch.context_BX)
+    near_UC = np.stack([mixture.similarity(context_X) for context_X in context_UX / counts_U[:, None]])
+    return np.asarray(near_UC >= near_UC.max(1, keepdims=True) - 1e-9)
+
+
+def values(mixture: Mixture, ground: Ground, draws: Draws, budget_bytes: int = BUDGET_BYTES) -> Floats:
+    """Each candidate's value in each event, (N, C)."""
+    gain_NK = ground.gains()
+    value_NC = np.empty((len(ground.log), len(mixture.means_CAD)))
+    for rows, chosen in choices(mixture, ground, draws, budget_bytes):
+        flat = chosen.reshape(len(rows), -1)
+        value_NC[rows] = np.take_along_axis(gain_NK[rows], flat, 1).reshape(chosen.shape).mean(-1)
+    return value_NC
+
+
+def choices(
+    mixture: Mixture, ground: Ground, draws: Draws, budget_bytes: int = BUDGET_BYTES
+) -> Iterator[tuple[Ints, Ints]]:
+    """For blocks of events: their rows, and the columns that candidates choose, (rows, C, P)."""
+    found = progressive.scores(mixture, ground.batch, ground.log, ground.history, draws, budget_bytes)
+    for rows, score_NKCP in found:
+        mask_NK11 = ground.log.mask_NK[rows][:, :, None, None]
+        if not mask_NK11.all():
+            score_NKCP = np.where(mask_NK11, score_NKCP, -np.inf)
+        yield rows, score_NKCP.argmax(1)
+
+
+def favourites(mixture: Mixture, ground: Ground, budget_bytes: int = BUDGET_BYTES) -> Ints:
+    """The greedy choice of each candidate in each event, (N, C)."""
+    chosen_NC = np.empty((len(ground.log), len(mixture.means_CAD)), dtype=np.int64)
+    for rows, chosen_NCP in choices(mixture, ground, Draws(), budget_bytes):
+        chosen_NC[rows] = chosen_NCP[:, :, 0]
+    return chosen_NC
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the sweep's table, in scaled reward per event of the candidate's domain.
+
+    baseline: the predefined member that is best there. difference, low, high: candidate − baseline with its 95 %
+    interval by user (Student); an interval over fewer than 2 users is the whole range.
+    """
+
+    candidate: str
+    users: int
+    events: int
+    value: float
+    baseline: str
+    baseline_value: float
+    difference: float
+    low: float
+    high: float
+    model_based: bool
+
+
+def assess(
+    mixture: Mixture, ground: Ground, domain_UC: Bools, draws: Draws, budget_bytes: int = BUDGET_BYTES
+) -> list[Candidate]:
+    """Value every candidate of the mixture on its domain."""
+    value_NC = values(mixture, ground, draws, budget_bytes)
+    counts_U = by_user(ground.log, np.ones(len(ground.log)))
+    value_UC, base_UM = (
+        np.stack([by_user(ground.log, column_N) for column_N in table.T], axis=1)
+        for table in (value_NC, ground.base_NM)
+    )
+    return [
+        _row(name, value_UC[inside_U, c], base_UM[inside_U], counts_U[inside_U], ground)
+        for c, (name, inside_U) in enumerate(zip(mixture.names_C, domain_UC.T, strict=True))
+    ]
+
+
+def _row(name: str, value_U: Floats, base_UM: Floats, counts_U: Floats, ground: Ground) -> Candidate:
+    users, events = len(counts_U), float(counts_U.sum())
+    best = int(np.argmax(base_UM.sum(0)))
+    difference, error = ratio_error(value_U - base_UM[:, best], counts_U)
+    reach = error * float(stats.t.isf(LEVEL, max(users - 1, 1)))
+    return Candidate(
+        candidate=name,
+        users=users,
+        events=int(events),
+        value=float(value_U.sum()) / max(events, 1.0),
+        baseline=ground.base_names[best],
+        baseline_value=float(base_UM[:, best].sum()) / max(events, 1.0),
+        difference=difference,
+        low=difference - reach if users > 1 else -1.0,
+        high=difference + reach if users > 1 else 1.0,
+        model_based=ground.model_based,
+    )
+
+
+def top_k(low_C: Floats, chosen_NC: Ints, k: int, max_agreement: float) -> list[int]:
+    """The k greatest lower bounds, best first, leaving out any that agrees with a better one on more than
+    `max_agreement` of choices (ties go to the first)."""
+    kept: list[int] = []
+    for c in np.argsort(-low_C, kind="stable"):
+        if len(kept) == k:
+            break
+        if all(float(np.mean(chosen_NC[:, c] == chosen_NC[:, other])) <= max_agreement for other in kept):
+            kept.append(int(c))
+    return kept
+
+
+def select(
+    rows: Sequence[Candidate], mixture: Mixture, ground: Ground, k: int, max_agreement: float, events: int = 2_000
+) -> list[str]:
+    """The names of the top k of `rows`; agreement is measured on at most `events` events of whole users."""
+    if not rows:
+        return []
+    order = np.argsort(ground.log.user_N, kind="stable")
+    part = ground.take(np.sort(order[:events]))
+    index = {name: c for c, name in enumerate(mixture.names_C)}
+    tried = progressive.take(mixture, np.array([index[row.candidate] for row in rows]))
+    low_C = np.array([row.low for row in rows])
+    return [rows[c].candidate for c in top_k(low_C, favourites(tried, part), k, max_agreement)]
+
+
+def facts(row: Candidate) -> dict[str, Any]:
+    return dict(vars(row))
