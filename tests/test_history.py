@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.bandits.history import History
@@ -7,6 +7,7 @@ from actors.bandits.history import History
 ROWS = st.lists(st.tuples(st.integers(-1, 5), st.floats(0, 1)), max_size=20)
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, 8))
 def test_the_last_rows_stay_in_order(rows: list[tuple[int, float]], limit: int) -> None:
     past = History.empty(2)

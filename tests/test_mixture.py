@@ -117,6 +117,7 @@ def test_exploration_scales_what_is_unknown_inside_a_candidate_not_which_candida
     np.testing.assert_allclose(two - none, 2 * (one - none), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 200), st.floats(0, 1, exclude_max=True))
 def test_systematic_counts_are_within_one(weights: list[float], draws: int, offset: float) -> None:
     shares = np.array(weights) + 1e-3

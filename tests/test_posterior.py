@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,6 +18,7 @@ def solved(precision_DD: np.ndarray, shift_D: np.ndarray, phi_ND: np.ndarray, re
     return np.linalg.solve(total_DD, shift_D + phi_ND.T @ reward_N / noise), np.linalg.inv(total_DD)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 4), st.integers(0, 40))
 def test_posterior_is_the_direct_solve(seed: int, dimension: int, arms: int, rows: int) -> None:
     rng = np.random.default_rng(seed)

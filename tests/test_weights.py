@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.bandits.weights import Performance, alternatives, blend, softmax
@@ -112,6 +112,7 @@ def test_alternatives_by_hand() -> None:
     np.testing.assert_allclose(found, [0.17, 0.24, 0.59])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=12), st.floats(0, 1))
 def test_weights_are_a_distribution(logits: list[float], floor: float) -> None:
     logits_M = np.array(logits)

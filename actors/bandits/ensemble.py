@@ -62,6 +62,12 @@ class Ensemble:
             raise ModelError(f"{len(names)} members need as many finite starting values")
         if not self.low < self.high:
             raise ModelError(f"rewards from {self.low} to {self.high} have no range; declare low < high")
+        for member in self.members:
+            found = _dimension(member)
+            if found not in (None, self.dimension):
+                raise ModelError(
+                    f"member {member.name!r} of {found} features does not fit {self.dimension}; make it anew"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +121,17 @@ class Ensemble:
             histories=dict(zip(facts["users"], _histories(_under("history/", arrays)), strict=True)),
             **{key: facts[key] for key in ("dimension", "fingerprint", "low", "high", "history")},
         )
+
+
+def _dimension(member: Part) -> int | None:
+    """Features that a member's parameters are for, None where it has none of the feature map's."""
+    match member:
+        case Prior(view="features"):
+            return int(member.shift_AD.shape[-1])
+        case Mixture():
+            return int(member.means_CAD.shape[-1])
+        case _:
+            return None
 
 
 def _under(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
