@@ -49,6 +49,7 @@ class Budgets(Section):
     import_s: Positive = Field(20, description="import, seconds")
     backbone_s: Positive = Field(60, description="language model pre-training, seconds")
     head_s: Positive = Field(30, description="generator head, seconds")
+    select_s: Positive = Field(20, description="predefined members' walk along the select part, seconds")
     sweep_s: Positive = Field(60, description="Ray Tune sweep over candidates, seconds")
     confirm_s: Positive = Field(15, description="confirmation walk, seconds")
     drive_s: Positive = Field(45, description="traffic over HTTP, seconds")

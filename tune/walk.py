@@ -31,29 +31,57 @@ MINIMUM = 50
 
 
 @dataclass(frozen=True)
+class Trail:
+    """Events in time order made ready to walk: features, log, users' keys, and a cross-fitted reward model.
+
+    users_N: key of the history, None for an event of its own. left_out: events that memory did not allow.
+    """
+
+    batch: FeatureBatch
+    log: Log
+    users_N: tuple[str | None, ...]
+    q_NK: Floats
+    left_out: int
+
+    @classmethod
+    def of(cls, feature_map: FeatureMap, events: pa.Table, kind: RewardKind, seed: int) -> "Trail":
+        """Raises EvidenceError where the events cannot be scored."""
+        widest = int(read(events, feature_map.item_ids, kind).mask_NK.shape[1])
+        kept = events.slice(0, max(1, BATCH_BYTES // (8 * max(widest, 1) * feature_map.dimension)))
+        batch, log = feature_map.batch(kept), read(kept, feature_map.item_ids, kind)
+        model = estimators.cross_fit(log, batch, feature_map.arms, seed=seed)
+        users = (None if name.startswith("e:") else name[2:] for name in tasks(kept).to_pylist())
+        return cls(batch, log, tuple(users), model.q_NK, len(events) - len(kept))
+
+    def first(self, events: int) -> "Trail":
+        """The trail up to this many events."""
+        rows = np.arange(min(events, len(self.log)))
+        left_out = self.left_out + len(self.log) - len(rows)
+        return Trail(self.batch.take(rows), self.log.take(rows), self.users_N[: len(rows)], self.q_NK[rows], left_out)
+
+
+@dataclass(frozen=True)
 class Walk:
     """log: the events walked. value_NM: per event, the score of each member's own law; blend_N: of the ensemble's.
 
-    left_out: events that the time or memory budget did not reach.
+    left_out: events that the time budget did not reach.
     """
 
     log: Log
     names: tuple[str, ...]
     value_NM: Floats
     blend_N: Floats
-    model_based: bool
     left_out: int
 
     def mean(self) -> dict[str, float]:
-        """Value per event of each member and of the ensemble, in scaled reward."""
-        means = dict(zip(self.names, self.value_NM.mean(0).tolist(), strict=True))
-        return means | {"ensemble": float(self.blend_N.mean())}
+        """Value per event of each member, in scaled reward."""
+        return dict(zip(self.names, self.value_NM.mean(0).tolist(), strict=True))
 
     def paired(self, name: str, against: str) -> Paired:
         """Differences of a member (or "ensemble") against another, summed by user."""
         difference_N = self._scores(name) - self._scores(against)
         counts_U = np.bincount(self.log.user_N, minlength=self.log.users).astype(np.float64)
-        return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.model_based)
+        return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.log.propensity_N is None)
 
     def _scores(self, name: str) -> Floats:
         return self.blend_N if name == "ensemble" else self.value_NM[:, self.names.index(name)]
@@ -61,27 +89,19 @@ class Walk:
 
 def walk(
     ensemble: Ensemble,
-    feature_map: FeatureMap,
-    events: pa.Table,
-    kind: RewardKind,
+    trail: Trail,
     seed: int,
     left_s: Callable[[], float] = lambda: float("inf"),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Walk:
-    """Walk events that are in time order. Raises EvidenceError where they cannot be scored."""
-    widest = int(read(events, feature_map.item_ids, kind).mask_NK.shape[1]) if len(events) else 1
-    fits = max(1, BATCH_BYTES // (8 * max(widest, 1) * feature_map.dimension))
-    walked = events.slice(0, fits)
-    batch = feature_map.batch(walked)
-    log = read(walked, feature_map.item_ids, kind)
-    model = estimators.cross_fit(log, batch, feature_map.arms, seed=seed)
-    laws = _laws(ensemble, batch, log, tasks(walked).to_pylist(), seed, left_s, progress)
+    """Walk a trail until its end, or until `left_s` seconds are spent."""
+    laws = _laws(ensemble, trail, seed, left_s, progress)
     done = len(laws)
-    log, q_NK = log.take(np.arange(done)), model.q_NK[:done]
+    log, q_NK = trail.log.take(np.arange(done)), trail.q_NK[:done]
     method: estimators.Method = "dm" if log.propensity_N is None else "dr"
-    pi_MNK = np.stack([_padded(each, log.mask_NK.shape[1]) for each in laws], axis=1)
-    *member, blend = (estimators.terms(method, log, pi_NK, q_NK).above_N for pi_NK in pi_MNK)
-    return Walk(log, ensemble.names, np.stack(member, axis=1), blend, method == "dm", len(events) - done)
+    pi_NMK = np.stack([_padded(each, log.mask_NK.shape[1]) for each in laws])
+    *member, blend = (estimators.terms(method, log, pi_NMK[:, m], q_NK).above_N for m in range(pi_NMK.shape[1]))
+    return Walk(log, ensemble.names, np.stack(member, axis=1), blend, len(trail.log) - done)
 
 
 def _padded(found: law.Law, width: int) -> Floats:
@@ -92,13 +112,12 @@ def _padded(found: law.Law, width: int) -> Floats:
 
 def _laws(
     ensemble: Ensemble,
-    batch: FeatureBatch,
-    log: Log,
-    users: list[str],
+    trail: Trail,
     seed: int,
     left_s: Callable[[], float],
     progress: Callable[[int, int], None],
 ) -> list[law.Law]:
+    log = trail.log
     state = learn.start(ensemble)
     published = learn.publish(state)
     scale, laws = ensemble.high - ensemble.low, []
@@ -108,20 +127,18 @@ def _laws(
         if n and n % PUBLISH_EVERY == 0:
             published = learn.publish(state)
             progress(n, len(log))
-        features, user = batch.row(n), None if users[n].startswith("e:") else users[n]
-        found = law.probabilities(published, features, state.histories.get(user or ""), (seed << 32) + n)
+        features, user, action = trail.batch.row(n), trail.users_N[n], int(log.action_N[n])
+        history = None if user is None else state.histories.get(user)
+        found = law.probabilities(published, features, history, (seed << 32) + n)
         laws.append(found)
-        action = int(log.action_N[n])
-        state = learn.step(
-            state,
-            learn.Outcome(
-                user=user,
-                phi_D=features.phi_KD[action],
-                arm=int(features.arm_K[action]),
-                item=int(features.item_K[action]),
-                reward=ensemble.low + scale * float(log.reward_N[n]),
-                propensity=1.0 if log.propensity_N is None else float(log.propensity_N[n]),
-                member_propensities_M=found.member_MK[:, action],
-            ),
+        outcome = learn.Outcome(
+            user=user,
+            phi_D=features.phi_KD[action],
+            arm=int(features.arm_K[action]),
+            item=int(features.item_K[action]),
+            reward=ensemble.low + scale * float(log.reward_N[n]),
+            propensity=1.0 if log.propensity_N is None else float(log.propensity_N[n]),
+            member_propensities_M=found.member_MK[:, action],
         )
+        state = learn.step(state, outcome)
     return laws

@@ -55,6 +55,17 @@ class FeatureBatch:
     def __len__(self) -> int:
         return len(self.mask_BK)
 
+    def take(self, rows: Ints) -> "FeatureBatch":
+        """These decisions only, in this order."""
+        return FeatureBatch(
+            self.phi_BKD[rows],
+            self.arm_BK[rows],
+            self.item_BK[rows],
+            self.key_BK[rows],
+            self.mask_BK[rows],
+            self.context_BX[rows],
+        )
+
     def row(self, b: int) -> Features:
         n = int(self.mask_BK[b].sum())
         return Features(

@@ -1,0 +1,104 @@
+"""How a version comes about, stage by stage; the yes or no on the way is `tune.gate`'s.
+
+Shapes: N events, M members, C candidates.
+"""
+
+import importlib.metadata
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from actors.bandits.ensemble import Ensemble, Part
+from actors.bandits.mixture import Mixture
+from actors.bandits.version import Version
+from cluster.config import Settings
+from cluster.records import Dataset
+from cluster.registry import Registry
+from tune.gate import judge
+from tune.groundwork import Groundwork
+from tune.proposal import Proposal, propose
+from tune.stages import Stages
+from tune.walk import Trail, Walk, walk
+
+LIBRARIES = ("numpy", "ray", "torch", "transformers", "pyarrow")
+
+
+def compose(dataset: Dataset, settings: Settings, stages: Stages, name: str) -> dict[str, Any]:
+    """Compose and publish a version; returns its number, what was admitted, and why."""
+    with stages.stage("features"):
+        work = Groundwork.of(dataset, settings)
+        predefined = work.predefined.members()
+    stages.write(data=work.facts())
+    with stages.stage("select", settings.budgets.select_s) as stage:
+        trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
+        base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
+        stage.left_out = said(base, trail)
+    best = max(base.names, key=lambda member: base.mean()[member])
+    proposal = propose(work, trail, base, stages)
+    verdict, values = confirm(work, proposal, best, base, stages)
+    admitted = (proposal.member,) if proposal.member is not None and verdict["admitted"] else ()
+    with stages.stage("publish"):
+        ensemble = final(work, admitted, base.mean() | values)
+        facts = provenance(work, {"select": base.mean(), "gate": verdict})
+        version = Version(work.feature_map, ensemble, dataset.items, facts)
+        number = Registry(settings.registry_uri).publish(name, version.save)
+    result = {"version": number, "name": name, "best_predefined": best, "admitted": bool(admitted), "gate": verdict}
+    stages.write(**result, select=base.mean(), members=list(ensemble.names), candidates=table(proposal))
+    return result
+
+
+def confirm(
+    work: Groundwork, proposal: Proposal, best: str, base: Walk, stages: Stages
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The gate's verdict on the generated member, and its value on the scale of the select part."""
+    member, settings = proposal.member, work.settings
+    if member is None:
+        return {"admitted": False, "tested": None, "reason": "no candidate could be used"}, {}
+    with stages.stage("confirm", settings.budgets.confirm_s) as stage:
+        trail = Trail.of(work.feature_map, work.events(work.split.confirm), settings.reward, settings.seed)
+        tested = work.ensemble(*work.predefined.members(), member)
+        walked = walk(tested, trail, settings.seed, lambda: stage.left_s, stage.progress)
+        stage.left_out = said(walked, trail)
+        verdict = judge({member.name: walked.paired(member.name, best)}, settings.gate, settings.seed)[member.name]
+    value = base.mean()[best] + verdict.difference
+    return {"tested": member.name, "against": best, **verdict.facts()}, {member.name: value}
+
+
+def final(work: Groundwork, admitted: tuple[Mixture, ...], values: dict[str, float]) -> Ensemble:
+    """The ensemble that is published: shared members on all parts but the world's, and what was admitted.
+
+    The generated prior's μ₀ has the fit part's users in it; the others' rows are their histories.
+    """
+    split = work.split
+    others = np.concatenate([split.stop, split.select, split.confirm])
+    members: tuple[Part, ...] = (*work.fitted(np.concatenate([split.fit, others])).members(), *admitted)
+    ensemble = work.ensemble(*members)
+    return replace(
+        ensemble,
+        values_M=np.clip([values[member] for member in ensemble.names], 0.0, 1.0),
+        histories=work.histories(others) if admitted else {},
+    )
+
+
+def provenance(work: Groundwork, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Where a version comes from."""
+    return {
+        "parents": [],
+        "seed": work.settings.seed,
+        "watermark": None,
+        "data": work.dataset.facts.get("fingerprint"),
+        "metrics": metrics,
+        "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
+    }
+
+
+def said(walked: Walk, trail: Trail) -> str:
+    """In words, what a walk did not reach."""
+    left = walked.left_out + trail.left_out
+    return f"{left:,} events not reached" if left else ""
+
+
+def table(proposal: Proposal) -> list[dict[str, Any]]:
+    """The sweep's table for the report."""
+    return [asdict(row) | {"chosen": row.candidate in proposal.chosen} for row in proposal.rows]
