@@ -1,0 +1,139 @@
+"""The baselines of a drive, in this process: the same situations, at the times at which they were answered.
+
+Each policy learns from its own rewards as the server does: per client, from outcomes whose wait window has closed,
+seen at the learner's next publication. The law, its exploration floor and the draws of chance are the same.
+
+Shapes: N decisions, in time order; K items.
+"""
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from actors.bandits import law, learn
+from actors.bandits.ensemble import Ensemble
+from actors.bandits.law import Published
+from actors.bandits.members import Uniform
+from actors.bandits.version import Version
+from actors.features.features import Features, Floats, Ints
+from tune.results import Played
+from tune.worlds.base import Situations, World
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """row_N: situations of the world, and second_N: when each was answered, ascending.
+
+    window_s: wait window of rewards. publish_s: time between two publications of a learner.
+    """
+
+    row_N: Ints
+    second_N: Floats
+    window_s: float
+    publish_s: float
+
+    def visible(self, second: float) -> float:
+        """The last moment whose final outcomes a decision at `second` knows."""
+        return float(self.publish_s * np.floor(second / self.publish_s))
+
+
+def policies(version: Version, best: str) -> dict[str, Ensemble]:
+    """The baselines as ensembles of one member; those that the version lacks are left out.
+
+    Raises ModelError where `best` is not in the version.
+    """
+    ensemble = version.ensemble
+    alone = {"uniform": "uniform", "popularity": "popularity", "pooled_linear": "linear"}
+    found = {name: ensemble.only(member) for name, member in alone.items() if member in ensemble.names}
+    found.setdefault("uniform", replace(ensemble, members=(Uniform(),), values_M=np.full(1, 0.5)))
+    return found | {"best_predefined": ensemble.only(best)}
+
+
+def play(
+    ensembles: Mapping[str, Ensemble],
+    version: Version,
+    world: World,
+    schedule: Schedule,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Played]:
+    """What each policy chose and earned. Policies with the same members are played once."""
+    different: dict[tuple[str, ...], _Policy] = {}
+    for ensemble in ensembles.values():
+        different.setdefault(ensemble.names, _Policy(ensemble, schedule, world, seed))
+    situations, total = Situations(world.events), len(schedule.row_N)
+    for start in range(0, total, CHUNK):
+        rows = schedule.row_N[start : start + CHUNK]
+        batch = version.feature_map.batch(world.events.take(rows))
+        for b, row in enumerate(rows.tolist()):
+            situation = situations[row]
+            items = situation.candidates or version.feature_map.item_ids
+            user = situation.user_id or situation.session_id
+            for policy in different.values():
+                policy.decide(start + b, items, batch.row(b), situation.client_id, user)
+        progress(start + len(rows), total)
+    played = {names: policy.played() for names, policy in different.items()}
+    return {name: played[ensemble.names] for name, ensemble in ensembles.items()}
+
+
+@dataclass
+class _Learner:
+    """One client's learner: outcomes wait until their windows have closed."""
+
+    state: learn.State
+    published: Published
+    waiting: list[tuple[float, int, learn.Outcome]] = field(default_factory=list)
+
+    def advance(self, second: float) -> None:
+        """Learn what is final at `second`, and publish if that was anything."""
+        before = self.state.count
+        while self.waiting and self.waiting[0][0] <= second:
+            self.state = learn.step(self.state, heapq.heappop(self.waiting)[2])
+        if self.state.count > before:
+            self.published = learn.publish(self.state)
+
+
+class _Policy:
+    """One ensemble with a learner per client, as served."""
+
+    def __init__(self, ensemble: Ensemble, schedule: Schedule, world: World, seed: int):
+        self._ensemble, self._schedule, self._world, self._seed = ensemble, schedule, world, seed
+        self._learners: dict[str, _Learner] = {}
+        self._items: list[str] = []
+        self._columns: list[tuple[float, float, float]] = []
+
+    def decide(self, number: int, items: Sequence[str], features: Features, client: str, user: str | None) -> None:
+        """Decide situation `number` of the schedule, and let its outcome wait for its window."""
+        row, second = int(self._schedule.row_N[number]), float(self._schedule.second_N[number])
+        learner = self._learner(client)
+        learner.advance(self._schedule.visible(second))
+        past = learner.state.histories.get(user) if user is not None else None
+        slot = law.decide(learner.published, features, past, (self._seed << 32) + row).slots[0]
+        item = items[slot.index]
+        reward = self._world.reward(row, item)
+        outcome = learn.Outcome(
+            user=user,
+            phi_D=features.phi_KD[slot.index],
+            arm=int(features.arm_K[slot.index]),
+            item=int(features.item_K[slot.index]),
+            reward=reward,
+            propensity=slot.propensity,
+            member_propensities_M=slot.member_propensities_M,
+        )
+        heapq.heappush(learner.waiting, (second + self._schedule.window_s, number, outcome))
+        self._items.append(item)
+        self._columns.append((reward, float(self._world.mean_rewards(row, [item])[0]), slot.propensity))
+
+    def _learner(self, client: str) -> _Learner:
+        if client not in self._learners:
+            state = learn.start(self._ensemble)
+            self._learners[client] = _Learner(state, learn.publish(state))
+        return self._learners[client]
+
+    def played(self) -> Played:
+        reward_N, expected_N, propensity_N = np.array(self._columns).reshape(-1, 3).T
+        return Played(self._items, reward_N, expected_N, propensity_N)

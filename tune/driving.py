@@ -1,0 +1,133 @@
+"""One drive: traffic over HTTP, then the baselines on the same situations."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from actors.bandits.version import Version
+from cluster.config import Settings
+from cluster.errors import ConfigError, StateError
+from cluster.records import Dataset
+from cluster.registry import Registry
+from tune import account, baselines, worlds
+from tune.account import Account
+from tune.caller import Caller
+from tune.results import Played
+from tune.stages import Stages
+from tune.traffic import Answer, Delays, Driver, Plan, Traffic
+from tune.worlds.base import World
+
+Progress = Callable[[float, float], None]
+LEAST_S = 1.0
+"""Traffic lasts this long at least, however small the budget."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The world that answers, the version that is served, and the best predefined model as named on select."""
+
+    run: Path
+    settings: Settings
+    best: str
+    version: Version
+    world: World
+
+    @classmethod
+    def opened(cls, data: Path, run: Path, settings: Settings) -> "Drive":
+        """Raises MedleyError where the run was not composed, its version is gone, or the data is no import."""
+        composed = read_json(run / "compose.json", "compose a version first")
+        absent = {"version", "best_predefined"} - set(composed)
+        if absent:
+            raise StateError(f"{run / 'compose.json'}: no {min(absent)!r}; the run was cut short, compose again")
+        folder = Registry(settings.registry_uri).fetch(composed.get("name", "medley"), composed["version"])
+        world = worlds.build(Dataset.load(data), settings)
+        return cls(run, settings, composed["best_predefined"], Version.load(folder), world)
+
+    def go(self, url: str, keys: dict[str, str], stages: Stages) -> dict[str, Any]:
+        """Drive, and leave drive.json and drive.parquet; returns the figures.
+
+        Raises:
+            ConfigError: a client of the world has no key.
+            ClusterError: the server refuses a request or stops answering.
+        """
+        self._check(keys)
+        with stages.stage("traffic", self.settings.budgets.drive_s) as stage:
+            traffic, caller = asyncio.run(self._send(url, keys, stage.progress))
+            if traffic.left_out:
+                stage.left_out = f"{traffic.left_out:,} of {len(self.world.events):,} situations were not asked"
+        answers = sorted(traffic.answers, key=lambda answer: answer.seconds)
+        with stages.stage("baselines") as stage:
+            policies = self._baselines(answers, stage.progress)
+        members = self.version.ensemble.members
+        found = Account(
+            world=self.world,
+            answers=answers,
+            policies=policies | {"ensemble": self._served(answers)},
+            members=[member.name for member in members],
+            generated=[member.name for member in members if not member.predefined],
+            best=self.best,
+        )
+        figures = found.figures()
+        pq.write_table(found.rows(), self.run / "drive.parquet", compression="zstd")
+        about = {"traffic": account.of_traffic(traffic, caller), "notes": account.notes(traffic)}
+        stages.write(**figures, **found.curves(), **about)
+        return figures
+
+    def _check(self, keys: dict[str, str]) -> None:
+        missing = sorted(set(self.world.events["client_id"].unique().to_pylist()) - set(keys))
+        if missing:
+            raise ConfigError(
+                f"no API key of client {missing[0]!r} ({len(missing)} such clients); "
+                "make one with `medley key create` and add it to the keys file"
+            )
+        if not len(self.world.events):
+            raise StateError("the world has no situations to ask; import more events")
+
+    async def _send(self, url: str, keys: dict[str, str], progress: Progress) -> tuple[Traffic, Caller]:
+        kind = self.settings.reward
+        plan = Plan(
+            span_s=max(LEAST_S, self.settings.budgets.drive_s - kind.window_s),
+            kind_name=self.settings.reward_kind,
+            kind=kind,
+            label=f"{self.run.name}-{secrets.token_hex(4)}",
+        )
+        delays = Delays(self.world, self.version.feature_map.item_ids, kind.window_s)
+        async with Caller(url, keys) as caller:
+            return await Driver(self.world, delays, plan, caller, progress).run(), caller
+
+    def _baselines(self, answers: Sequence[Answer], progress: Progress) -> dict[str, Played]:
+        schedule = baselines.Schedule(
+            row_N=np.array([answer.row for answer in answers], np.int64),
+            second_N=np.array([answer.seconds for answer in answers]),
+            window_s=self.settings.reward.window_s,
+            publish_s=1 / self.settings.serve.publications_per_s,
+        )
+        alone = baselines.policies(self.version, self.best)
+        return baselines.play(alone, self.version, self.world, schedule, self.settings.seed, progress)
+
+    def _served(self, answers: Sequence[Answer]) -> Played:
+        expected = [float(self.world.mean_rewards(answer.row, [answer.item_id])[0]) for answer in answers]
+        return Played(
+            [answer.item_id for answer in answers],
+            np.array([answer.reward for answer in answers]),
+            np.array(expected),
+            np.array([answer.propensity for answer in answers]),
+        )
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """An object from a file. Raises StateError where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise StateError(f"{path}: expected an object, found {type(found).__name__}; {remedy}")
+    return found
