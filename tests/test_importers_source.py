@@ -148,7 +148,7 @@ def test_a_parquet_file_whose_text_is_no_utf8(tmp_path) -> None:
 
 
 def test_a_missing_file(tmp_path) -> None:
-    with pytest.raises(SourceError, match="nowhere.csv: cannot be read: No such file"):
+    with pytest.raises(SourceError, match=r"nowhere.csv: cannot be read: No such file"):
         read([tmp_path / "nowhere.csv"], SETTINGS)
 
 

@@ -60,7 +60,7 @@ def test_conform_orders_columns_and_fills_those_that_may_be_absent() -> None:
 
 
 def test_conform_names_the_missing_column() -> None:
-    with pytest.raises(SchemaError, match="items: column 'item_id' is missing.*found price"):
+    with pytest.raises(SchemaError, match=r"items: column 'item_id' is missing.*found price"):
         conform(pa.table({"price": [1.0]}), ITEMS, "items")
 
 

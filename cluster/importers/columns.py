@@ -67,12 +67,12 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
 def numbers(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
     """Float64 values; null stays null; a value that is no number is a fault and becomes null."""
     array = _scalars(name, column, "numbers")
+    if pa.types.is_temporal(array.type):
+        raise SchemaError(f"{name}: expected a column of numbers, found {array.type}; map another column")
     if pa.types.is_boolean(array.type):
         return array.cast(pa.int8()).cast(pa.float64())
-    if pa.types.is_null(array.type) or pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
-        return array.cast(pa.float64())
-    if pa.types.is_decimal(array.type):
-        return array.cast(pa.float64())
+    if pa.types.is_null(array.type) or pa.types.is_primitive(array.type) or pa.types.is_decimal(array.type):
+        return array.cast(pa.float64(), safe=False)
     found = by_value(array, _number, pa.float64())
     faults.add(pc.and_(array.is_valid(), found.is_null()), f"{name}: expected a number", array)
     return found

@@ -115,10 +115,11 @@ def from_column(column: pa.ChunkedArray, faults: Faults) -> dict[str, Coded]:
         faults.add(pc.and_(text.is_valid(), array.is_null()), "context: expected a JSON object of plain values", text)
     if not pa.types.is_map(array.type):
         raise SchemaError(f"context: expected a map, a structure or JSON text, found {array.type}")
-    lengths = pc.fill_null(pc.list_value_length(array.cast(pa.list_(array.type.value_field))), 0)
-    row_F = np.repeat(np.arange(len(array)), np.asarray(lengths))
-    flat = pc.list_flatten(array.cast(pa.list_(array.type.value_field)))
-    keys, values = flat.field(0).dictionary_encode(), by_value(flat.field(1).cast(pa.string()), _as_json, pa.string())
+    offsets = np.asarray(array.offsets)
+    row_F = np.repeat(np.arange(len(array)), np.diff(offsets))
+    flat = slice(int(offsets[0]), int(offsets[-1]))  # keys and items are those of the whole, offsets of the slice
+    keys = array.keys[flat].dictionary_encode()
+    values = by_value(array.items[flat].cast(pa.string()), _as_json, pa.string())
     columns: dict[str, Coded] = {}
     for i, name in enumerate(keys.dictionary.to_pylist()):
         at_F = np.asarray(keys.indices) == i

@@ -1,0 +1,237 @@
+"""Values of any type as those of the contract."""
+
+import json
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import SchemaError
+from cluster.faults import Faults
+from cluster.importers import columns as typed
+from cluster.importers.context import Coded, code, coded_texts, from_column, maps
+
+NOON = datetime(2011, 12, 9, 12, 50, tzinfo=UTC)
+NAN, INF = float("nan"), float("inf")
+
+
+def chunked(values: object, type_: pa.DataType | None = None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, type_)])
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([17850, None], ["17850", None]),
+        ([17850.0, NAN, None], ["17850", None, None]),
+        ([0.5, 1.0], ["0.5", "1"]),
+        (["17850.0", "12.0"], ["17850", "12"]),
+        (["1.0", "1.5"], ["1.0", "1.5"]),
+        ([" a ", "", "  "], ["a", None, None]),
+        ([True, False], ["true", "false"]),
+    ],
+)
+def test_ids(values: list[object], found: list[str | None]) -> None:
+    assert typed.texts("id", chunked(values)).to_pylist() == found
+
+
+def test_ids_of_a_dictionary_column() -> None:
+    column = pa.chunked_array([pa.array(["a", "b"]).dictionary_encode(), pa.array(["b"]).dictionary_encode()])
+    assert typed.texts("id", column).to_pylist() == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("change", [typed.texts, lambda n, c: typed.numbers(n, c, Faults(1))])
+def test_a_column_of_another_kind(change) -> None:
+    with pytest.raises(SchemaError, match="reward: expected a column of .*, found list"):
+        change("reward", chunked([[1]]))
+
+
+def test_times_are_no_numbers() -> None:
+    with pytest.raises(SchemaError, match="reward: expected a column of numbers, found timestamp"):
+        typed.numbers("reward", chunked([NOON]), Faults(1))
+
+
+def test_numbers_from_text() -> None:
+    faults = Faults(6)
+    found = typed.numbers("reward", chunked(["1", " 2.5 ", "true", None, "two", "nan"]), faults)
+    assert found.to_pylist()[:5] == [1.0, 2.5, 1.0, None, None]
+    assert np.isnan(found[5].as_py())
+    assert list(faults.reason_N) == [None] * 4 + ["reward: expected a number, found 'two'", None]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2011-12-09T12:50:00Z",
+        "2011-12-09 12:50:00+00:00",
+        "2011-12-09 12:50",
+        "2011-12-09T14:50:00+02:00",
+        NOON.timestamp(),
+        int(NOON.timestamp()),
+        int(NOON.timestamp() * 1e3),
+        int(NOON.timestamp() * 1e6),
+        int(NOON.timestamp() * 1e9),
+        str(int(NOON.timestamp())),
+        NOON,
+        NOON.replace(tzinfo=None),
+    ],
+)
+def test_times(value: object) -> None:
+    faults = Faults(2)
+    assert typed.times("timestamp", chunked([value, None]), faults).to_pylist() == [NOON, None]
+    assert faults.good_N.all()
+
+
+def test_days() -> None:
+    found = typed.times("timestamp", chunked([date(2011, 12, 9)]), Faults(1))
+    assert found.to_pylist() == [datetime(2011, 12, 9, tzinfo=UTC)]
+
+
+def test_month_before_day_unless_that_cannot_be() -> None:
+    assert typed.times("t", chunked(["12/1/2010 8:26"]), Faults(1)).to_pylist() == [
+        datetime(2010, 12, 1, 8, 26, tzinfo=UTC)
+    ]
+    assert typed.times("t", chunked(["12/1/2010 8:26", "13/1/2010 8:26"]), Faults(2)).to_pylist()[0] == datetime(
+        2010, 1, 12, 8, 26, tzinfo=UTC
+    )
+
+
+def test_a_text_that_is_no_time() -> None:
+    faults = Faults(2)
+    found = typed.times("timestamp", chunked(["2011-12-09", "soon"]), faults)
+    assert found.to_pylist() == [datetime(2011, 12, 9, tzinfo=UTC), None]
+    assert list(faults.reason_N) == [None, "timestamp: expected a date and time, found 'soon'"]
+
+
+@pytest.mark.parametrize("column", [chunked([["a", "b"], None]), chunked(['["a", "b"]', None]), chunked(["a|b", None])])
+def test_lists_of_ids(column: pa.ChunkedArray) -> None:
+    assert typed.lists("candidates", column, Faults(2)).to_pylist() == [["a", "b"], None]
+
+
+def test_lists_of_numbers_and_fixed_size() -> None:
+    assert typed.lists("c", chunked([[1, 2], [], [3]]), Faults(3)).to_pylist() == [["1", "2"], [], ["3"]]
+    fixed = chunked([[1, 2], None], pa.list_(pa.int8(), 2))
+    assert typed.lists("c", fixed, Faults(2)).to_pylist() == [["1", "2"], None]
+
+
+def test_a_list_that_is_not_one() -> None:
+    faults = Faults(1)
+    typed.lists("candidates", chunked(["[1, 2"]), faults)
+    assert list(faults.reason_N) == ["candidates: expected a list of item ids, found '[1, 2'"]
+
+
+def test_whole_numbers() -> None:
+    faults = Faults(3)
+    assert typed.integers("position", chunked([1.0, 1.5, None]), faults, pa.int32()).to_pylist() == [1, None, None]
+    assert list(faults.reason_N) == [None, "position: expected a whole number, found 1.5", None]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["1", "2.5", None], "number"),
+        (["1", "?", "NA"], "number"),
+        (["007", "8"], "text"),
+        (["0.5", "0"], "number"),
+        (["True", "false"], "boolean"),
+        (["1"] * 199 + ["x"], "number"),
+        (["1"] * 50 + ["x"], "text"),
+        (["?", ""], "text"),
+    ],
+)
+def test_the_type_of_a_text_column(values: list[str | None], kind: str) -> None:
+    assert typed.guessed(chunked(values)) == kind
+
+
+def context_of(column: pa.ChunkedArray, text: bool = False) -> tuple[list[dict[str, object]], Faults]:
+    faults = Faults(len(column))
+    coded = code("x", column, text, faults)
+    assert coded is not None
+    found = maps({"x": coded}, len(column)).to_pylist()
+    return [{key: json.loads(value) for key, value in row} for row in found], faults
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (chunked([1, None], pa.int8()), [{"x": 1}, {}]),
+        (chunked([0.1, NAN, None], pa.float32()), [{"x": 0.1}, {}, {}]),
+        (chunked([1e300, 1e-7]), [{"x": 1e300}, {"x": 1e-7}]),
+        (chunked([True, None]), [{"x": True}, {}]),
+        (chunked(['say "é"', None]), [{"x": 'say "é"'}, {}]),
+        (chunked([["a"], [], None]), [{"x": ["a"]}, {"x": []}, {}]),
+        (chunked([date(2011, 12, 9)]), [{"x": "2011-12-09"}]),
+    ],
+)
+def test_context_values_keep_their_type(column: pa.ChunkedArray, found: list[dict[str, object]]) -> None:
+    assert context_of(column)[0] == found
+
+
+def test_text_columns_take_the_type_of_their_values() -> None:
+    assert context_of(chunked(["39", "?", "1.5"]), text=True)[0] == [{"x": 39.0}, {}, {"x": 1.5}]
+    assert context_of(chunked(["a", "?"]), text=True)[0] == [{"x": "a"}, {}]
+    assert context_of(chunked(["TRUE", "false"]), text=True)[0] == [{"x": True}, {"x": False}]
+
+
+def test_infinity_and_a_word_among_numbers_are_faults() -> None:
+    found, faults = context_of(chunked([1.0, INF]))
+    assert (found, list(faults.reason_N)) == ([{"x": 1}, {}], [None, "x: expected a finite number, found inf"])
+    found, faults = context_of(chunked(["1"] * 199 + ["abc"]), text=True)
+    assert faults.reason_N[-1] == "x: expected a number, found 'abc'"
+    assert faults.good_N.sum() == 199
+
+
+@pytest.mark.parametrize("column", [chunked([[0.5]]), chunked([b"x"]), chunked([{"a": 1}])])
+def test_what_a_context_cannot_hold(column: pa.ChunkedArray) -> None:
+    assert code("x", column, False, Faults(1)) is None
+
+
+@given(st.lists(st.tuples(*[st.none() | st.sampled_from(["1", "2", '"a"'])] * 3), max_size=8))
+def test_maps_against_a_loop(rows: list[tuple[str | None, ...]]) -> None:
+    names = ("x", "y", "z")
+    columns = {name: coded_texts([row[i] for row in rows]) for i, name in enumerate(names)}
+    found = maps(columns, len(rows)).to_pylist()
+    assert found == [[(n, v) for n, v in zip(names, row, strict=True) if v is not None] for row in rows]
+
+
+def test_maps_of_no_column() -> None:
+    assert maps({}, 2).to_pylist() == [[], []]
+
+
+def test_rows_are_taken() -> None:
+    coded = Coded(np.array([0, -1, 1]), pa.array(["1", "2"])).take(np.array([2, 0]))
+    assert maps({"x": coded}, 2).to_pylist() == [[("x", "2")], [("x", "1")]]
+
+
+WHOLE = [
+    chunked([{"device": "mobile", "hour": 21}, {"device": "tv", "hour": None}]),
+    chunked(['{"device": "mobile", "hour": 21}', '{"device": "tv", "hour": null}']),
+    chunked([[("device", '"mobile"'), ("hour", "21")], [("device", "tv")]], pa.map_(pa.string(), pa.string())),
+]
+
+
+@pytest.mark.parametrize("column", WHOLE)
+def test_whole_contexts_in_one_column(column: pa.ChunkedArray) -> None:
+    found = maps(from_column(column, Faults(2)), 2).to_pylist()
+    assert [{k: json.loads(v) for k, v in row} for row in found] == [{"device": "mobile", "hour": 21}, {"device": "tv"}]
+
+
+def test_a_part_of_a_column_of_contexts() -> None:
+    rows = WHOLE[2].slice(1)
+    assert maps(from_column(rows, Faults(1)), 1).to_pylist() == [[("device", '"tv"')]]
+
+
+@pytest.mark.parametrize("text", ['{"a": ', "[1]", '{"a": {"b": 1}}', '{"a": NaN}', '{"a": [1]}'])
+def test_a_text_that_is_no_context(text: str) -> None:
+    faults = Faults(2)
+    assert set(from_column(chunked([text, '{"a": 1}']), faults)) == {"a"}
+    assert faults.good_N.tolist() == [False, True]
+    assert faults.reason_N[0].startswith("context: expected a JSON object of plain values, found ")
+
+
+def test_a_context_column_of_numbers() -> None:
+    with pytest.raises(SchemaError, match="context: expected a map, a structure or JSON text, found int64"):
+        from_column(chunked([1]), Faults(1))
