@@ -77,9 +77,10 @@ class Journal:
         self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
-        self._store: Store | None = Store(url)
-        self.secret = bytes.fromhex(self._store.fact("secret"))
         self.failed: JournalError | None = None
+        self._store: Store | None = Store(url)
+        self._transaction([lambda store, now: store.begin_kinds(now, self._kinds)])
+        self.secret = bytes.fromhex(self._store.fact("secret"))
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 

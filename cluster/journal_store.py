@@ -228,6 +228,11 @@ class Store:
         self.sql.many("INSERT INTO journal_items VALUES (?, ?, ?, ?, ?)", rows)
         return revision + len(records) - 1
 
+    def begin_kinds(self, now: float, kinds: Mapping[str, RewardKind]) -> None:
+        """See that each kind's windows are counted; a new kind begins with decisions whose window is open."""
+        for name, kind in kinds.items():
+            self._closed(name, kind, now)
+
     def close_windows(self, now: float, kinds: Mapping[str, RewardKind], limit: int) -> int:
         """Append the outcomes of decisions whose window has closed; returns how many were added."""
         return sum(self._close(name, kind, now, limit) for name, kind in kinds.items())
@@ -259,7 +264,7 @@ class Store:
         return len(rows)
 
     def _closed(self, name: str, kind: RewardKind, now: float) -> int:
-        """The last decision whose window is closed. A kind that is new starts after what is past."""
+        """The last decision whose window is closed."""
         after = self.sql.one("SELECT decision FROM journal_closed WHERE kind = ?", (name,))
         if after is None:
             query = "SELECT max(seq) FROM journal_decisions WHERE at <= ?"

@@ -6,9 +6,11 @@ and returns when /v1/health answers. Where it had to start a Ray of its own it s
 
 import argparse
 import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -36,23 +38,37 @@ def deploy(settings: Settings, name: str = "default") -> dict[str, Any]:
 
     from serve import app
 
-    host, port = settings.serve.host, settings.serve.port
-    running = _running(settings)
-    kind = running or choose_ingress(settings)
-    if running is None:
-        check_port(host, port)
-        ray_serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": host, "port": port},
-            controller_options={"runtime_env": {"env_vars": flags(settings) if kind == "haproxy" else {}}},
-        )
+    kind = start(settings)
     app.end_learner(settings, name)
     ray_serve.run(app.application(settings, name), name="medley", route_prefix="/")
-    (settings.home / "serve.json").write_text(json.dumps({"host": host, "port": port, "ingress": kind}))
+    host, port = settings.serve.host, settings.serve.port
     url = f"http://{'127.0.0.1' if host in _ANY else host}:{port}"
     health = wait_ready(url)
     ingress.record(settings.home)
     return {"url": url, "ingress": kind, "version": health["version"], "listens": listens(port)}
+
+
+def start(settings: Settings) -> str:
+    """Start Serve with its ingress where none runs; returns "haproxy" or "default".
+
+    Raises:
+        ClusterError: the port is taken, or a Serve with another address runs.
+    """
+    from ray import serve as ray_serve
+
+    host, port = settings.serve.host, settings.serve.port
+    running = _running(settings)
+    if running is not None:
+        return running
+    check_port(host, port)
+    kind = choose_ingress(settings)
+    ray_serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port},
+        controller_options={"runtime_env": {"env_vars": flags(settings) if kind == "haproxy" else {}}},
+    )
+    (settings.home / "serve.json").write_text(json.dumps({"host": host, "port": port, "ingress": kind}))
+    return kind
 
 
 def choose_ingress(settings: Settings) -> str:
@@ -186,17 +202,26 @@ def main() -> None:
             if found.local:
                 print("serving until Ctrl-C", file=sys.stderr)
                 _wait()
+                shut_down()
     except MedleyError as error:
         print(f"serve: {error}", file=sys.stderr)
         sys.exit(1)
 
 
+def shut_down() -> None:
+    """End Serve in this Ray, its ingress with it."""
+    from ray import serve as ray_serve
+
+    ray_serve.shutdown()
+
+
 def _wait() -> None:
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        return
+    """Until SIGINT or SIGTERM, also where the shell that started us ignores them for its background jobs."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.wait(1.0):
+        pass
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from cluster.errors import RequestError, StateError
 
 logger = logging.getLogger(__name__)
 
+_VALUE = f"a value is a finite number, a text, true, false, null or a list of texts"
 _MOST = 20  # faults named in one answer
 _TYPES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
 
@@ -34,7 +35,17 @@ def problems(status: int, faults: Sequence[tuple[Sequence[str | int], str, str]]
 def invalid(error: ValidationError) -> Response:
     """A body that does not have the form of its message."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return problems(422, [(("body", *fault["loc"]), fault["type"], fault["msg"]) for fault in faults])
+    named: dict[tuple[str | int, ...], tuple[str, str]] = {}
+    for fault in faults:
+        loc = ("body", *fault["loc"])
+        place = next((i for i, part in enumerate(loc) if part in ("context", "attributes")), len(loc))
+        if (
+            len(loc) > place + 2 and loc[-1] != "[key]"
+        ):  # one of the kinds that a value may have; pydantic names each that it is not
+            named[loc[: place + 2]] = ("context_value", _VALUE)
+        else:
+            named.setdefault(loc, (fault["type"], fault["msg"]))
+    return problems(422, [(loc, kind, message) for loc, (kind, message) in named.items()])
 
 
 def install(app: FastAPI) -> None:

@@ -1,0 +1,373 @@
+"""The journal: durable before it is acknowledged, joined exactly once, windows by the server's time."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.config import RewardKind
+from cluster.errors import JournalError
+from cluster.journal import DecisionRecord, ItemRecord, Journal, OutcomeRow, Reader, RewardRecord
+from cluster.journal_store import reduce
+
+WAIT_S = 20.0
+
+
+class Clock:
+    """Server time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def decision(
+    name: str, client: str = "c", slots: int = 1, request_id: str | None = None, request: str = "{}"
+) -> DecisionRecord:
+    return DecisionRecord(name, client, "u", request_id, 1, 1, slots, request, f'{{"id":"{name}"}}', b"evidence")
+
+
+def reward(
+    name: str, value: float = 1.0, reward_id: str = "r", slot: int = 0, kind: str = "reward", client: str = "c"
+) -> RewardRecord:
+    return RewardRecord(client, name, slot, kind, value, reward_id)
+
+
+def opened(where: Path | str, clock: Callable[[], float], **kinds: RewardKind) -> Journal:
+    return Journal(str(where), kinds or {"reward": RewardKind(window_s=10)}, clock, close_every_s=0.01)
+
+
+def outcomes(url: str, number: int, kind: str = "reward") -> list[OutcomeRow]:
+    """Wait until there are `number` outcomes, then a little more for those that must not come."""
+    reader, deadline = Reader(url), time.monotonic() + WAIT_S
+    while len(reader.outcomes(0, 10_000, kind)) < number and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    found = reader.outcomes(0, 10_000, kind)
+    reader.close()
+    return found
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return str(tmp_path / "journal.db")
+
+
+def test_an_outcome_per_slot_when_the_window_has_closed(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock) as journal:
+        journal.decide([decision("a", slots=2), decision("b")]).result(WAIT_S)
+        assert journal.reward([reward("a", 0.5, slot=1)]).result(WAIT_S) == ["accepted"]
+        clock.now += 9.9
+        assert outcomes(url, 1)[:0] == []
+        assert outcomes(url, 0) == []
+        clock.now += 0.2
+        found = outcomes(url, 3)
+    assert [(o.seq, o.decision_id, o.slot, o.reward, o.events) for o in found] == [
+        (1, "a", 0, 0.0, 0),
+        (2, "a", 1, 0.5, 1),
+        (3, "b", 0, 0.0, 0),
+    ]
+    assert found[0].evidence == b"evidence"
+    assert (found[0].client, found[0].user, found[0].version, found[0].epoch) == ("c", "u", 1, 1)
+
+
+def test_a_reward_counts_once(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock, reward=RewardKind(window_s=10, reducer="sum", high=100.0)) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        first = journal.reward([reward("a", 1.0, "r1"), reward("a", 1.0, "r1"), reward("a", 2.0, "r2")]).result(WAIT_S)
+        again = journal.reward([reward("a", 1.0, "r1")]).result(WAIT_S)
+        other = journal.reward([reward("a", 1.0, "r1", client="d")]).result(WAIT_S)
+        clock.now += 11
+        found = outcomes(url, 1)
+        counts = Reader(url).counts()
+    assert (first, again, other) == (["accepted", "duplicate", "accepted"], ["duplicate"], ["accepted"])
+    assert [(o.reward, o.events) for o in found] == [(4.0, 3)]
+    assert counts["rewards_duplicate"] == 2
+    assert counts["rewards_accepted"] == 3
+
+
+def test_rewards_before_their_decision_are_parked_and_then_joined(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock) as journal:
+        assert journal.reward([reward("a", 1.0)]).result(WAIT_S) == ["parked"]
+        clock.now += 100
+        journal.decide([decision("a")]).result(WAIT_S)
+        clock.now += 11
+        assert [(o.decision_id, o.reward) for o in outcomes(url, 1)] == [("a", 1.0)]
+
+
+def test_a_late_reward_is_kept_and_changes_nothing(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        clock.now += 10.5
+        assert len(outcomes(url, 1)) == 1
+        assert journal.reward([reward("a", 1.0)]).result(WAIT_S) == ["late"]
+        assert journal.reward([reward("a", 1.0)]).result(WAIT_S) == ["duplicate"]
+        assert [o.reward for o in outcomes(url, 1)] == [0.0]
+        assert Reader(url).counts()["rewards_late"] == 1
+
+
+def test_a_slot_that_the_decision_has_not_is_refused(url: str) -> None:
+    with opened(url, Clock()) as journal:
+        journal.decide([decision("a", slots=2)]).result(WAIT_S)
+        assert journal.reward([reward("a", slot=2), reward("a", slot=1)]).result(WAIT_S) == ["no_slot", "accepted"]
+
+
+def test_each_kind_has_its_own_window_default_and_reducer(url: str) -> None:
+    clock = Clock()
+    kinds = {
+        "click": RewardKind(window_s=5),
+        "buy": RewardKind(window_s=50, default=-1.0, reducer="max", low=-1, high=9),
+    }
+    with opened(url, clock, **kinds) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        journal.reward([reward("a", 3.0, "r1", kind="buy"), reward("a", 2.0, "r2", kind="buy")]).result(WAIT_S)
+        journal.decide([decision("b")]).result(WAIT_S)
+        clock.now += 6
+        assert [o.reward for o in outcomes(url, 2, "click")] == [0.0, 0.0]
+        assert outcomes(url, 0, "buy") == []
+        clock.now += 50
+        assert [o.reward for o in outcomes(url, 2, "buy")] == [3.0, -1.0]
+
+
+def test_a_repeated_request_gets_the_stored_answer(url: str) -> None:
+    with opened(url, Clock()) as journal:
+        first = decision("a", request_id="q", request='{"x":1,"y":2}')
+        assert journal.decide([first]).result(WAIT_S) == {}
+        same = journal.decide([decision("b"), decision("c", request_id="q", request='{"y":2,"x":1}')]).result(WAIT_S)
+        other = journal.decide([decision("d", request_id="q", request='{"x":2}')]).result(WAIT_S)
+        foreign = journal.decide([decision("e", request_id="q", client="d")]).result(WAIT_S)
+        counts = Reader(url).counts()
+    assert (same[1].answer, same[1].same, list(same)) == (first.answer, True, [1])
+    assert (other[0].answer, other[0].same) == (first.answer, False)
+    assert foreign == {}
+    assert (counts["decisions"], counts["repeated_requests"]) == (3, 2)
+
+
+def test_numbers_go_on_after_a_restart_and_time_never_runs_back(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        secret = journal.secret
+    clock.now -= 500  # the machine's clock was set back
+    with opened(url, clock) as journal:
+        assert journal.secret == secret
+        journal.decide([decision("b")]).result(WAIT_S)
+        clock.now = 1_010.5  # 10.5 s after both
+        assert [(o.seq, o.decision_id) for o in outcomes(url, 2)] == [(1, "a"), (2, "b")]
+
+
+def test_a_kind_that_is_new_starts_with_what_is_open(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock) as journal:
+        journal.decide([decision("old")]).result(WAIT_S)
+        clock.now += 60
+        journal.decide([decision("open")]).result(WAIT_S)
+    with opened(url, clock, reward=RewardKind(window_s=10), buy=RewardKind(window_s=20)) as journal:
+        clock.now += 30
+        assert [o.decision_id for o in outcomes(url, 1, "buy")] == ["open"]
+
+
+def test_catalogue_changes_are_numbered(url: str) -> None:
+    with opened(url, Clock()) as journal:
+        assert journal.items([ItemRecord("c", "i1", "{}"), ItemRecord("c", "i2", None)]).result(WAIT_S) == 2
+        assert journal.items([ItemRecord("d", "i1", None)]).result(WAIT_S) == 3
+    assert Reader(url).changes(1) == [(2, ItemRecord("c", "i2", None)), (3, ItemRecord("d", "i1", None))]
+
+
+def test_many_writers_of_one_postgres_keep_one_order(postgres_url: str) -> None:
+    clock = Clock()
+    seen: list[int] = []
+    with opened(postgres_url, clock) as one, opened(postgres_url, clock) as two:
+
+        def write(journal: Journal, name: str) -> None:
+            for n in range(40):
+                journal.decide([decision(f"{name}{n}")]).result(WAIT_S)
+
+        threads = [threading.Thread(target=write, args=(j, name)) for j, name in ((one, "a"), (two, "b"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        clock.now += 11
+        reader, after, deadline = Reader(postgres_url), 0, time.monotonic() + WAIT_S
+        while len(seen) < 80 and time.monotonic() < deadline:
+            rows = reader.outcomes(after, 7, "reward")
+            seen += [row.seq for row in rows]
+            after = rows[-1].seq if rows else after
+    assert seen == list(range(1, 81))
+
+
+@pytest.mark.parametrize(
+    ("reducer", "expected"),
+    [("first", 0.5), ("last", 0.25), ("sum", 1.0), ("mean", 0.5), ("max", 0.75), ("min", 0.25)],
+)
+def test_reducers(reducer: str, expected: float) -> None:
+    kind = RewardKind.model_validate({"reducer": reducer})
+    assert reduce(kind, [0.5, 0.75, 0.25]) == expected
+    assert reduce(kind, []) == 0.0
+
+
+KILLED = """
+import sys
+from cluster.config import RewardKind
+from cluster.journal import DecisionRecord, Journal, RewardRecord
+journal = Journal(sys.argv[1], {"reward": RewardKind()})
+n = 0
+while True:
+    name = f"d{n}"
+    journal.decide([DecisionRecord(name, "c", None, None, 1, 1, 1, "{}", "{}", None)]).result()
+    print(name, flush=True)
+    journal.reward([RewardRecord("c", name, 0, "reward", 1.0, f"r{n}")]).result()
+    print(f"r{n}", flush=True)
+    n += 1
+"""
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    where = str(tmp_path / "journal.db")
+    child = subprocess.Popen([sys.executable, "-c", KILLED, where], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    acknowledged = [child.stdout.readline().strip() for _ in range(200)]
+    os.kill(child.pid, signal.SIGKILL)
+    acknowledged += child.stdout.read().split()
+    child.wait()
+    child.stdout.close()
+    with sqlite3.connect(where) as connection:
+        kept = {row[0] for row in connection.execute("SELECT decision_id FROM journal_decisions")}
+        kept |= {row[0] for row in connection.execute("SELECT reward_id FROM journal_rewards")}
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    assert len(acknowledged) >= 200
+    assert set(acknowledged) - {""} <= kept
+    with Journal(where, {"reward": RewardKind()}) as journal:  # and it goes on
+        assert journal.decide([decision("after")]).result(WAIT_S) == {}
+
+
+def test_no_room_is_one_clear_error_and_passes(tmp_path: Path) -> None:
+    where = tmp_path / "journal.db"
+    with opened(where, Clock()) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        with sqlite3.connect(where) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.close()
+        assert journal._store is not None
+        journal._store.sql.one(f"PRAGMA max_page_count = {pages}")  # what a full disk answers: SQLITE_FULL
+        big = DecisionRecord("b", "c", None, None, 1, 1, 1, "{}", "x" * 1_000_000, None)
+        with pytest.raises(JournalError, match=r"journal.db.*full.*disk has space"):
+            journal.decide([big]).result(WAIT_S)
+        assert journal.failed is not None
+        journal._store.sql.one("PRAGMA max_page_count = 1000000")
+        journal.decide([big]).result(WAIT_S)
+        assert journal.failed is None
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(JournalError, match="can be written"):
+        opened(tmp_path / "file" / "journal.db", Clock())
+    broken = tmp_path / "journal.db"
+    broken.write_bytes(b"this is no database, and long enough to be read as one" * 100)
+    with pytest.raises(JournalError, match="not a database"):
+        opened(broken, Clock())
+
+
+def test_a_database_that_is_not_there() -> None:
+    with pytest.raises(JournalError, match="database runs"):
+        opened("postgresql+psycopg://nobody@127.0.0.1:9/none", Clock())
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    where = tmp_path / "journal.db"
+    opened(where, Clock()).close()
+    with sqlite3.connect(where) as connection:
+        connection.execute("UPDATE journal_facts SET value = '99' WHERE name = 'format'")
+    connection.close()
+    with pytest.raises(JournalError, match=r"format 99.*upgrade"):
+        opened(where, Clock())
+
+
+def test_a_bad_record_hurts_only_itself(tmp_path: Path) -> None:
+    with opened(tmp_path / "journal.db", Clock()) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        futures = [journal.decide([decision(name)]) for name in ("b", "a", "c")]  # "a" breaks the unique decision_id
+        futures[0].result(WAIT_S)
+        with pytest.raises(JournalError):
+            futures[1].result(WAIT_S)
+        futures[2].result(WAIT_S)
+        assert Reader(str(tmp_path / "journal.db")).counts()["decisions"] == 3
+
+
+def test_a_closed_journal_says_so(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "journal.db", Clock())
+    journal.close()
+    with pytest.raises(JournalError, match="closed"):
+        journal.decide([decision("a")])
+
+
+class _Model:
+    """The joining rule in a few lines: first reward of each id, by arrival, within the window."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+        self.rewards: dict[str, tuple[str, float, float]] = {}
+
+    def outcomes(self, now: float) -> dict[str, float]:
+        closed = {}
+        for name, at in self.at.items():
+            if at <= now - 10:
+                values = [v for d, v, arrived in self.rewards.values() if d == name and arrived <= at + 10]
+                closed[name] = values[0] if values else 0.0
+        return closed
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("decide"), st.integers(0, 5), st.just(0)),
+            st.tuples(st.just("reward"), st.integers(0, 5), st.integers(0, 9)),
+            st.tuples(st.just("wait"), st.integers(1, 6), st.just(0)),
+        ),
+        max_size=25,
+    )
+)
+def test_any_order_of_events_joins_as_the_rule_says(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    where = str(tmp_path_factory.mktemp("journal") / "journal.db")
+    clock, model = Clock(), _Model()
+    with opened(where, clock) as journal:
+        for action, which, value in steps:
+            name = f"d{which}"
+            if action == "decide" and name not in model.at:
+                journal.decide([decision(name)]).result(WAIT_S)
+                model.at[name] = clock.now
+            elif action == "reward":
+                record = reward(name, value / 10, reward_id=f"{name}/{value}")
+                status = journal.reward([record]).result(WAIT_S)[0]
+                if record.reward_id in model.rewards:
+                    assert status == "duplicate"
+                model.rewards.setdefault(record.reward_id, (name, value / 10, clock.now))
+            elif action == "wait":
+                clock.now += which
+        clock.now += 11
+        found = outcomes(where, len(model.at))
+    assert {o.decision_id: o.reward for o in found} == model.outcomes(clock.now)
+    assert [o.seq for o in found] == list(range(1, len(found) + 1))
