@@ -77,7 +77,7 @@ def pick(rng: np.random.Generator, activity_U: Floats, start_U: Floats, share_N:
 
 
 def browse(rng: np.random.Generator, user_N: Ints, cdf_UI: Floats) -> Ints:
-    """[N, R] the last ten distinct items that each situation's user looked at before it, latest last.
+    """[N, R] the last ten distinct items, of the last twenty looks, of each situation's user, latest last.
 
     Users look at 0 to 2 items between two situations and have looked at 0 to 10 before the first. What they look
     at follows cdf_UI.

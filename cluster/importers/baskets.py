@@ -26,6 +26,8 @@ def earlier_items(customer_N: Ints, invoice_N: Ints, item_N: Ints, time_N: Ints)
         By invoice.
     """
     named = np.flatnonzero(customer_N >= 0)
+    if not len(named):
+        return {}
     begin = np.full(int(invoice_N.max(initial=-1)) + 1, np.iinfo(np.int64).max)
     np.minimum.at(begin, invoice_N, time_N)
     order = named[np.lexsort((named, invoice_N[named], begin[invoice_N[named]], customer_N[named]))]

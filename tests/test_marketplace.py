@@ -1,0 +1,210 @@
+"""The synthetic world: fixed by its seed, worth learning, honest about its propensities."""
+
+import io
+import json
+import struct
+import wave
+import zlib
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.marketplace import MEAN_REWARD, Marketplace
+from cluster.records import EVENTS, ITEMS, USERS, decode
+from cluster.situations import Situations, browse, moments, pick
+
+MARKET = Marketplace(3, users=300, items=60)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_the_seed_decides_everything() -> None:
+    again, other = Marketplace(3, users=300, items=60), Marketplace(4, users=300, items=60)
+    assert MARKET.log(500, rng()).equals(again.log(500, rng()))
+    assert MARKET.items_table().equals(again.items_table())
+    assert not MARKET.log(500, rng()).equals(other.log(500, rng()))
+
+
+def test_its_facts_build_it_again() -> None:
+    again = Marketplace(**json.loads(json.dumps(MARKET.facts)))
+    situations = MARKET.arrive(rng(), 50)
+    assert (again.mean_rewards(situations) == MARKET.mean_rewards(situations)).all()
+
+
+def test_tables_are_of_the_contract() -> None:
+    events, items, users = MARKET.log(200, rng()), MARKET.items_table(), MARKET.users_table()
+    assert (events.schema, items.schema, users.schema) == (EVENTS, ITEMS, USERS)
+    assert len(set(items["item_id"].to_pylist())) == 60
+    assert {len(c) for c in events["candidates"].to_pylist()} <= set(range(1, 21))
+    assert all(a in c for a, c in zip(events["item_id"].to_pylist(), events["candidates"].to_pylist(), strict=True))
+    assert events["timestamp"].to_pylist() == sorted(events["timestamp"].to_pylist())
+    assert len(set(events["client_id"].to_pylist())) == 3
+    assert len(set(items["provider_id"].to_pylist())) == 8
+
+
+def test_context_tells_what_a_request_would() -> None:
+    events = MARKET.log(300, rng())
+    for context, when in zip(events["context"].to_pylist(), events["timestamp"].to_pylist(), strict=True):
+        told = decode(context)
+        assert told.keys() == {"device", "hour", "weekday", "age", "region", "member", "recent"}
+        assert (told["hour"], told["weekday"]) == (when.hour, when.strftime("%A"))
+        recent = told["recent"]
+        assert isinstance(recent, list)
+        assert len(recent) == len(set(recent)) <= 10
+
+
+def test_a_logged_event_is_the_situation_that_it_came_from() -> None:
+    situations = MARKET.arrive(rng(5), 200)
+    events = MARKET.log(200, rng(5))
+    found = MARKET.situations(events)
+    assert (
+        found.candidates_NK[found.candidates_NK >= 0] == situations.candidates_NK[situations.candidates_NK >= 0]
+    ).all()
+    mean_NK = MARKET.mean_rewards(situations)
+    assert np.allclose(MARKET.mean_rewards(found, situations.candidates_NK), mean_NK, atol=1e-9)
+    one = MARKET.mean_reward(
+        int(situations.user_N[7]),
+        decode(events["context"][7].as_py()),
+        situations.candidates_NK[7],
+        events["timestamp"][7].as_py().timestamp(),
+    )
+    assert np.allclose(one, mean_NK[7], atol=1e-9)
+
+
+def test_propensities_are_those_of_the_policy() -> None:
+    situations = MARKET.arrive(rng(), 400)
+    policy_NK = MARKET.logging_policy(situations)
+    assert np.allclose(policy_NK.sum(axis=1), 1)
+    assert (policy_NK[situations.candidates_NK >= 0] > 0).all()
+    assert (policy_NK[situations.candidates_NK < 0] == 0).all()
+    draws = 400
+    same = Situations(*(np.repeat(part[:1], draws, axis=0) for part in vars(situations).values()))
+    assert np.allclose(MARKET.logging_policy(same), policy_NK[0])
+    events = MARKET.log(20_000, rng(1))
+    weights = 1 / events["propensity"].to_numpy()
+    sizes = np.array([len(c) for c in events["candidates"].to_pylist()])
+    assert abs((weights / sizes).mean() - 1) < 4 * (weights / sizes).std() / np.sqrt(len(events))
+
+
+def test_rewards_come_at_the_rate_of_their_mean() -> None:
+    events = MARKET.log(20_000, rng(2))
+    situations = MARKET.arrive(rng(2), 20_000)
+    column = [c.index(a) for c, a in zip(events["candidates"].to_pylist(), events["item_id"].to_pylist(), strict=True)]
+    mean_N = MARKET.mean_rewards(situations)[np.arange(20_000), column]
+    error = np.sqrt((mean_N * (1 - mean_N)).sum()) / 20_000
+    assert abs(events["reward"].to_numpy().mean() - mean_N.mean()) < 4 * error
+
+
+def test_there_is_something_to_learn_and_more_in_knowing_the_user() -> None:
+    market = Marketplace(0)
+    situations = market.arrive(rng(), 10_000)
+    there_NK = situations.candidates_NK >= 0
+    mean_NK = np.where(there_NK, market.mean_rewards(situations), 0)
+    uniform = mean_NK[there_NK].mean()
+    seen_I = np.bincount(situations.candidates_NK[there_NK], minlength=120)
+    popular_I = np.bincount(situations.candidates_NK[there_NK], mean_NK[there_NK], 120) / np.maximum(seen_I, 1)
+    best = np.where(there_NK, popular_I[situations.candidates_NK], -1).argmax(axis=1)
+    popularity, oracle = mean_NK[np.arange(10_000), best].mean(), mean_NK.max(axis=1).mean()
+    assert abs(uniform - MEAN_REWARD) < 0.01
+    assert popularity > 1.7 * uniform
+    assert oracle > 1.5 * popularity
+
+
+def test_the_truth_drifts_and_items_are_launched() -> None:
+    situations = MARKET.arrive(rng(), 100)
+    later = Situations(**{**vars(situations), "time_N": situations.time_N + 14 * 86_400.0})
+    assert np.abs(MARKET.mean_rewards(later) - MARKET.mean_rewards(situations)).max() > 0.05
+    launch_s = MARKET.start_s + MARKET.wares.launch_I * 86_400
+    assert (launch_s > MARKET.start_s).any()
+    items_NK = np.where(situations.candidates_NK >= 0, situations.candidates_NK, 0)
+    assert (launch_s[items_NK] <= situations.time_N[:, None])[situations.candidates_NK >= 0].all()
+
+
+def test_part_of_the_truth_is_not_linear_in_one_hot_features() -> None:
+    """Device and weekend act on a category only together."""
+    item = np.array([[0]])
+    base = {"user_N": np.array([1]), "recent_NR": np.empty((1, 0), int), "candidates_NK": item}
+    noon_s = MARKET.start_s + 12 * 3_600.0
+
+    def logit(device: int, day: int) -> float:
+        situations = Situations(**base, device_N=np.array([device]), time_N=np.array([noon_s + day * 86_400.0]))
+        return float(MARKET._odd(situations, item)[0, 0])
+
+    effect = [[logit(device, day) for day in (0, 5)] for device in (0, 1)]
+    assert effect[0][0] == pytest.approx(effect[1][1])
+    assert effect[0][1] == pytest.approx(effect[1][0])
+    assert abs(effect[0][0] - effect[0][1]) == pytest.approx(1.0)
+
+
+def test_delays_are_heavy_tailed() -> None:
+    uniform = rng().random(20_000)
+    delays = MARKET.delay_s(np.zeros(20_000, int), uniform)
+    scale = MARKET.truth.delay_G[MARKET.wares.category_I[0]]
+    assert np.median(delays) == pytest.approx(scale * np.log(2) ** (1 / 0.6), rel=0.05)
+    assert delays.min() >= 0
+    assert (delays > 5 * scale).mean() == pytest.approx(np.exp(-(5**0.6)), abs=0.01)
+
+
+def test_newcomers_come_late() -> None:
+    start_U = np.array([0.0, 0.5])
+    share_N = np.array([0.1] * 500 + [0.9] * 5_000)
+    users = pick(rng(), np.array([1.0, 3.0]), start_U, share_N)
+    assert set(users[:500]) == {0}
+    assert users[500:].mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_moments_stay_between_the_ends_however_short() -> None:
+    for start, end in ((1e9, 1e9 + 60), (1e9, 1e9 + 3 * 86_400)):
+        found = moments(rng(), 5_000, start, end)
+        assert start <= found[0] <= found[-1] <= end
+        assert (np.diff(found) >= 0).all()
+    hours = Counter((found % 86_400 // 3_600).astype(int).tolist())
+    assert hours[18] > 2 * hours[6]
+
+
+def test_browsing_follows_taste_and_keeps_the_last_ten_distinct() -> None:
+    cdf_UI = np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])  # user 0 sees only item 1, user 1 only item 2
+    recent = browse(rng(), np.array([0, 1] * 50), cdf_UI)
+    assert recent.shape == (100, 10)
+    assert set(recent[::2].ravel()) <= {1, -1}
+    assert set(recent[1::2].ravel()) <= {2, -1}
+    assert (recent[:, 1:] == -1).all()
+    many = browse(rng(), np.zeros(200, int), np.arange(1, 41)[None, :] / 40)
+    for before, after in pairwise(many[50:]):
+        assert len(set(after.tolist()) - set(before.tolist())) <= 2
+        assert len(set(after.tolist())) == 10
+
+
+def test_pictures_are_png() -> None:
+    image = MARKET.image(4)
+    assert image == MARKET.image(4) != MARKET.image(5)
+    assert image.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height, depth, colour = struct.unpack(">IIBB", image[16:26])
+    assert (width, height, depth, colour) == (24, 24, 8, 2)
+    body = image[image.index(b"IDAT") + 4 : image.index(b"IEND") - 8]
+    assert len(zlib.decompress(body)) == 24 * (1 + 24 * 3)
+    assert len(image) < 3_000
+
+
+def test_sounds_are_wav() -> None:
+    with wave.open(io.BytesIO(MARKET.sound(4))) as sound:
+        assert (sound.getnchannels(), sound.getframerate(), sound.getnframes()) == (1, 8_000, 2_000)
+    assert MARKET.sound(4) == MARKET.sound(4)
+
+
+def test_text_tells_the_style() -> None:
+    row = MARKET.items_table().to_pylist()[0]
+    style = json.loads(dict(row["attributes"])["style"])
+    assert style in row["description"]
+    assert row["category"] in row["title"].lower()
+    assert row["brand"] in row["description"]
+
+
+def test_a_marketplace_is_written_as_parquet(tmp_path) -> None:
+    pq.write_table(MARKET.log(50, rng()), tmp_path / "events.parquet")
+    assert pq.read_table(tmp_path / "events.parquet").equals(MARKET.log(50, rng()))
