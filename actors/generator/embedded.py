@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actors.generator.backbone import Backbone
 
-VOCABULARY = 2_000
+VOCABULARY = 1_000
 END = "<end>"
 PADDING = "<pad>"
 
@@ -36,6 +36,7 @@ def build(texts: Sequence[str], hidden: int, layers: int, tokens: int, batch: in
         torch.manual_seed(seed)
         model: Any = LlamaForCausalLM(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.set_attn_implementation("sdpa" if device == "cuda" else "eager")
     return Backbone(model.to(device), tokenizer, tokens, batch)
 
 

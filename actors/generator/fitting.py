@@ -26,12 +26,14 @@ from actors.generator.likelihood import Rows
 
 log = logging.getLogger(__name__)
 PLAIN_STEPS = 60
-CHECK_EVERY = 20
-CELLS = 64 * 64 * 48
-MOST = 512
-WINDOW = 8
+CHECK_EVERY = 10
+BATCH_ROWS = 1_024
+WINDOW = 512
 CHECKED = 1_000
 START = 0.1
+PLAIN_RATES = {"scalars": 0.01, "extra": 0.1}
+RATES = {"scalars": 0.003, "extra": 0.01, "basis": 0.02, "network": 0.005}
+"""Adam's step sizes; those of U and V (`basis`) are relative to their size at the start."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def fit_head(
     """Train `head` in place on tasks `fit` until `stop` says so or `clock` runs out.
 
     Args:
-        patience: checks, one every 20 steps, without gain on `stop` before it ends.
+        patience: checks, one every 10 steps, without gain on `stop` before it ends.
     """
     with tqdm(desc="generator head", unit="step", disable=not progress, file=sys.stderr) as bar:
         loop = _Loop(head, fit, stop, clock, bar, seed)
@@ -100,21 +102,17 @@ def spread(head: Head, rows: Rows, chosen_U: Ints) -> float:
 
 
 def batches(rows: Rows, chosen_U: Ints, rng: np.random.Generator | None = None) -> Iterator[Ints]:
-    """Tasks of like size together, so that a batch holds at most `CELLS` entries of B; shuffled by `rng`."""
+    """Tasks of like size together, about `BATCH_ROWS` rows of them; shuffled by `rng`."""
     sizes = rows.tasks.sizes_U
-    window = len(chosen_U) if rng is None else WINDOW * 64
-    chosen_U = chosen_U if rng is None else rng.permutation(chosen_U)
-    for start in range(0, len(chosen_U), max(window, 1)):
-        part = chosen_U[start : start + window]
+    order = chosen_U if rng is None else rng.permutation(chosen_U)
+    for start in range(0, len(order), WINDOW):
+        part = order[start : start + WINDOW]
         part = part[np.argsort(sizes[part], kind="stable")]
-        pieces, i = [], 0
-        while i < len(part):
-            count = 1
-            while i + count < len(part) and count < MOST and (count + 1) * sizes[part[i + count]] ** 2 <= CELLS:
-                count += 1
-            pieces.append(part[i : i + count])
-            i += count
-        yield from (pieces[k] for k in (range(len(pieces)) if rng is None else rng.permutation(len(pieces))))
+        rows_U = np.cumsum(sizes[part])
+        count = max(int(np.ceil(rows_U[-1] / BATCH_ROWS)), 1)
+        pieces = np.split(part, np.searchsorted(rows_U, rows_U[-1] / count * np.arange(1, count)))
+        turn = range(len(pieces)) if rng is None else rng.permutation(len(pieces))
+        yield from (pieces[k] for k in turn if len(pieces[k]))
 
 
 class _Loop:
@@ -124,11 +122,14 @@ class _Loop:
         self.seed = seed
         self.checked_U = _some(len(stop.tasks), CHECKED, self.rng)
         self.queue: Iterator[Ints] = iter(())
+        parts = list(batches(fit, np.arange(len(fit.tasks))))
+        self.rows_per_batch = len(fit.arm_N) / len(parts)
 
     def run(self, patience: int) -> HeadTraining:
         step = self._plain()
         pooled = best = mean_loss(self.head, self.stop, self.checked_U, plain=True)
-        best_step, kept, ended_by, misses = step, None, "time", 0
+        self.head.silence()
+        best_step, kept, ended_by, misses = step, _copy(self.head), "time", 0
         start(self.head, self.fit, self.rng, self.seed)
         optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.98))
         done = self.clock.spent(step)
@@ -146,10 +147,7 @@ class _Loop:
                 if misses >= patience:
                     ended_by = "held-out loss no longer falls"
                     break
-        if kept is None:
-            self.head.silence()
-        else:
-            self.head.load_state_dict(kept)
+        self.head.load_state_dict(kept)
         if self.clock.steps is not None and step >= self.clock.steps:
             ended_by = "steps"
         apart = spread(self.head, self.stop, self.checked_U)
@@ -167,15 +165,15 @@ class _Loop:
         _set(head, *min(scores, key=lambda k: scores[k]), noise)
         optimizer = torch.optim.Adam(
             [
-                {"params": [head.mean_scale, head.log_noise], "lr": 0.01},
-                {"params": [head.log_tempering, head.log_extra_AD], "lr": 0.1},
+                {"params": [head.mean_scale, head.log_noise], "lr": PLAIN_RATES["scalars"]},
+                {"params": [head.log_tempering, head.log_extra_AD], "lr": PLAIN_RATES["extra"]},
             ]
         )
         best, kept, step = np.inf, _copy(head), 0
         while step < PLAIN_STEPS and not self.clock.spent(step):
             self._step(optimizer, plain=True)
             step += 1
-            if step % (CHECK_EVERY // 2) == 0:
+            if step % CHECK_EVERY == 0:
                 score = mean_loss(head, self.stop, self.checked_U, plain=True)
                 if score < best:
                     best, kept = score, _copy(head)
@@ -189,7 +187,7 @@ class _Loop:
             chosen_U = next(self.queue)
         batch = self.fit.batch(chosen_U)
         optimizer.zero_grad(set_to_none=True)
-        loss = self.head.loss(batch, plain).sum() / batch.mask_UN.sum()
+        loss = self.head.loss(batch, plain).sum() / self.rows_per_batch
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
         optimizer.step()
@@ -197,11 +195,12 @@ class _Loop:
 
     def _groups(self) -> list[dict[str, object]]:
         head = self.head
+        size = head.shift_ADR.detach().square().mean().sqrt().item()
         return [
-            {"params": [head.mean_scale, head.log_noise], "lr": 0.003},
-            {"params": [head.log_tempering, head.log_extra_AD], "lr": 0.03},
-            {"params": [head.shift_ADR, head.spread_ADR], "lr": 0.01},
-            {"params": [head.first, head.last, head.direct], "lr": 0.01},
+            {"params": [head.mean_scale, head.log_noise], "lr": RATES["scalars"]},
+            {"params": [head.log_tempering, head.log_extra_AD], "lr": RATES["extra"]},
+            {"params": [head.shift_ADR, head.spread_ADR], "lr": RATES["basis"] * size},
+            {"params": [head.first, head.last, head.direct], "lr": RATES["network"]},
         ]
 
 

@@ -28,6 +28,7 @@ CHECK_EVERY = 50
 PATIENCE = 3
 CHECKED = 64
 WINDOW = 8
+STEP_TOKENS = 2_048
 IGNORED = -100
 
 
@@ -163,11 +164,23 @@ class _Loop:
         while True:
             order = rng.permutation(len(self.rows))
             for start in range(0, len(order), WINDOW * self.backbone.batch):
-                size = self.backbone.batch
-                window = sorted(order[start : start + WINDOW * size], key=lambda i: len(self.rows[i]))
-                parts = [window[i : i + size] for i in range(0, len(window), size)]
+                window = sorted(order[start : start + WINDOW * self.backbone.batch], key=self._length)
+                parts = self._parts(window)
                 for k in rng.permutation(len(parts)):
                     yield [self.rows[i] for i in parts[k]]
+
+    def _length(self, row: int) -> int:
+        return len(self.rows[row])
+
+    def _parts(self, window: list[int]) -> list[list[int]]:
+        """Cut into batches of at most `STEP_TOKENS` tokens and `backbone.batch` rows."""
+        parts: list[list[int]] = [[]]
+        for i in window:
+            count = len(parts[-1])
+            if count and (count == self.backbone.batch or (count + 1) * self._length(i) > STEP_TOKENS):
+                parts.append([])
+            parts[-1].append(i)
+        return parts
 
     def _copy(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self.weights]
