@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import SchemaError, SourceError
+from cluster.errors import SchemaError, SourceError, StateError
 
 Value: TypeAlias = bool | int | float | str | list[str] | None
 
@@ -91,7 +91,16 @@ class Dataset:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write four Parquet files and `dataset.json`, the last last: a folder without it is no dataset."""
+        """Write four Parquet files and `dataset.json`, the last last: a folder without it is no dataset.
+
+        Raises StateError where the folder cannot be written or the disk is full.
+        """
+        try:
+            self._write(folder)
+        except OSError as error:
+            raise StateError(f"{folder}: cannot be written ({error}); free the disk or set MEDLEY_HOME") from error
+
+    def _write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dataset.json").unlink(missing_ok=True)
         for name in ("events", "items", "users", "truth"):
@@ -100,7 +109,8 @@ class Dataset:
                 (folder / f"{name}.parquet").unlink(missing_ok=True)
             else:
                 pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        (folder / "dataset.json").write_text(json.dumps({"format": self.format, "facts": self.facts}, indent=1))
+        about = json.dumps({"format": self.format, "facts": self.facts}, indent=1)
+        (folder / "dataset.json").write_text(about)
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":

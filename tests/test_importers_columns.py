@@ -45,7 +45,7 @@ def test_ids_of_a_dictionary_column() -> None:
 
 @pytest.mark.parametrize("change", [typed.texts, lambda n, c: typed.numbers(n, c, Faults(1))])
 def test_a_column_of_another_kind(change) -> None:
-    with pytest.raises(SchemaError, match="reward: expected a column of .*, found list"):
+    with pytest.raises(SchemaError, match=r"reward: expected a column of .*, found list"):
         change("reward", chunked([[1]]))
 
 

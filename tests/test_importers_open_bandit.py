@@ -11,7 +11,10 @@ from cluster.errors import SchemaError
 from cluster.importers.imported import Imported, Options
 from cluster.importers.open_bandit import read_open_bandit
 
-LOG = """,timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user-item_affinity_0,user-item_affinity_1,user-item_affinity_2
+HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1," + ",".join(
+    f"user-item_affinity_{k}" for k in range(3)
+)
+LOG = f"""{HEADER}
 0,2019-11-24 00:00:20.000000+00:00,2,3,0,0.3333,abc,def,0.0,0.0,0.0
 1,2019-11-24 00:00:18.000000+00:00,0,1,1,0.25,abc,ghi,1.0,0.0,3.0
 2,2019-11-24 00:00:30.000000+00:00,9,1,1,0.25,abc,ghi,0.0,0.0,0.0

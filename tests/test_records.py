@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import SchemaError, SourceError
-from cluster.records import EVENTS, ITEMS, TRUTH, USERS, Dataset, conform, decode, encode
+from cluster.errors import SchemaError, SourceError, StateError
+from cluster.importers.imported import Imported
+from cluster.records import EVENTS, ITEMS, QUARANTINE, TRUTH, USERS, Dataset, conform, decode, encode
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 contexts = st.dictionaries(st.text(max_size=8), values | st.lists(st.text(max_size=5), max_size=3), max_size=5)
@@ -33,6 +34,14 @@ def test_a_data_set_is_read_as_it_was_written(tmp_path) -> None:
     assert found.truth is not None
     assert found.truth.equals(truth)
     assert (found.format, found.facts) == ("feedback", {"seed": 3})
+
+
+def test_a_folder_that_cannot_be_written(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StateError, match=r"cannot be written .* free the disk or set MEDLEY_HOME"):
+        dataset().save(tmp_path / "file" / "d")
+    with pytest.raises(StateError, match="cannot be written"):
+        Imported(dataset(), QUARANTINE.empty_table(), {}).save(tmp_path / "file" / "d")
 
 
 def test_saving_without_truth_removes_an_older_one(tmp_path) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import SchemaError
+from cluster.errors import SchemaError, StateError
 from cluster.records import Dataset
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -51,8 +51,11 @@ class Imported:
 
     def save(self, folder: Path) -> None:
         """`quarantine.parquet` beside the data set, written before it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(self.quarantine, folder / "quarantine.parquet", compression="zstd")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(self.quarantine, folder / "quarantine.parquet", compression="zstd")
+        except OSError as error:
+            raise StateError(f"{folder}: cannot be written ({error}); free the disk or set MEDLEY_HOME") from error
         self.dataset.save(folder)
 
     def rejects(self, most: int = 10) -> list[tuple[str, int]]:
