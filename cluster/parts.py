@@ -13,8 +13,8 @@ from cluster import ingress, place, programs, running, session
 from cluster.config import Settings
 from cluster.config_text import as_values
 from cluster.errors import SourceError
-from cluster.registry import Registry
-from cluster.run import VERSIONS, end_serving, interrupted, new_folder, terminable, write_private
+from cluster.registry import DEFAULT_NAME, Registry
+from cluster.run import end_serving, interrupted, new_folder, terminable, write_private
 from cluster.running import Running
 from cluster.session import Session
 
@@ -31,7 +31,15 @@ def compose(settings: Settings, data: Path, folder: Path | None, console: Consol
         raise SourceError(f"--data {data}: no finished import there or under {settings.home / 'data'}")
     folder = (folder or new_folder(settings)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = ["--data", str(source.absolute()), "--run", str(folder), *_config(folder, settings)]
+    arguments = [
+        "--data",
+        str(source.absolute()),
+        "--run",
+        str(folder),
+        "--name",
+        DEFAULT_NAME,
+        *_config(folder, settings),
+    ]
     with terminable(), _ray(settings, console) as (ray, record):
         return programs.call("tune.compose", arguments, settings, record, console, ray=ray)
 
@@ -44,7 +52,7 @@ def serve(settings: Settings, console: Console) -> None:
         ClusterError: the port is taken, or another Medley runs on this home.
     """
     place.check_home(settings.home)
-    Registry(settings.registry_uri).latest(VERSIONS)
+    Registry(settings.registry_uri).latest(DEFAULT_NAME)
     with terminable(), running.take(settings.home, "serve") as holder:
         ingress.end_left_behind(settings.home)
         place.check_port(settings.serve.host, settings.serve.port)
@@ -56,7 +64,8 @@ def serve(settings: Settings, console: Console) -> None:
             holder.update(address=ray.address, local=ray.local, url=url)
             folder = new_folder(settings)
             folder.mkdir(parents=True)
-            programs.call("serve.deploy", _config(folder, settings), settings, holder, console, ray=ray)
+            arguments = [*_config(folder, settings), "--registry-name", DEFAULT_NAME]
+            programs.call("serve.deploy", arguments, settings, holder, console, ray=ray)
             ingress.record(settings.home)
             console.print(f"[green]✓[/] serving at {url} until Ctrl-C", highlight=False)
             holder.update(stage="serving")

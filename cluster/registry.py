@@ -29,6 +29,9 @@ from cluster.errors import RegistryError
 
 T = TypeVar("T")
 
+DEFAULT_NAME = "medley"
+"""The name under which `tune.compose` publishes and `serve` looks, unless told otherwise."""
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

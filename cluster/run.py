@@ -30,10 +30,7 @@ from cluster.errors import ClusterError, DatabaseError
 from cluster.keys import opened
 from cluster.progress import bar
 from cluster.records import Dataset, decode
-from cluster.registry import Registry
-
-VERSIONS = "medley"
-"""The name under which versions are published."""
+from cluster.registry import DEFAULT_NAME, Registry
 
 WINDOW_S = 2.0
 """Wait window of rewards in a demonstration; a shop's default is half an hour."""
@@ -105,11 +102,11 @@ class Run:
 
         if not (self.plan.reuse_version and self._published(data)):
             composing = budgets.backbone_s + budgets.head_s + budgets.sweep_s + budgets.confirm_s
-            version = call("tune.compose", here, composing)
+            version = call("tune.compose", [*here, "--name", DEFAULT_NAME], composing)
             (self.folder / "published.json").write_text(json.dumps({"data": str(data), **version}))
         keys = create_keys(data, self.settings)
         write_private(self.folder / "keys.json", json.dumps(keys))
-        call("serve.deploy", common)
+        call("serve.deploy", [*common, "--registry-name", DEFAULT_NAME])
         ingress.record(self.settings.home)
         self._say(f"answers at {self.url} after {time.monotonic() - self.started:.0f} s")
         traffic = ["--url", self.url, "--keys", str(self.folder / "keys.json")]
@@ -144,7 +141,7 @@ class Run:
         """The version that an earlier run composed from this data, if the registry still has it."""
         for earlier in sorted((self.settings.home / "runs").glob("*/published.json"), reverse=True):
             facts = json.loads(earlier.read_text())
-            published = Registry(self.settings.registry_uri).versions(VERSIONS)
+            published = Registry(self.settings.registry_uri).versions(DEFAULT_NAME)
             if facts["data"] == str(data) and facts["version"] in published:
                 self._say(f"compose: version {facts['version']} of an earlier run is used again")
                 return int(facts["version"])

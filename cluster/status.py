@@ -9,8 +9,7 @@ from cluster.config import Settings
 from cluster.database import url_of
 from cluster.errors import MedleyError
 from cluster.keys import opened
-from cluster.registry import Registry
-from cluster.run import VERSIONS
+from cluster.registry import DEFAULT_NAME, Registry
 
 
 def gather(settings: Settings) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def _server(url: str) -> dict[str, Any]:
 
 def _versions(settings: Settings) -> Any:
     try:
-        return Registry(settings.registry_uri).versions(VERSIONS)
+        return Registry(settings.registry_uri).versions(DEFAULT_NAME)
     except MedleyError as error:
         return {"error": str(error)}
 
