@@ -21,6 +21,7 @@ PREDEFINED = ("#b8bec6", "#e69f00", "#56b4e9", "#0072b2", "#009e73", "#7a8b99")
 GENERATED = ("#c2185b", "#e57ba4", "#8e24aa", "#f3b3cc")
 STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
