@@ -97,7 +97,7 @@ def test_the_table_is_parquet_and_empty_is_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_ray_tune_gives_the_same_rows(ray_session: Session, tmp_path: Path) -> None:
+def test_ray_tune_gives_the_same_rows(ray_session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(5)
     found, prior = ground(rng, list(rng.integers(0, 9, 70))), mixture(rng, 7)
     done: list[tuple[int, int]] = []
@@ -111,6 +111,8 @@ def test_ray_tune_gives_the_same_rows(ray_session: Session, tmp_path: Path) -> N
     hurried = sweep.sweep(prior, found, SETTINGS, folder=tmp_path / "b", left_s=lambda: 0.01)
     assert len(hurried.rows) >= 3
     assert len(hurried.rows) + len(hurried.left_out) == 7
-    broken = replace(found, history=-5)
+    assert capsys.readouterr().out == "", "the answer of a job is the last line of its output"
+    broken = replace(found)
+    object.__setattr__(broken, "base_names", ())
     with pytest.raises(JobError, match="a trial of the sweep failed"):
         sweep.sweep(prior, broken, SETTINGS, folder=tmp_path / "c")

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -11,11 +13,16 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from cluster import records
-from cluster.config import RewardKind
+from cluster.config import DataSettings, RewardKind, Settings
 from cluster.errors import DataError, EvidenceError
+from cluster.importers.imported import Options
+from cluster.importers.marketplace import read_marketplace
+from cluster.marketplace import Marketplace
+from tune import split, worlds
 from tune.worlds import design
 from tune.worlds.base import Situations, World, draw
 from tune.worlds.labelled import Labelled
+from tune.worlds.marketplace import MarketplaceWorld
 from tune.worlds.replay import Replay
 from tune.worlds.reward_model import Levels, RewardModel
 
@@ -244,3 +251,70 @@ def test_the_reward_model_on_the_open_bandit_log(data_folder: Path) -> None:
     found = np.stack([world.mean_rewards(row, ids) for row in range(0, 10_000, 100)])
     assert found.mean(0).std() < 0.003
     assert found.min() > 0
+
+
+@pytest.fixture(scope="module")
+def market() -> records.Dataset:
+    settings = DataSettings(marketplace_users=40, marketplace_items=25, marketplace_events=400)
+    return read_marketplace([], Options(), settings, seed=3).dataset
+
+
+def test_the_marketplace_answers_with_its_truth(market: records.Dataset) -> None:
+    world = MarketplaceWorld(market, np.arange(300, 400), seed=1)
+    truth = Marketplace(**market.facts["marketplace"])
+    for row in (0, 57, 99):
+        situation = Situations(world.events)[row]
+        assert situation.candidates is not None
+        expected = truth.mean_reward(
+            truth.user_index[str(situation.user_id)],
+            situation.context,
+            np.array([truth.item_index[i] for i in situation.candidates]),
+            situation.timestamp.timestamp(),
+        )
+        np.testing.assert_allclose(world.mean_rewards(row, situation.candidates), expected)
+        np.testing.assert_allclose(world.mean_rewards(row, situation.candidates[::-2]), expected[::-2])
+    assert world.mean_rewards(0, ["not sold"])[0] == 0.0
+    assert world.delay_s(0, "not sold") == 0.0
+
+
+def test_the_marketplaces_rewards_are_draws_and_late(market: records.Dataset) -> None:
+    world = MarketplaceWorld(market, np.arange(400), seed=1)
+    chosen = [(row, item) for row in range(400) for item in (Situations(world.events)[row].candidates or ())[:5]]
+    mean = np.array([world.mean_rewards(row, [item])[0] for row, item in chosen])
+    drawn = np.array([world.reward(row, item) for row, item in chosen])
+    assert abs(drawn.mean() - mean.mean()) < 4 * np.sqrt(mean @ (1 - mean)) / len(chosen)
+    delays = np.array([world.delay_s(row, item) for row, item in chosen])
+    assert (delays > 0).all()
+    assert np.median(delays) < 600 < delays.max()
+    assert world.reward(*chosen[0]) == MarketplaceWorld(market, np.arange(400), seed=1).reward(*chosen[0])
+
+
+def test_each_format_gets_its_world(market: records.Dataset) -> None:
+    settings = Settings()
+    found = worlds.build(market, settings)
+    assert isinstance(found, MarketplaceWorld)
+    np.testing.assert_array_equal(
+        found.events["event_id"], market.events.take(split.parts(market, settings.seed).world)["event_id"]
+    )
+    feedback = replace(market, format="feedback", facts={})
+    assert isinstance(worlds.build(feedback, settings), RewardModel)
+    with pytest.raises(DataError, match="does not say which marketplace"):
+        worlds.build(replace(market, facts={}), settings)
+    labelled = dataset({"item_id": ["a"] * 10}, {"item_id": ["a"]}, truth=["a"] * 10)
+    assert isinstance(worlds.build(replace(labelled, format="table"), settings), Labelled)
+    assert isinstance(worlds.build(replace(labelled, format="transactions"), settings), Labelled)
+
+
+def test_every_world_keeps_the_protocol(market: records.Dataset) -> None:
+    labelled = dataset({"item_id": ["a"] * 10}, {"item_id": ["a"]}, truth=["a"] * 10)
+    logged = replace(market, format="feedback", facts={})
+    for world in (
+        worlds.build(market, Settings()),
+        worlds.build(logged, Settings()),
+        worlds.build(replace(labelled, format="table"), Settings()),
+        Replay(market.events.filter(pc.greater(market.events["propensity"], 0.04)), KIND, 0),
+    ):
+        assert isinstance(world, World)
+        item = world.events["item_id"][0].as_py()
+        assert world.mean_rewards(0, [item, item]).shape == (2,)
+        assert world.delay_s(0, item) >= 0

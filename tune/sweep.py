@@ -7,6 +7,8 @@ table is the same whatever the batches, their order or their machine.
 Shapes: C candidates, U users.
 """
 
+import contextlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -153,7 +155,8 @@ def _on_ray(
             name="sweep", storage_path=str(folder.absolute()), verbose=0, callbacks=[Ended()]
         ),
     )
-    results = tuner.fit()
+    with contextlib.redirect_stdout(io.StringIO()):  # Tune's tables; a job's last line of output is its answer
+        results = tuner.fit()
     if results.errors:
         raise JobError(f"a trial of the sweep failed: {results.errors[0]}")
     texts = [(results[number].metrics or {}).get("rows") for number in range(len(results))]

@@ -1,0 +1,1 @@
+from tune.worlds.build import build as build
