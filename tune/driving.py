@@ -16,13 +16,14 @@ from cluster.config import Settings
 from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
 from cluster.registry import Registry
-from tune import account, baselines, worlds
+from tune import account, baselines
 from tune.account import Account
 from tune.caller import Caller
 from tune.results import Played
 from tune.stages import Stages
 from tune.traffic import Answer, Delays, Driver, Plan, Traffic
 from tune.worlds.base import World
+from tune.worlds.build import build
 
 Progress = Callable[[float, float], None]
 LEAST_S = 1.0
@@ -47,7 +48,7 @@ class Drive:
         if absent:
             raise StateError(f"{run / 'compose.json'}: no {min(absent)!r}; the run was cut short, compose again")
         folder = Registry(settings.registry_uri).fetch(composed.get("name", "medley"), composed["version"])
-        world = worlds.build(Dataset.load(data), settings)
+        world = build(Dataset.load(data), settings)
         return cls(run, settings, composed["best_predefined"], Version.load(folder), world)
 
     def go(self, url: str, keys: dict[str, str], stages: Stages) -> dict[str, Any]:
