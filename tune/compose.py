@@ -8,6 +8,7 @@ The last line of standard output is JSON: {"version": 1, "admitted": true, ...}.
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -31,7 +32,8 @@ def main() -> int:
             from tune.stages import Stages
 
             stages = Stages(arguments.run / "compose.json" if arguments.run else None)
-            facts = compose(Dataset.load(data), settings, stages, arguments.name)
+            with tempfile.TemporaryDirectory(dir=settings.folder("scratch")) as scratch:
+                facts = compose(Dataset.load(data), settings, stages, arguments.name, Path(scratch))
     except MedleyError as error:
         print(f"compose: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ Shapes: N events, M members, C candidates.
 
 import importlib.metadata
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,14 @@ from tune.walk import Trail, Walk, walk
 LIBRARIES = ("numpy", "ray", "torch", "transformers", "pyarrow")
 
 
-def compose(dataset: Dataset, settings: Settings, stages: Stages, name: str) -> dict[str, Any]:
-    """Compose and publish a version; returns its number, what was admitted, and why."""
+def compose(
+    dataset: Dataset, settings: Settings, stages: Stages, name: str, folder: Path | None = None
+) -> dict[str, Any]:
+    """Compose and publish a version; returns its number, what was admitted, and why.
+
+    Args:
+        folder: scratch for Ray's part of the work; None does all of it in this process.
+    """
     with stages.stage("features"):
         work = Groundwork.of(dataset, settings)
         predefined = work.predefined.members()
@@ -35,7 +42,7 @@ def compose(dataset: Dataset, settings: Settings, stages: Stages, name: str) -> 
         base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
         stage.left_out = said(base, trail)
     best = max(base.names, key=lambda member: base.mean()[member])
-    proposal = propose(work, trail, base, stages)
+    proposal = propose(work, trail, base, stages, folder)
     verdict, values = confirm(work, proposal, best, base, stages)
     admitted = (proposal.member,) if proposal.member is not None and verdict["admitted"] else ()
     with stages.stage("publish"):

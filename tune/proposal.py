@@ -3,23 +3,29 @@
 Shapes: N events, C candidates, M members.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from actors.bandits.mixture import Mixture
+from actors.generator.actor import Pool
 from actors.generator.generator import Generator
 from actors.generator.tasks import Traffic
 from actors.generator.train import read, train_backbone, train_head
-from tune import evaluate
+from tune import evaluate, sweep
 from tune.evaluate import Ground
 from tune.groundwork import Groundwork
-from tune.progressive import Draws
 from tune.stages import Stage, Stages
 from tune.walk import Trail, Walk, walk
 
 TEMPERATURES = (0.03, 0.1, 0.3)
 EXPLORATIONS = (0.0, 0.3, 1.0)
+RESERVE = 0.4
+"""Share of the sweep's budget that is kept for the mixture's temperature and exploration."""
+
 VARIANT_EVENTS = 1_500
 """Events on which the mixture's temperature and exploration are chosen."""
 
@@ -34,53 +40,63 @@ class Proposal:
     generator: Generator
 
 
-def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages) -> Proposal:
-    """Train, generate, value on `trail` (the select part) beside the predefined members' walk `base`, and mix."""
+def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: Path | None) -> Proposal:
+    """Train, generate, value on `trail` (the select part) beside the predefined members' walk `base`, and mix.
+
+    Args:
+        folder: scratch that every node can read, where Ray runs the generation and the sweep; None does both here.
+    """
     settings = work.settings
-    trained = train(work, stages)
-    with stages.stage("generate"):
-        own = settings.generator
-        traffic = Traffic.of(
-            work.dataset,
-            work.split.select,
-            trained.serialiser,
-            limit=max(settings.bandits.history, 1),
-            most=own.tasks,
-            seed=settings.seed,
-        )
-        candidates = trained.candidates(traffic, work.feature_map, own, settings.seed)
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(Pool(folder / "generator", settings.generator)) if folder else None
+        trained = train(work, stages, pool)
+        with stages.stage("generate"):
+            traffic = Traffic.of(
+                work.dataset,
+                work.split.select,
+                trained.serialiser,
+                limit=max(settings.bandits.history, 1),
+                most=settings.generator.tasks,
+                seed=settings.seed,
+            )
+            embed = pool.embed if pool else None
+            candidates = trained.candidates(traffic, work.feature_map, settings.generator, settings.seed, embed)
     if not len(candidates):
         return Proposal(None, [], [], trained)
     with stages.stage("sweep", settings.budgets.sweep_s) as stage:
         everyone = candidates.mixture("candidates")
         ground = ground_of(trail, base, settings.bandits.history)
-        rows = evaluate.assess(everyone, ground, evaluate.domains(everyone, ground), Draws())
-        chosen = evaluate.select(rows, everyone, ground, settings.sweep.top_k, settings.sweep.max_agreement)
+        swept = sweep.sweep(
+            everyone,
+            ground,
+            settings.sweep,
+            left_s=lambda: stage.left_s - RESERVE * settings.budgets.sweep_s,
+            folder=folder,
+            seed=settings.seed,
+            progress=stage.progress,
+        )
+        stage.left_out = swept.note
+        rows, own = list(swept.rows), settings.sweep
+        chosen = evaluate.select(rows, everyone, ground, own.top_k, own.max_agreement)
         names = list(everyone.names_C)
         mixture = candidates.mixture("generated", np.array([names.index(name) for name in chosen]))
         member = tuned(mixture, work, trail, stage)
     return Proposal(member, rows, chosen, trained)
 
 
-def train(work: Groundwork, stages: Stages) -> Generator:
+def train(work: Groundwork, stages: Stages, pool: Pool | None) -> Generator:
     """The language model, then the head, each within its budget."""
     settings, budgets = work.settings, work.settings.budgets
+    torch.set_num_threads(settings.generator.threads)
     with stages.stage("backbone", budgets.backbone_s) as stage:
         reading = read(work.dataset, work.feature_map, work.split.fit, work.split.stop, settings)
         backbone, training = train_backbone(reading, settings, progress=False)
         if reading.left_out:
             stage.left_out = f"{reading.left_out:,} tasks left out of training"
     with stages.stage("head", budgets.head_s):
-        return train_head(
-            reading,
-            work.feature_map,
-            backbone,
-            training,
-            backbone.embed,
-            settings,
-            work.predefined.linear,
-            progress=False,
-        )
+        embed = pool.route(backbone) if pool else backbone.embed
+        pooled = work.predefined.linear
+        return train_head(reading, work.feature_map, backbone, training, embed, settings, pooled, progress=False)
 
 
 def ground_of(trail: Trail, base: Walk, history: int) -> Ground:
