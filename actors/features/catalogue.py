@@ -26,6 +26,7 @@ SIMILARITY_RANK = 32
 class ItemEncoder:
     """Fitted parameters; `static` and `text` apply them to any items table."""
 
+    identity: tuple[str, ...]
     reader: Reader
     basis: Basis
     level_T: Ints
@@ -39,6 +40,7 @@ class ItemEncoder:
     def names(self) -> tuple[str, ...]:
         levels = self.reader.code_names
         return (
+            *(f"item={name}" for name in self.identity),
             *self.basis.names(self.reader.number_names),
             *(levels[code] for code in self.level_T),
             *(f"text[{r}]" for r in range(self.text_rank)),
@@ -51,8 +53,11 @@ class ItemEncoder:
         embedding_IR = np.zeros((len(items) + 1, self.embedding_ER.shape[1]))
         vectors_IE, there_I = embeddings(items, len(self.embedding_mean_E))
         embedding_IR[:-1][there_I] = (vectors_IE[there_I] - self.embedding_mean_E) @ self.embedding_ER
+        place = {name: i for i, name in enumerate(self.identity)}
+        own_I = np.append(row_numbers(place, items["item_id"].to_pylist()), -1)
         return np.concatenate(
             [
+                own_I[:, None] == np.arange(len(self.identity)),
                 self.basis.features(numbers_IN),
                 on_IL[:, self.level_T],
                 text_IR[:, : self.text_rank] * self.text_scale,
@@ -115,7 +120,9 @@ def codes(items: pa.Table) -> Ints:
     return np.append(np.stack(columns), [[-1], [-1], [-1]], axis=1)
 
 
-def fit_items(items: pa.Table, levels: int, text_rank: int, embedding_rank: int, limit: int, seed: int) -> ItemEncoder:
+def fit_items(
+    items: pa.Table, levels: int, text_rank: int, embedding_rank: int, limit: int, identity: bool, seed: int
+) -> ItemEncoder:
     """Encoders of this catalogue. Levels and numbers beyond `limit` features are dropped by variance."""
     table = item_table(items)
     rows = len(items)
@@ -134,6 +141,7 @@ def fit_items(items: pa.Table, levels: int, text_rank: int, embedding_rank: int,
     spread = float(np.sqrt((text.vectors(texts)[:, :rank] ** 2).mean())) if rank and rows else 1.0
     mean_E, embedding_ER = _fit_embedding(items, embedding_rank)
     return ItemEncoder(
+        tuple(items["item_id"].to_pylist()) if identity else (),
         reader, basis.select(keep_F[:split]), np.flatnonzero(keep_F[split:]),
         text, 1.0 / spread if spread > 0 else 1.0, rank, mean_E, embedding_ER,
     )  # fmt: skip

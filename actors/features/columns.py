@@ -192,12 +192,19 @@ def fit_reader(table: Table, rows: int, limit: int) -> Reader:
 
 def context_table(maps: pa.ChunkedArray | pa.Array) -> Table:
     """A column of map<string, JSON text> -> its keys as columns. Every distinct text is parsed once."""
-    return _map_table(maps, lambda text: json.loads(text))
+    return _map_table(maps, json.loads)
 
 
 def attribute_table(maps: pa.ChunkedArray | pa.Array) -> Table:
-    """A column of map<string, string> -> its keys as columns of plain text."""
-    return _map_table(maps, lambda text: text)
+    """A column of map<string, string> -> its keys as columns. A text that is JSON counts as its value."""
+    return _map_table(maps, _attribute)
+
+
+def _attribute(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _map_table(maps: pa.ChunkedArray | pa.Array, parse: Any) -> dict[str, tuple[Ints, list[Value]]]:

@@ -17,9 +17,9 @@ from actors.features.basis import fit_basis
 from actors.features.columns import Reader, Table, attribute_table, context_table, fit_reader
 from actors.features.context import ContextBlock, Users, read_situations
 from actors.features.features import Floats, Ints
+from actors.features.recent import RECENT
 from actors.features.screening import screen
 
-RECENT = "recent"
 SCREENED_ROWS = 10_000
 
 

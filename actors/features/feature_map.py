@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.features import store
-from actors.features.behaviour import RECENT, fold, folds, grouped, known_recent, recent_padded
+from actors.features.behaviour import fold, folds, grouped
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
@@ -25,6 +25,7 @@ from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
 from actors.features.fitting import fit, item_tables, parameters_fingerprint
 from actors.features.joint import Joint, Tables
 from actors.features.keys import item_keys, key
+from actors.features.recent import RECENT, known_recent, recent_padded
 from cluster.config import FeatureSettings
 from cluster.records import Dataset, Value
 
@@ -83,9 +84,9 @@ class FeatureMap:
     @property
     def names(self) -> tuple[str, ...]:
         """D names of features."""
-        if self.joint is None or self.encoder is None:
+        if self.joint is None or self.encoder is None or self.tables is None:
             return ("1", *self.context.names)
-        return self.joint.names(self.encoder.names)
+        return self.joint.names((*self.encoder.names, *self.tables.behaviour.names))
 
     @property
     def context_names(self) -> tuple[str, ...]:

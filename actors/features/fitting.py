@@ -4,7 +4,8 @@
 parameter of plain arms (linear terms and levels). What is worth its parameters then enters, down to four rows
 per parameter.
 A joint map spends `max_dimension` in this order: intercept, behaviour facts, similarities, text,
-co-occurrence, embedding, crosses, context, and what is left on levels and numbers of the items.
+embedding, context, crosses, the identity of each item where there are at most 64 and all fit, and what is left on
+levels and numbers of the items.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from actors.features import store
-from actors.features.behaviour import Behaviour, fit_behaviour, folds, grouped, recent_padded
+from actors.features.behaviour import Behaviour, folds, grouped
+from actors.features.behaviour_fitting import fit_behaviour
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, codes, fit_items, has_embeddings, log_price, row_numbers, unit
 from actors.features.context import ContextBlock
@@ -22,6 +24,7 @@ from actors.features.features import Floats, Ints
 from actors.features.joint import SIMILARITIES, Joint, Tables, similarities
 from actors.features.keys import item_keys
 from actors.features.lowrank import principal
+from actors.features.recent import recent_padded
 from cluster.config import FeatureSettings
 from cluster.errors import ModelError
 from cluster.records import Dataset
@@ -89,8 +92,15 @@ def _fit_joint(
     block = seen.plain(settings.max_dimension)
     context_BX = block.encode(seen.numbers_BN, seen.on_BL)
     behaviour = fit_behaviour(events, ids, settings.behaviour_rank, seed)
-    widths = Widths.of(settings, behaviour, has_embeddings(dataset.items))
-    encoder = fit_items(dataset.items, settings.levels, widths.text, widths.embedding, widths.plain, seed)
+    widths = Widths.of(settings, len(behaviour.names), has_embeddings(dataset.items), len(ids))
+    behaviour = replace(
+        behaviour,
+        names=behaviour.names[: widths.behaviour],
+        facts_FIC=np.ascontiguousarray(behaviour.facts_FIC[..., : widths.behaviour]),
+    )
+    encoder = fit_items(
+        dataset.items, settings.levels, widths.text, widths.embedding, widths.plain, widths.identity > 0, seed
+    )
     tables = item_tables(encoder, dataset.items, ids, behaviour)
     sample_B = np.sort(np.random.default_rng(seed).permutation(len(events))[:SAMPLE])
     sample = events.take(pa.array(sample_B))
@@ -99,7 +109,7 @@ def _fit_joint(
     item_mean_V, item_VQ = principal(tables.whole(), ITEM_AXES if widths.crosses else 1)
     kept_Z, shift_Z, scale_Z = _similarity_scales(sample, ids, tables, recent_BR, fold_B, widths.similarities)
     joint = Joint(
-        behaviour.names[: widths.behaviour], item_mean_V, item_VQ, kept_Z, shift_Z, scale_Z,
+        item_mean_V, item_VQ, kept_Z, shift_Z, scale_Z,
         np.zeros(0), np.zeros((0, 0)), 0,
     )  # fmt: skip
     taste_BT = np.zeros((len(sample), item_VQ.shape[1] + 1))
@@ -123,20 +133,24 @@ class Widths:
     embedding: int
     context: int
     crosses: int
+    identity: int
     plain: int
 
     @classmethod
-    def of(cls, settings: FeatureSettings, behaviour: Behaviour, embedding: bool) -> "Widths":
+    def of(cls, settings: FeatureSettings, behaviour: int, embedding: bool, items: int) -> "Widths":
         """Spend `max_dimension` in the order of the module's docstring."""
         left = settings.max_dimension - 1
         wants = (
-            behaviour.facts_FIC.shape[2], len(SIMILARITIES), settings.text_rank,
-            settings.text_rank * embedding, CONTEXT_AXES, CONTEXT_AXES * ITEM_AXES, left,
+            behaviour, len(SIMILARITIES), settings.text_rank, settings.text_rank * embedding,
+            CONTEXT_AXES, CONTEXT_AXES * ITEM_AXES, items * (items <= ARMS),
         )  # fmt: skip
-        spent = []
+        spent: list[int] = []
         for want in wants:
             spent.append(min(want, left))
             left -= spent[-1]
+        if spent[-1] < items:  # some items with a parameter of their own and some without would be unfair
+            left, spent[-1] = left + spent[-1], 0
+        spent.append(left)
         return cls(*spent)
 
 

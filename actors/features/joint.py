@@ -45,7 +45,6 @@ class Tables:
 class Joint:
     """The fitted projections and scales."""
 
-    behaviours: tuple[str, ...]
     item_mean_V: Floats
     item_VQ: Floats
     kept_Z: Ints
@@ -59,12 +58,12 @@ class Joint:
     def dimension(self) -> int:
         return 1 + len(self.item_mean_V) + len(self.kept_Z) + int(self.context_XP.shape[1]) + self.crosses
 
-    def names(self, static: tuple[str, ...]) -> tuple[str, ...]:
-        """Feature names from those of the static features (S)."""
+    def names(self, items: tuple[str, ...]) -> tuple[str, ...]:
+        """Feature names from those of the item features (V)."""
         contexts = [f"context[{p}]" for p in range(self.context_XP.shape[1])]
         crosses = [f"{c}×item[{q}]" for q in range(self.item_VQ.shape[1]) for c in contexts]
         near = [SIMILARITIES[z] for z in self.kept_Z]
-        return ("1", *static, *self.behaviours, *near, *contexts, *crosses[: self.crosses])
+        return ("1", *items, *near, *contexts, *crosses[: self.crosses])
 
     def taste(self, tables: Tables, recent_BR: Ints, fold: int) -> Floats:
         """Mean item axes of the recent items (-1 pads) and log(1 + their number): taste_BT, T = Q + 1."""

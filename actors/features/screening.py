@@ -3,8 +3,8 @@
 With parameters per item, every feature costs one parameter an arm. A feature's score is the fall of
 2·(negative log-likelihood) from adding it to every arm's linear model: the sum over arms of (z·e)²/(z·z·σ²), with
 e the residual of the arm's ridge fit and z the feature's residual on the features already there. It is kept
-while the score is above two per parameter (Akaike 1974). Features enter in rounds, the best first, so that of
-several that say the same only one enters.
+while the score is above four per parameter, between the two of Akaike (1974) and the log n of Schwarz (1978).
+Features enter in rounds, the best first, so that of several that say the same only one enters.
 
 Shapes: N rows, F features so far, P pool, A arms.
 """
@@ -18,6 +18,7 @@ from actors.features.features import Floats, Ints
 
 ROUNDS = 6
 RIDGE = 3.0
+GAIN = 4.0
 
 
 def screen(base_NF: Floats, pool_NP: Floats, arm_N: Ints, reward_N: Floats, room: int) -> NDArray[np.bool_]:
@@ -34,7 +35,7 @@ def screen(base_NF: Floats, pool_NP: Floats, arm_N: Ints, reward_N: Floats, room
             score_P += _gain(features_NF[part], pool_NP[part], reward_N[part])
         score_P[kept_P] = -1.0
         best = np.argsort(-np.round(score_P, 9), kind="stable")[:count]
-        best = best[score_P[best] > 2.0 * max(len(arms), 1)]
+        best = best[score_P[best] > GAIN * max(len(arms), 1)]
         if not len(best):
             break
         kept_P[best] = True
