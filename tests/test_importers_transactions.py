@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
@@ -198,6 +199,15 @@ def test_cancellations_and_corrections_are_counted_not_kept(tmp_path) -> None:
         "item_id: expected a value, found none",
     ]
     assert len(imported.dataset.events) == len(rows) - 5
+
+
+def test_what_was_left_out_is_told_in_words(tmp_path) -> None:
+    rows = shop().to_pylist()
+    rows[0]["Quantity"] = -1
+    remarks = transactions(tmp_path, pa.Table.from_pylist(rows), max_events=30).remarks()
+    assert remarks[0] == "1 lines left out: cancelled"
+    assert "column 'till_line' left out: changes within an invoice: it may tell which item was bought" in remarks
+    assert any(re.fullmatch(r"\d+ older events left out \(max_events\)", remark) for remark in remarks)
 
 
 def test_recent_is_of_the_whole_history_when_only_the_last_events_are_kept(tmp_path) -> None:

@@ -62,3 +62,17 @@ class Imported:
         """The commonest reasons, without the values found, and the number of rows of each."""
         reasons = (reason.partition(", found ")[0] for reason in self.quarantine["reason"].to_pylist())
         return Counter(reasons).most_common(most)
+
+    def remarks(self) -> list[str]:
+        """What was left out, sorted or looks odd, in words."""
+        facts = self.dataset.facts
+        lines = [f"{count:,} lines left out: {what}" for what, count in facts.get("lines_left_out", {}).items()]
+        columns = [f"column {name!r} left out: {why}" for name, why in facts.get("columns_left_out", {}).items()]
+        counts = {
+            "out_of_order": "rows stood after a later one and were sorted",
+            "older_left_out": "older events left out (max_events)",
+            "left_out_at_random": "rows left out at random (max_events)",
+            "without_customer": "events without a customer kept, with no user",
+        }
+        told = [f"{facts[key]:,} {words}" for key, words in counts.items() if facts.get(key)]
+        return [*facts.get("notes", []), *lines, *columns, *told]

@@ -6,7 +6,7 @@ The context is user_feature_* and, as a list of item ids, the items to which the
 kept: a propensity is that of the item at its position. `policy` and `campaign` describe the log, not the
 situation, and are left out; hashes and codes that repeat an item feature too.
 
-    medley import --format open-bandit --data random_men.parquet items_men.parquet
+    medley import --format open-bandit --data random_men.parquet --data items_men.parquet
 
 Shapes: N rows, K items.
 """
