@@ -71,13 +71,9 @@ class People:
     def ids(self) -> list[str]:
         return [f"user-{u}" for u in range(len(self))]
 
-    def known(self, user: int) -> dict[str, str | bool]:
-        """What a client knows of a user."""
-        return {
-            "age": AGES[self.age_U[user]],
-            "region": REGIONS[self.region_U[user]],
-            "member": bool(self.member_U[user]),
-        }
+    def known(self, user: int) -> dict[str, str]:
+        """What a client has on record of a user; whether one is a member, requests say."""
+        return {"age": AGES[self.age_U[user]], "region": REGIONS[self.region_U[user]]}
 
     def table(self) -> pa.Table:
         n = len(self)

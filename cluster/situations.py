@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cluster.people import AGES, DEVICES, REGIONS, People
+from cluster.people import DEVICES, People
 from cluster.records import EVENTS
 from cluster.wares import Wares
 
@@ -145,15 +145,13 @@ def _sessions(situations: Situations) -> pa.Array:
 
 
 def contexts(situations: Situations, people: People, wares: Wares) -> pa.Array:
-    """Arrow maps of JSON text (records): device, hour, weekday, what is known of the user, recent."""
-    names = ("device", "hour", "weekday", "age", "region", "member", "recent")
+    """Arrow maps of JSON text (records): device, hour, weekday, member, recent."""
+    names = ("device", "hour", "weekday", "member", "recent")
     user_N = situations.user_N
     values = [
         _words(DEVICES, situations.device_N),
         _words(range(24), situations.hour_N),
         _words(WEEKDAYS, situations.weekday_N),
-        _words(AGES, people.age_U[user_N]),
-        _words(REGIONS, people.region_U[user_N]),
         _words((False, True), people.member_U[user_N].astype(np.int64)),
         _lists(wares.ids(), situations.recent_NR),
     ]

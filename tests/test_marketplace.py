@@ -44,6 +44,7 @@ def test_tables_are_of_the_contract() -> None:
     assert all(a in c for a, c in zip(events["item_id"].to_pylist(), events["candidates"].to_pylist(), strict=True))
     assert events["timestamp"].to_pylist() == sorted(events["timestamp"].to_pylist())
     assert len(set(events["client_id"].to_pylist())) == 3
+    assert {key for row in users["attributes"].to_pylist() for key, _ in row} == {"age", "region"}
     assert len(set(items["provider_id"].to_pylist())) == 8
 
 
@@ -51,7 +52,7 @@ def test_context_tells_what_a_request_would() -> None:
     events = MARKET.log(300, rng())
     for context, when in zip(events["context"].to_pylist(), events["timestamp"].to_pylist(), strict=True):
         told = decode(context)
-        assert told.keys() == {"device", "hour", "weekday", "age", "region", "member", "recent"}
+        assert told.keys() == {"device", "hour", "weekday", "member", "recent"}
         assert (told["hour"], told["weekday"]) == (when.hour, when.strftime("%A"))
         recent = told["recent"]
         assert isinstance(recent, list)

@@ -47,5 +47,5 @@ def read_marketplace(
     }
     dataset = Dataset("marketplace", kept, market.items_table(), market.users_table(), None, facts)
     return Imported(
-        dataset, QUARANTINE.empty_table(), {"context": "device, hour, weekday, age, region, member, recent"}
+        dataset, QUARANTINE.empty_table(), {"context": "device, hour, weekday, member, recent"}
     )
