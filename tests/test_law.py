@@ -15,6 +15,7 @@ from actors.bandits.members import Member, Shared, Uniform, custom
 from actors.bandits.noise import CHOICE, Noise
 from actors.bandits.posterior import Gaussian
 from actors.features.features import Features
+from actors.features.keys import item_keys
 from cluster.errors import ModelError
 from tests import bandit_cases as cases
 
@@ -265,7 +266,7 @@ def certain(means: list[float], **law_settings: float) -> tuple[Published, Featu
     belief = Gaussian(np.array([[0.0, *means]]), np.zeros((1, n + 1, n + 1)))
     phi_KD = np.hstack([np.ones((n, 1)), np.eye(n)])
     zeros, places = np.zeros(n, np.int64), np.arange(n)
-    decision = Features(phi_KD, zeros, places, places.astype(np.uint64), np.zeros(1))
+    decision = Features(phi_KD, zeros, places, item_keys([f"i{k}" for k in places]), np.zeros(1))
     return cases.published(Shared("linear", belief, "features"), dimension=n + 1, **law_settings), decision
 
 

@@ -135,20 +135,24 @@ def probabilities(published: Published, features: Features, history: History | N
 
 @dataclass(frozen=True)
 class _Particles:
-    """Scores of the S members that have any (rows `scored` of M): score_SPK, and of their blend: score_PK."""
+    """score_RPK: scores of the S members that have any (rows `scored` of M), the last row those of their blend.
+
+    A blend of one member is that member, and has no row of its own.
+    """
 
     scored: Ints
-    score_SPK: Floats
-    score_PK: Floats
+    score_RPK: Floats
     mean_K: Floats
 
     def law(self, published: Published, open_K: NDArray[np.bool_]) -> Law:
         settings, uniform_K = published.law, open_K / open_K.sum()
-        member_MK = np.tile(uniform_K, (len(published.members), 1))
+        member_MK = np.empty((len(published.members), len(open_K)))
+        member_MK[:] = uniform_K
         blend_K = uniform_K
         if len(self.scored):
-            member_MK[self.scored] = _shares(self.score_SPK, open_K)
-            blend_K = _shares(self.score_PK[None], open_K)[0]
+            share_RK = _shares(self.score_RPK, open_K)
+            member_MK[self.scored] = share_RK[: len(self.scored)]
+            blend_K = share_RK[-1]
         mixed_K = (1 - settings.delta) * blend_K + settings.delta * (published.alternatives_M @ member_MK)
         pi_K = (1 - settings.epsilon) * mixed_K + settings.epsilon * uniform_K
         return Law(pi_K, member_MK, self.mean_K)
@@ -157,8 +161,11 @@ class _Particles:
 def _particles(published: Published, features: Features, history: History | None, noise: Noise) -> _Particles:
     _check(published, features)
     scored, items = published.scored, len(features)
-    mean_SK = np.empty((len(scored), items))
-    deviation_SPK = np.empty((len(scored), noise.particles, items))
+    count = len(scored)
+    score_RPK = np.empty((count + (count > 1), noise.particles, items))
+    if not count:
+        return _Particles(scored, score_RPK, np.zeros(items))
+    mean_SK, deviation_SPK = np.empty((count, items)), score_RPK[:count]
     joint = published.joint
     first = 0
     if joint is not None:
@@ -170,17 +177,17 @@ def _particles(published: Published, features: Features, history: History | None
     for place, m in enumerate(scored[first:], first):
         score = models.scores(published.members[m], features, past, noise, published.law.exploration_scale)
         mean_SK[place], deviation_SPK[place] = score.mean_K, score.deviation_PK
-    if not len(scored):
-        return _Particles(scored, deviation_SPK, np.zeros((noise.particles, items)), np.zeros(items))
-    weights_S = published.weights_M[scored] + np.finfo(np.float64).tiny
-    mean_K, score_PK = blend(mean_SK, deviation_SPK, weights_S / weights_S.sum())
-    if not np.isfinite(score_PK.sum()):
-        names = [published.names[m] for m, mean in zip(scored, mean_SK, strict=True) if not np.isfinite(mean).all()]
-        raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
+    mean_K = mean_SK[0]
+    if count > 1:
+        weights_S = published.weights_M[scored] + np.finfo(np.float64).tiny
+        mean_K, score_RPK[-1] = blend(mean_SK, deviation_SPK, weights_S / weights_S.sum())
     tie_K = TIE_SIZE * noise.uniforms(TIE, features.key_K)
     deviation_SPK += (mean_SK + tie_K)[:, None]
-    score_PK += tie_K
-    return _Particles(scored, deviation_SPK, score_PK, mean_K)
+    score_RPK[count:] += tie_K
+    if not np.isfinite(score_RPK[-1].sum()):
+        names = [published.names[m] for m, mean in zip(scored, mean_SK, strict=True) if not np.isfinite(mean).all()]
+        raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
+    return _Particles(scored, score_RPK, mean_K)
 
 
 def _check(published: Published, features: Features) -> None:
@@ -209,14 +216,14 @@ def blend(mean_SK: Floats, deviation_SPK: Floats, weights_S: Floats) -> tuple[Fl
     return mean_K, mean_K + deviation_PK * ratio_K
 
 
-def _shares(score_SPK: Floats, open_K: NDArray[np.bool_]) -> Floats:
-    """The share of particles in which each open item is a member's best, (S, K)."""
+def _shares(score_RPK: Floats, open_K: NDArray[np.bool_]) -> Floats:
+    """The share of particles in which each open item is a row's best, (R, K)."""
     if not open_K.all():
-        score_SPK = np.where(open_K, score_SPK, -np.inf)
-    members, particles, items = score_SPK.shape
-    best_SP = score_SPK.argmax(-1) + np.arange(members)[:, None] * items
-    counts_SK = np.bincount(best_SP.ravel(), minlength=members * items).reshape(members, items)
-    return np.asarray(counts_SK / particles)
+        score_RPK = np.where(open_K, score_RPK, -np.inf)
+    rows, particles, items = score_RPK.shape
+    best_RP = score_RPK.argmax(-1) + np.arange(rows)[:, None] * items
+    counts_RK = np.bincount(best_RP.ravel(), minlength=rows * items).reshape(rows, items)
+    return np.asarray(counts_RK / particles)
 
 
 def _pick(pi_K: Floats, uniform: float) -> int:

@@ -37,30 +37,26 @@ class Noise:
         key = (arms, dimension)
         if key not in self._theta:
             stream = np.random.Generator(np.random.Philox(key=[self.seed, 0]))
-            self._theta[key] = stream.standard_normal((self.particles, arms, dimension))
+            drawn = stream.standard_normal((self.particles, arms, dimension), np.float32)  # half the time of double
+            self._theta[key] = drawn.astype(np.float64)
         return self._theta[key]
 
     def keyed(self, stream: int, keys_N: Keys | Ints) -> Floats:
-        """(P, N) normals, one column per key; members share them, so they must not be changed."""
+        """(P, N) normals, one column per key (Box-Muller on SplitMix64); shared, so they must not be changed."""
         key = (stream, keys_N.tobytes())
         if key not in self._keyed:
-            self._keyed[key] = self._normals(self._words(stream, keys_N))
+            half = (self.particles + 1) // 2
+            words = np.arange(1, half + 1, dtype=np.uint64)[:, None] * _GOLDEN
+            words = _mix(words + _mix(keys_N.astype(np.uint64) ^ np.uint64(_scramble(self.seed, stream)))[None])
+            radius = np.sqrt(-2.0 * np.log(((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32))
+            angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2.0 * math.pi * 2.0**-32)
+            self._keyed[key] = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: self.particles]
         return self._keyed[key]
 
-    def uniforms(self, stream: int, keys_N: Keys | Ints) -> Floats:
-        """(N,) numbers in [0, 1), one per key."""
-        return np.asarray((self._words(stream, keys_N) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-    def _words(self, stream: int, keys_N: Keys | Ints) -> Words:
-        return _mix(keys_N.astype(np.uint64) ^ np.uint64(_scramble(self.seed, stream)))
-
-    def _normals(self, words_N: Words) -> Floats:
-        """Box-Muller on SplitMix64, one counter per pair of particles."""
-        half = (self.particles + 1) // 2
-        words = _mix(np.arange(1, half + 1, dtype=np.uint64)[:, None] * _GOLDEN + words_N)
-        radius = np.sqrt(-2.0 * np.log(((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32))
-        angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2.0 * math.pi * 2.0**-32)
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: self.particles]
+    def uniforms(self, stream: int, keys_N: Keys) -> Floats:
+        """(N,) numbers in [0, 1], one per 64-bit hash, by multiply-add hashing (Dietzfelbinger 1996)."""
+        stem = _scramble(self.seed, stream)
+        return np.asarray((keys_N * np.uint64(stem | 1) + np.uint64(_scramble(stem, 1))) * 2.0**-64)
 
     def uniform(self, stream: int, key: int = 0) -> float:
         """A number in [0, 1)."""
