@@ -46,6 +46,4 @@ def read_marketplace(
         "notes": [],
     }
     dataset = Dataset("marketplace", kept, market.items_table(), market.users_table(), None, facts)
-    return Imported(
-        dataset, QUARANTINE.empty_table(), {"context": "device, hour, weekday, member, recent"}
-    )
+    return Imported(dataset, QUARANTINE.empty_table(), {"context": "device, hour, weekday, member, recent"})

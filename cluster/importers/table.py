@@ -74,18 +74,8 @@ def read_table(
     rows = rows[order]
     classes = in_order(labels.take(pa.array(rows)))
     _check_classes(classes, source.name)
-    action_E = rng.integers(len(classes), size=len(rows))
     truth = labels.take(pa.array(rows))
-    item_id = classes.take(pa.array(action_E))
-    taken = {name: column.take(pa.array(rows)) for name, column in named.items()} | {
-        "context": maps({name: coded.take(rows) for name, coded in context.items()}, len(rows)),
-        "candidates": catalogue_lists(len(rows), classes),
-        "item_id": item_id,
-        "propensity": pa.repeat(1.0 / len(classes), len(rows)),
-        "reward": pc.equal(item_id, truth).cast(pa.float64()),
-        "reward_kind": pa.repeat(DEFAULT_KIND, len(rows)),
-    }
-    events = pa.table([taken.get(f.name, pa.nulls(len(rows), f.type)) for f in EVENTS], schema=EVENTS)
+    events = _events(named, context, rows, classes, truth, rng)
     told = facts(
         source,
         options,
@@ -107,6 +97,27 @@ def read_table(
         told,
     )
     return Imported(dataset, quarantine, roles.report())
+
+
+def _events(
+    named: dict[str, pa.Array],
+    context: dict[str, Coded],
+    rows: NDArray[np.int64],
+    classes: pa.Array,
+    truth: pa.Array,
+    rng: np.random.Generator,
+) -> pa.Table:
+    n, k = len(rows), len(classes)
+    item_id = classes.take(pa.array(rng.integers(k, size=n)))
+    columns = {name: column.take(pa.array(rows)) for name, column in named.items()} | {
+        "context": maps({name: coded.take(rows) for name, coded in context.items()}, n),
+        "candidates": catalogue_lists(n, classes),
+        "item_id": item_id,
+        "propensity": pa.repeat(1.0 / k, n),
+        "reward": pc.equal(item_id, truth).cast(pa.float64()),
+        "reward_kind": pa.repeat(DEFAULT_KIND, n),
+    }
+    return pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in EVENTS], schema=EVENTS)
 
 
 def _named(source: Source, roles: Roles, faults: Faults) -> dict[str, pa.Array]:

@@ -18,7 +18,6 @@ Shapes: N usable lines in time order, E events kept, K candidates.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,47 +31,15 @@ from cluster.faults import Faults
 from cluster.importers.assemble import DEFAULT_CLIENT, DEFAULT_KIND, facts, need_rows, newest
 from cluster.importers.baskets import candidate_sets, earlier_items
 from cluster.importers.catalogue import in_order, users_of
-from cluster.importers.columns import numbers, texts, times
 from cluster.importers.context import Coded, code, coded_texts, maps
 from cluster.importers.imported import Imported, Options, Progress
 from cluster.importers.lineitems import items_table, of_items
-from cluster.importers.roles import Role, Roles, resolve
+from cluster.importers.purchases import DAY_US, ROLES, Lines, lines_of, typed_columns
+from cluster.importers.roles import Roles, resolve
 from cluster.importers.source import Source, find, read
 from cluster.records import EVENTS, TRUTH, Dataset
 
-ROLES = (
-    Role("session_id", ("invoice_no", "invoice", "invoice_id", "order_id", "order", "basket_id", "transaction_id")),
-    Role("item_id", ("stockcode", "product_id", "article_id", "sku", "asin", "item", "product"), required=True),
-    Role("title", ("description", "product_name", "item_name", "name")),
-    Role("quantity", ("qty", "units")),
-    Role("timestamp", ("invoice_date", "order_date", "datetime", "date", "time", "purchased_at"), required=True),
-    Role("price", ("unit_price", "item_price", "amount")),
-    Role("user_id", ("customer_id", "customer", "user", "member_id", "client_number", "visitor_id")),
-    Role("client_id", ("tenant",)),
-    Role("category", ("department", "category_name", "product_category")),
-    Role("brand", ("manufacturer",)),
-    Role("provider_id", ("seller_id", "seller", "vendor_id", "vendor")),
-)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-DAY_US = 86_400_000_000
-
-
-@dataclass(frozen=True)
-class Lines:
-    """N usable purchase lines in time order; `row_N` is their place in the source."""
-
-    row_N: NDArray[np.int64]
-    time_N: NDArray[np.int64]
-    item_ids: pa.Array
-    item_N: NDArray[np.int64]
-    invoice_ids: pa.Array
-    invoice_N: NDArray[np.int64]
-    user_ids: pa.Array
-    user_N: NDArray[np.int64]
-
-    @property
-    def day_N(self) -> NDArray[np.int64]:
-        return self.time_N // DAY_US
 
 
 def read_transactions(
@@ -91,11 +58,11 @@ def read_transactions(
             f"{source.name}: no column for the invoice nor the customer; say --map session_id=COLUMN, user_id=COLUMN"
         )
     faults = Faults(len(source))
-    typed, dropped_N, dropped = _typed(source, roles, faults)
+    typed, dropped_N, dropped = typed_columns(source, roles, faults)
     quarantine = source.quarantine(faults)
     rows, late = newest(typed["timestamp"], faults.good_N & ~dropped_N, len(source))
     need_rows(rows, source, quarantine)
-    lines = _lines(source, typed, rows)
+    lines = lines_of(source, typed, rows)
     context, attributes, left_out = _contexts(source, roles, lines)
     kept = np.arange(max(0, len(rows) - settings.max_events), len(rows))
     rng = np.random.default_rng([seed, 0xBA5CE7])
@@ -116,51 +83,6 @@ def read_transactions(
     )
     items = items_table(source, roles, typed, lines.row_N, lines.item_ids, lines.item_N, attributes)
     return Imported(Dataset("transactions", events, items, users_of(events), truth, told), quarantine, roles.report())
-
-
-def _typed(
-    source: Source, roles: Roles, faults: Faults
-) -> tuple[dict[str, pa.Array], NDArray[np.bool_], dict[str, int]]:
-    """Columns by role, the lines that are no purchase, and how many of each kind."""
-    values = {role.name: roles.column(role.name, source.table) for role in ROLES}
-    typed = {name: texts(name, column) for name, column in values.items() if column is not None and name[-3:] == "_id"}
-    typed["timestamp"] = times("timestamp", values["timestamp"], faults)
-    for name in ("item_id", "timestamp"):
-        faults.add(typed[name].is_null(), f"{name}: expected a value, found none")
-    dropped_N = np.zeros(len(source), bool)
-    dropped: dict[str, int] = {}
-    for name, what in (("quantity", "cancelled"), ("price", "without a price")):
-        if values[name] is None:
-            continue
-        amount = typed[name] = numbers(name, values[name], faults)
-        faults.add(pc.invert(pc.fill_null(pc.is_finite(amount), True)), f"{name}: expected a finite number", amount)
-        none_N = np.asarray(pc.fill_null(pc.less_equal(amount, 0.0), False)) & ~dropped_N & faults.good_N
-        dropped_N |= none_N
-        dropped |= {what: int(none_N.sum())} if none_N.any() else {}
-    return typed, dropped_N, dropped
-
-
-def _lines(source: Source, typed: dict[str, pa.Array], rows: NDArray[np.int64]) -> Lines:
-    take = pa.array(rows)
-    time_N = np.asarray(typed["timestamp"].take(take).cast(pa.int64()))
-    items = typed["item_id"].take(take).dictionary_encode()
-    users = typed.get("user_id", pa.nulls(len(source), pa.string())).take(take).dictionary_encode()
-    user_N = np.asarray(users.indices.fill_null(-1)).astype(np.int64)
-    session = typed["session_id"].take(take) if "session_id" in typed else pa.nulls(len(rows), pa.string())
-    moment = pc.binary_join_element_wise(
-        users.dictionary.take(users.indices), pa.array(time_N).cast(pa.string()), "@", null_handling="replace"
-    )
-    invoices = pc.coalesce(session, moment).dictionary_encode()
-    return Lines(
-        rows,
-        time_N,
-        items.dictionary,
-        np.asarray(items.indices).astype(np.int64),
-        invoices.dictionary,
-        np.asarray(invoices.indices).astype(np.int64),
-        users.dictionary,
-        user_N,
-    )
 
 
 def _contexts(source: Source, roles: Roles, lines: Lines) -> tuple[dict[str, Coded], dict[str, Coded], dict[str, str]]:
@@ -198,18 +120,7 @@ def _events(
     invoices = lines.invoice_ids.take(pa.array(lines.invoice_N[kept]))
     numbers_E = (source.row_N if len(source.files) == 1 else np.arange(1, len(source) + 1))[lines.row_N[kept]]
     event_id = pc.binary_join_element_wise(invoices, pa.array(numbers_E).cast(pa.string()), "/")
-    catalogue = in_order(lines.item_ids)
-    if size == "all":
-        listed = pa.nulls(n, pa.list_(pa.string()))
-        action = catalogue.take(pa.array(rng.integers(len(catalogue), size=n)))
-        count_E = np.full(n, len(catalogue))
-    else:
-        sets = candidate_sets(kept, lines.day_N, lines.invoice_N, lines.item_N, int(size), rng)
-        count_E = np.array([len(s) for s in sets])
-        offsets = np.concatenate([[0], np.cumsum(count_E)]).astype(np.int32)
-        flat = np.concatenate(sets)
-        listed = pa.ListArray.from_arrays(pa.array(offsets), lines.item_ids.take(pa.array(flat)))
-        action = lines.item_ids.take(pa.array(flat[offsets[:-1] + rng.integers(count_E)]))
+    listed, action, count_E = _choices(lines, kept, size, rng)
     bought = lines.item_ids.take(pa.array(lines.item_N[kept]))
     client = typed.get("client_id")
     columns = {
@@ -220,7 +131,7 @@ def _events(
         else client.take(pa.array(lines.row_N[kept])).fill_null(DEFAULT_CLIENT),
         "user_id": lines.user_ids.take(pa.array(lines.user_N[kept], mask=lines.user_N[kept] < 0)),
         "session_id": invoices,
-        "context": maps({**_recent(lines, kept), **{k: c.take(kept) for k, c in context.items()}}, n),
+        "context": maps({k: c.take(kept) for k, c in context.items()} | _recent(lines, kept), n),
         "candidates": listed,
         "item_id": action,
         "propensity": pa.array(1.0 / count_E),
@@ -231,6 +142,23 @@ def _events(
         progress(n, n)
     events = pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in EVENTS], schema=EVENTS)
     return events, pa.table([event_id, bought], schema=TRUTH)
+
+
+def _choices(
+    lines: Lines, kept: NDArray[np.int64], size: int | str, rng: np.random.Generator
+) -> tuple[pa.Array, pa.Array, NDArray[np.int64]]:
+    """Candidates (null for the whole catalogue), the action drawn from them, and how many there were."""
+    n = len(kept)
+    if size == "all":
+        catalogue = in_order(lines.item_ids)
+        action = catalogue.take(pa.array(rng.integers(len(catalogue), size=n)))
+        return pa.nulls(n, pa.list_(pa.string())), action, np.full(n, len(catalogue))
+    sets = candidate_sets(kept, lines.day_N, lines.invoice_N, lines.item_N, int(size), rng)
+    count_E = np.array([len(found) for found in sets])
+    offsets = np.concatenate([[0], np.cumsum(count_E)]).astype(np.int32)
+    flat = np.concatenate(sets)
+    listed = pa.ListArray.from_arrays(pa.array(offsets), lines.item_ids.take(pa.array(flat)))
+    return listed, lines.item_ids.take(pa.array(flat[offsets[:-1] + rng.integers(count_E)])), count_E
 
 
 def _recent(lines: Lines, kept: NDArray[np.int64]) -> dict[str, Coded]:
