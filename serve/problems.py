@@ -15,7 +15,7 @@ from cluster.errors import RequestError, StateError
 
 logger = logging.getLogger(__name__)
 
-_VALUE = f"a value is a finite number, a text, true, false, null or a list of texts"
+_VALUE = "a value is a finite number, a text, true, false, null or a list of texts"
 _MOST = 20  # faults named in one answer
 _TYPES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
 
