@@ -145,7 +145,7 @@ class Store:
 
     def failure(self, error: BaseException) -> JournalError:
         return JournalError(
-            f"{self._where}: the journal cannot make events durable: {str(error).strip()}; check that the "
+            f"{self._where}: the journal cannot be read or written: {str(error).strip()}; check that the "
             "disk has space, that the place can be written and that the database runs"
         )
 

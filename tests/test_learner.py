@@ -16,6 +16,7 @@ from cluster.config import RewardKind, Settings
 from cluster.errors import RegistryError, StateError
 from cluster.journal import Journal, Reader, RewardRecord
 from serve import checkpoint, evidence
+from serve.app import prepare
 from serve.decide import Engine, load
 from serve.learner import Learner
 from serve.ledger import Ledger, StaleOwner
@@ -308,6 +309,7 @@ def quick(home: Path) -> Settings:
         rewards={"reward": {"window_s": 0.3}}, serve={"checkpoint_s": 0.5, "versions_refresh_s": 0.2}
     )
     serving.publish(settings, serving.version())
+    prepare(settings)
     return settings
 
 
@@ -347,7 +349,7 @@ def test_rewards_move_the_answers_of_a_replica(quick: Settings) -> None:
         again = LearnerService(quick.model_dump(mode="json"), "default")
         news = await again.wait(0, 0)
         assert news.updates[0].epoch > rows[-1]["epoch"]
-        assert len(news.updates[0].histories["u1"]) >= 30
+        assert len(news.updates[0].histories["u1"]) >= rows[-1]["outcomes"]
         await again.stop()
 
     asyncio.run(main())
