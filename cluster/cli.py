@@ -112,20 +112,24 @@ def serve(configuration: Config = None) -> None:
     serve_versions(config.load(configuration), stderr)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    }
+)
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="compose, drive or report; what follows goes to the job.")],
+    job: Annotated[str, typer.Argument(help="compose, drive or report; all that follows goes to the job.")],
     address: Annotated[str | None, typer.Option("--address", help="Job server, http://host:8265.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log to the end.")] = True,
-    medley_config: Annotated[
-        Path | None, typer.Option("--medley-config", help="Settings of this command itself.")
-    ] = None,
+    configuration: Config = None,
 ) -> None:
     """Start a job on a Ray cluster, follow its log, exit with its code."""
     from cluster.jobs import Jobs
 
-    jobs = Jobs(config.load(medley_config), address)
+    jobs = Jobs(config.load(configuration), address)
     job_id = jobs.submit(job, context.args)
     stderr.print(f"job {job_id}", highlight=False)
     if not wait:

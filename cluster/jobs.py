@@ -40,10 +40,16 @@ class Jobs:
         self._settings = settings
         where = address or settings.cluster.address
         session.prepare(settings)
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         try:
             self._client: Any = JobSubmissionClient(None if where == "auto" else where)
+        except AuthenticationError as error:
+            raise JobError(
+                f"the job server refuses the token ({_first(error)}): put the head node's token in "
+                f"{session.token_path()} or RAY_AUTH_TOKEN"
+            ) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise JobError(
                 f"no job server at {where or 'this machine'}: {_line(error)}; start one with "
@@ -121,6 +127,10 @@ class Jobs:
                 write(str(self._client.get_job_logs(job_id))[written:])
                 return
             await asyncio.sleep(_RECONNECT_S)
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().partition(". ")[0].partition("\n")[0]
 
 
 def _line(error: Exception) -> str:

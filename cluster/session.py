@@ -117,6 +117,7 @@ def start(settings: Settings) -> Session:
     """
     address = prepare(settings)
     import ray
+    from ray.exceptions import RayError
 
     if not ray.is_initialized():
         common: dict[str, Any] = {
@@ -140,7 +141,7 @@ def start(settings: Settings) -> Session:
             else:
                 _reachable(address)
                 ray.init(address=address, **common)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"the Ray cluster at {address}" if address else "a local Ray"
             raise ClusterError(f"cannot reach {where}: {_first_line(error)}") from error
     resources = ray.cluster_resources()
