@@ -174,6 +174,7 @@ def _fit_column(x_B: Floats) -> _ColumnFit:
     low, high = np.quantile(x_B, [0.25, 0.75])
     away = np.abs(x_B - center)
     scale = float((high - low) / 1.349) or float(np.median(away[away > 0])) if len(values) > 1 else 1.0
+    scale = max(scale, 1e-100)
     log = bool(np.quantile(away / scale, 0.999) > HEAVY)
     z = np.clip((values - center) / scale if not log else _signed_log((values - center) / scale), -CLIP, CLIP)
     few = len(values) <= 2

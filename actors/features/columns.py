@@ -1,7 +1,7 @@
 """Named values of any JSON type -> numbers and codes of levels, by what the fit rows held.
 
-Fallbacks, so that no context can fail: a key that is absent, null, of the wrong type, not finite or too large
-for a float is *missing*; a level not seen in fit, or too rare there, is *other*.
+Fallbacks, so that no context can fail: a key that is absent, null, of the wrong type, not finite or beyond 1e100
+is *missing*; a level not seen in fit, or too rare there, is *other*.
 
 Shapes: B rows, N number columns, L codes of levels over all columns.
 """
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from actors.features.features import Floats, Ints
 from cluster.records import Value
 
+LARGEST = 1e100
+
 Table = Mapping[str, tuple[Ints, list[Value]]]
 """Column name -> (index into the distinct values, -1 where the key is absent; the distinct values)."""
 
@@ -32,7 +34,7 @@ def number_of(value: Any) -> float:
             number = float(value)
         except (ValueError, OverflowError):
             return math.nan
-        return number if math.isfinite(number) else math.nan
+        return number if abs(number) <= LARGEST else math.nan
     return math.nan
 
 

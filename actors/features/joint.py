@@ -97,7 +97,7 @@ class Joint:
             axes_BKQ = item_BKV @ self.item_VQ
             axes_BKQ -= self.item_mean_V @ self.item_VQ
             cross_BKQP = axes_BKQ[..., :, None] * context_BP[:, None, None, :]
-            phi_BKD[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, -1)[..., : self.crosses]
+            phi_BKD[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, self.item_VQ.shape[1] * p)[..., : self.crosses]
         return phi_BKD
 
 
