@@ -78,6 +78,7 @@ class Journal:
         self._closing = threading.Lock()
         self._closed = False
         self.failed: JournalError | None = None
+        """The last failure to write, None once a write has succeeded again."""
         self._store: Store | None = Store(url)
         self._transaction([lambda store, now: store.begin_kinds(now, self._kinds)])
         self.secret = bytes.fromhex(self._store.fact("secret"))
@@ -159,6 +160,7 @@ class Journal:
             else:
                 entries[0].done.set_exception(error)
             return
+        self.failed = None
         for entry, result in zip(entries, results, strict=True):
             entry.done.set_result(result)
 
@@ -180,7 +182,6 @@ class Journal:
         except JournalError as error:
             self.failed = error
             raise
-        self.failed = None
         return results
 
     def _reopen(self, store: Store) -> None:
@@ -195,6 +196,8 @@ class Journal:
             added = self._transaction([lambda store, now: store.close_windows(now, self._kinds, _CLOSE)])
         except JournalError:
             return False
+        if added[0]:
+            self.failed = None
         return bool(added[0] >= _CLOSE)
 
 
