@@ -161,7 +161,7 @@ def drive(api: Api, world: Table, span_s: float, keys: dict[str, str] = KEYS, **
 
 
 def test_every_situation_is_asked_once_and_every_reward_arrives_in_its_window() -> None:
-    api, world = Api(window_s=1.6), Table(120)
+    api, world = Api(window_s=2.4), Table(120)
     traffic, caller = drive(api, world, span_s=1.5)
     assert [answer.row for answer in traffic.answers] == list(range(120))
     assert Counter(wanted["request_id"] for _, wanted in api.requests) == {f"t-{row}": 1 for row in range(120)}

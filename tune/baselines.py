@@ -72,12 +72,23 @@ def play(
         for b, row in enumerate(rows.tolist()):
             situation = situations[row]
             items = situation.candidates or version.feature_map.item_ids
-            user = situation.user_id or situation.session_id
+            user, features = situation.user_id or situation.session_id, batch.row(b)
             for policy in different.values():
-                policy.decide(start + b, items, batch.row(b), situation.client_id, user)
+                policy.decide(start + b, items, features, situation.client_id, user)
         progress(start + len(rows), total)
     played = {names: policy.played() for names, policy in different.items()}
     return {name: played[ensemble.names] for name, ensemble in ensembles.items()}
+
+
+FEW = 100
+"""Items that a world values together as fast as one; some keep the values of a situation's candidates."""
+
+
+def expected_reward(world: World, row: int, items: Sequence[str], index: int) -> float:
+    """The world's mean reward of `items[index]`."""
+    if len(items) <= FEW:
+        return float(world.mean_rewards(row, items)[index])
+    return float(world.mean_rewards(row, [items[index]])[0])
 
 
 @dataclass
@@ -126,7 +137,7 @@ class _Policy:
         )
         heapq.heappush(learner.waiting, (second + self._schedule.window_s, number, outcome))
         self._items.append(item)
-        self._columns.append((reward, float(self._world.mean_rewards(row, [item])[0]), slot.propensity))
+        self._columns.append((reward, expected_reward(self._world, row, items, slot.index), slot.propensity))
 
     def _learner(self, client: str) -> _Learner:
         if client not in self._learners:

@@ -8,6 +8,7 @@ on stdout is the figures as JSON; a terminal gets a table before it.
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--keys", type=Path, required=True, help="JSON file: API key by client id")
     parser.add_argument("--config", type=Path, help="settings in YAML")
     options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy; products this small lose by more threads
 
     from cluster import config
     from cluster.errors import MedleyError

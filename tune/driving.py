@@ -15,14 +15,14 @@ from actors.bandits.version import Version
 from cluster.config import Settings
 from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
-from cluster.registry import Registry
+from cluster.registry import DEFAULT_NAME, Registry
 from tune import account, baselines
 from tune.account import Account
 from tune.caller import Caller
 from tune.results import Played
 from tune.stages import Stages
 from tune.traffic import Answer, Delays, Driver, Plan, Traffic
-from tune.worlds.base import World
+from tune.worlds.base import Situations, World
 from tune.worlds.build import build
 
 Progress = Callable[[float, float], None]
@@ -47,7 +47,7 @@ class Drive:
         absent = {"version", "best_predefined"} - set(composed)
         if absent:
             raise StateError(f"{run / 'compose.json'}: no {min(absent)!r}; the run was cut short, compose again")
-        folder = Registry(settings.registry_uri).fetch(composed.get("name", "medley"), composed["version"])
+        folder = Registry(settings.registry_uri).fetch(composed.get("name", DEFAULT_NAME), composed["version"])
         world = build(Dataset.load(data), settings)
         return cls(run, settings, composed["best_predefined"], Version.load(folder), world)
 
@@ -100,7 +100,7 @@ class Drive:
             label=f"{self.run.name}-{secrets.token_hex(4)}",
         )
         delays = Delays(self.world, self.version.feature_map.item_ids, kind.window_s)
-        async with Caller(url, keys) as caller:
+        async with Caller(url, keys, connections=2 * plan.connections) as caller:  # rewards do not queue behind
             return await Driver(self.world, delays, plan, caller, progress).run(), caller
 
     def _baselines(self, answers: Sequence[Answer], progress: Progress) -> dict[str, Played]:
@@ -114,7 +114,11 @@ class Drive:
         return baselines.play(alone, self.version, self.world, schedule, self.settings.seed, progress)
 
     def _served(self, answers: Sequence[Answer]) -> Played:
-        expected = [float(self.world.mean_rewards(answer.row, [answer.item_id])[0]) for answer in answers]
+        situations = Situations(self.world.events)
+        expected = []
+        for answer in answers:
+            listed = situations[answer.row].candidates or (answer.item_id,)
+            expected.append(baselines.expected_reward(self.world, answer.row, listed, listed.index(answer.item_id)))
         return Played(
             [answer.item_id for answer in answers],
             np.array([answer.reward for answer in answers]),
