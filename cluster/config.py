@@ -143,7 +143,7 @@ class SweepSettings(Section):
     concurrent: Count = Field(1, description="trials at a time")
     top_k: Count = Field(10, description="candidates of the member")
     max_agreement: Share = Field(0.95, description="two members of the top K agree on at most this share")
-    particles: int = Field(16, ge=0, description="posterior draws per event of a candidate; 0 chooses greedily")
+    particles: int = Field(0, ge=0, description="posterior draws per event of a candidate; 0 chooses greedily")
     trial_cpus: Positive = Field(1.0, description="CPUs of a Ray Tune trial")
     ground_bytes: Count = Field(
         192 * 2**20, description="features that candidates are valued on at most, bytes; whole users are left out"

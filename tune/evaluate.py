@@ -9,6 +9,7 @@ Shapes: N events, U users, K items, C candidates, M predefined members, P partic
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,7 @@ def values(mixture: Mixture, ground: Ground, draws: Draws, budget_bytes: int = B
     gain_NK = ground.gains()
     value_NC = np.empty((len(ground.log), len(mixture.means_CAD)))
     for rows, chosen in choices(mixture, ground, draws, budget_bytes):
-        flat = chosen.reshape(len(rows), -1)
-        value_NC[rows] = np.take_along_axis(gain_NK[rows], flat, 1).reshape(chosen.shape).mean(-1)
+        value_NC[rows] = gain_NK.ravel()[chosen + (rows * gain_NK.shape[1])[:, None, None]].mean(-1)
     return value_NC
 
 
@@ -134,10 +134,21 @@ def choices(
     """For blocks of events: their rows, and the columns that candidates choose, (rows, C, P)."""
     found = progressive.scores(mixture, ground.batch, ground.log, ground.history, draws, budget_bytes)
     for rows, score_NKCP in found:
-        mask_NK11 = ground.log.mask_NK[rows][:, :, None, None]
-        if not mask_NK11.all():
-            score_NKCP = np.where(mask_NK11, score_NKCP, -np.inf)
-        yield rows, score_NKCP.argmax(1)
+        yield rows, _best(score_NKCP, ground.log.mask_NK[rows])
+
+
+def _best(score_NKCP: Floats, mask_NK: Bools) -> Ints:
+    """The first column of greatest score, (N, C, P): item by item, four times as fast as argmax over this axis."""
+    if not mask_NK.all():
+        score_NKCP = np.where(mask_NK[:, :, None, None], score_NKCP, -np.inf)
+    kind = np.int16 if mask_NK.shape[1] < 2**15 else np.int64
+    best_NCP = score_NKCP[:, 0].copy()
+    column_NCP = np.zeros(best_NCP.shape, dtype=kind)
+    for k in range(1, mask_NK.shape[1]):
+        better_NCP = score_NKCP[:, k] > best_NCP
+        np.maximum(best_NCP, score_NKCP[:, k], out=best_NCP)
+        np.maximum(column_NCP, better_NCP.view(np.int8) * kind(k), out=column_NCP)
+    return column_NCP.astype(np.int64)
 
 
 def favourites(mixture: Mixture, ground: Ground, budget_bytes: int = BUDGET_BYTES) -> Ints:
@@ -188,7 +199,7 @@ def _row(name: str, value_U: Floats, base_UM: Floats, counts_U: Floats, ground: 
     users, events = len(counts_U), float(counts_U.sum())
     best = int(np.argmax(base_UM.sum(0)))
     difference, error = ratio_error(value_U - base_UM[:, best], counts_U)
-    reach = error * float(stats.t.isf(LEVEL, max(users - 1, 1)))
+    reach = error * _student(max(users - 1, 1))
     return Candidate(
         candidate=name,
         users=users,
@@ -201,6 +212,11 @@ def _row(name: str, value_U: Floats, base_UM: Floats, counts_U: Floats, ground: 
         high=difference + reach if users > 1 else 1.0,
         model_based=ground.model_based,
     )
+
+
+@cache
+def _student(freedom: int) -> float:
+    return float(stats.t.isf(LEVEL, freedom))
 
 
 def top_k(low_C: Floats, chosen_NC: Ints, k: int, max_agreement: float) -> list[int]:
