@@ -245,6 +245,7 @@ def test_coupon_as_native_events() -> None:
     users = [f"run-{i}" for i, (_, run) in enumerate(groupby(people), 1) for _ in run]
     assert events["user_id"].to_pylist() == users
     assert len(imported.dataset.users) == 587
+    told = contexts(imported)
     for row in (0, 5_000, 12_683):
         expected = {n: raw[n][row].as_py() for n in raw.column_names if n not in ("coupon", "Y")}
-        assert contexts(imported)[row] == {k: v for k, v in expected.items() if v is not None}
+        assert told[row] == {k: v for k, v in expected.items() if v is not None}

@@ -106,6 +106,8 @@ def maps(columns: Mapping[str, Coded], rows: int) -> pa.Array:
 def from_column(column: pa.ChunkedArray, faults: Faults) -> dict[str, Coded]:
     """A column that holds whole contexts (a map, a structure or JSON text) as one coded column per key."""
     array = plain_array(column)
+    if pa.types.is_null(array.type):
+        return {}
     if pa.types.is_struct(array.type):
         parts = {array.type.field(i).name: pa.chunked_array([part]) for i, part in enumerate(array.flatten())}
         found = {name: code(f"context.{name}", part, False, faults) for name, part in parts.items()}

@@ -55,7 +55,8 @@ def read_transactions(
     roles = resolve(source, ROLES, options)
     if "session_id" not in roles and "user_id" not in roles:
         raise SchemaError(
-            f"{source.name}: no column for the invoice nor the customer; say --map session_id=COLUMN, user_id=COLUMN"
+            f"{source.name}: no column for the invoice nor the customer; "
+            "say --map session_id=COLUMN or --map user_id=COLUMN"
         )
     faults = Faults(len(source))
     typed, dropped_N, dropped = typed_columns(source, roles, faults)
