@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -255,10 +256,10 @@ def key_revoke(
     _print({"revoked": _key_id(key_id)}, json_line, "revoked")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: one line on stderr and exit code 1 for every error that Medley raises on purpose."""
     try:
-        app()
+        app(args=arguments)
     except MedleyError as error:
         _fail(str(error))
     except OSError as error:

@@ -1,0 +1,185 @@
+"""The console command as a user meets it: a process of its own, its streams and its exit code."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import cli, config
+from cluster.keys import opened
+from cluster.records import Dataset
+
+ROOT = Path(__file__).parents[1]
+
+
+def program(*words: str) -> "subprocess.CompletedProcess[str]":
+    """`medley` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.cli", *words],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def medley(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, which spares the imports."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in {"COLUMNS": "200", **environment}.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+    return subprocess.CompletedProcess(words, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def fails(done: "subprocess.CompletedProcess[str]", *parts: str) -> None:
+    """Exit code 1, and one line that says all of these."""
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def write_table(folder: Path, **columns: object) -> Path:
+    rng = np.random.default_rng(0)
+    n = 60
+    base = {"size": rng.normal(size=n), "colour": rng.choice(["red", "blue"], n).tolist()}
+    base |= {"label": rng.choice(["yes", "no"], n).tolist()}
+    path = folder / "table.parquet"
+    pq.write_table(pa.table(base | columns), path)
+    return path
+
+
+def test_without_a_command_it_explains_itself() -> None:
+    done = program("--help")
+    assert done.returncode == 0
+    commands = ("run", "import", "compose", "serve", "submit", "status", "stop", "config", "client", "key")
+    assert all(f" {command} " in done.stdout for command in commands)
+    assert program("dance").returncode == 2
+
+
+def test_config_prints_settings_that_it_reads_back(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("seed: 5\nlaw: {epsilon: 0.02}\n")
+    printed = medley("config", "--config", str(path))
+    assert "# share of uniform choices" in printed.stdout
+    (tmp_path / "again.yaml").write_text(printed.stdout)
+    assert config.load(tmp_path / "again.yaml") == config.load(path)
+    values = json.loads(medley("config", "--json", "--config", str(path)).stdout)
+    assert (values["seed"], values["law"]["epsilon"]) == (5, 0.02)
+
+
+def test_a_wrong_setting_is_one_line(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("law: {epsilonn: 0.02}\n")
+    fails(program("config", "--config", str(path)), "law.epsilonn", "did you mean 'epsilon'", "settings.yaml")
+
+
+def test_an_import_is_written_or_only_checked(home: Path, tmp_path: Path) -> None:
+    path = write_table(tmp_path)
+    words = ["import", "--format", "table", "--data", str(path), "--name", "mine"]
+    checked = json.loads(medley(*words, "--check", "--json").stdout)
+    assert (checked["events"], checked["folder"]) == (60, None)
+    assert checked["roles"]["label"] == "label"
+    assert not home.exists()
+    done = json.loads(medley(*words, "--json").stdout)
+    assert done["folder"] == str(home / "data" / "mine")
+    assert Dataset.load(home / "data" / "mine").events.num_rows == 60
+    shown = medley(*words, "--check")
+    assert "nothing was written (--check)" in shown.stdout
+
+
+def test_an_import_that_cannot_be_is_one_line(home: Path, tmp_path: Path) -> None:
+    path = str(write_table(tmp_path))
+    fails(medley("import", "--format", "tabel", "--data", path), "--format tabel", "transactions")
+    fails(medley("import", "--format", "table"), "--data PATH")
+    fails(medley("import", "--format", "table", "--data", "/nowhere.csv"), "/nowhere.csv", "no such file")
+    fails(medley("import", "--format", "table", "--data", path, "--map", "label"), "--map label", "ours=theirs")
+    fails(medley("import", "--format", "table", "--data", path, "--exclude", "colr"), "colr", "colour")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing more")
+    broken = str(tmp_path / "broken.parquet")
+    fails(medley("import", "--format", "table", "--data", broken), "broken.parquet")
+
+
+def test_clients_and_keys(home: Path) -> None:
+    fails(medley("key", "create", "shop"), "no client 'shop'", "medley client add shop")
+    assert json.loads(medley("client", "add", "shop", "--json").stdout) == {"client_id": "shop", "new": True}
+    assert json.loads(medley("client", "add", "shop", "--json").stdout)["new"] is False
+    plain = medley("key", "create", "shop").stdout.strip()
+    operator = json.loads(medley("key", "create", "--operator", "--json").stdout)["key"]
+    assert medley("key", "create").returncode == 2
+    rotated = medley("key", "rotate", plain.split("_")[1]).stdout.strip()
+    assert medley("key", "revoke", operator).returncode == 0
+    with opened(config.load()) as keys:
+        assert keys.verify(plain) is None
+        assert keys.verify(operator) is None
+        found = keys.verify(rotated)
+        assert found is not None
+        assert found.client_id == "shop"
+    listed = medley("key", "list", "--json").stdout
+    assert len(json.loads(listed)["keys"]) == 3
+    assert rotated[24:] not in listed
+
+
+def test_status_and_stop_where_nothing_runs(home: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = home.parent / "settings.yaml"
+    path.write_text(f"serve: {{port: {port}}}\n")
+    facts = json.loads(medley("status", "--json", "--config", str(path)).stdout)
+    assert (facts["run"], facts["versions"], facts["clients"]) == (None, [], [])
+    assert "does not answer" in facts["server"]["error"]
+    assert "nothing" in medley("status", "--config", str(path)).stdout
+    assert "nothing was running" in medley("stop").stdout
+
+
+def test_no_disk_no_database_no_import_no_version(home: Path, tmp_path: Path) -> None:
+    fails(medley("client", "list", MEDLEY_HOME="/proc/nowhere"), "home /proc/nowhere", "set MEDLEY_HOME")
+    fails(medley("run", MEDLEY_HOME="/proc/nowhere"), "home /proc/nowhere", "set MEDLEY_HOME")
+    gone = "postgresql+psycopg://medley:secret@127.0.0.1:1/medley"
+    done = medley("client", "list", MEDLEY_DATABASE_URL=gone)
+    fails(done, "127.0.0.1:1", "MEDLEY_DATABASE_URL")
+    assert "secret" not in done.stderr
+    fails(medley("compose", "--data", "nothing"), "--data nothing", "no finished import")
+    fails(medley("serve"), "no version", "medley compose")
+
+
+def test_run_refuses_a_taken_port_before_it_starts_anything(home: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path = tmp_path / "settings.yaml"
+        path.write_text(f"serve: {{port: {port}}}\n")
+        start = time.monotonic()
+        done = program("run", "--once", "--config", str(path))
+        fails(done, f"port {port} is in use by", f"pid {os.getpid()}", "serve.port")
+        assert time.monotonic() - start < 20
+    assert not list((home / "runs").glob("*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_one_line(home: Path, tmp_path: Path) -> None:
+    """The quarantine's place is a device that is always full."""
+    path = write_table(tmp_path)
+    folder = home / "data" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "quarantine.parquet").symlink_to("/dev/full")
+    fails(medley("import", "--format", "table", "--data", str(path), "--name", "mine"), "No space left")
+    assert not (folder / "dataset.json").exists()
