@@ -177,7 +177,7 @@ def test_every_situation_is_asked_once_and_every_reward_arrives_in_its_window() 
     assert caller.retries == 0
     waits = [api.rewards[d][0] - api.decided[d][0] for d in api.rewards]
     assert max(waits) < api.window_s
-    assert max(waits) > LATEST * api.window_s  # the longest delay, 4 s, takes three quarters of the window
+    assert max(waits) > 0.95 * LATEST * api.window_s  # the longest delay, 4 s, takes three quarters of the window
     assert min(waits) < 0.5 * api.window_s  # and 1 s a quarter of that
     assert traffic.seconds >= 1.3 + api.window_s
 

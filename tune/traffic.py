@@ -17,7 +17,8 @@ from tune.worlds.base import Situation, Situations, World
 
 TICK_S = 0.02
 """Situations of one client that fall due within a tick share a call."""
-BATCH = 32
+BATCH = 16
+"""More at a time does not make a busy server faster, only its answers, and the rewards after them, later."""
 SPREAD = 0.95
 """Share of the time over which situations fall due: the rest is for catching up."""
 LATEST = 0.75
@@ -40,7 +41,7 @@ class Delays:
         self._scale = self._longest_s / longest if longest > 0 else 0.0
 
     def __call__(self, row: int, item_id: str) -> float:
-        """Seconds from the answer in situation `row` to the reward of this item."""
+        """Seconds from the decision in situation `row` to the reward of this item."""
         return min(self._longest_s, self._scale * self._world.delay_s(row, item_id))
 
 
@@ -57,7 +58,7 @@ class Plan:
     kind_name: str
     kind: RewardKind
     label: str
-    connections: int = 8
+    connections: int = 4
 
     def due(self, number: int, total: int) -> float:
         return SPREAD * self.span_s * number / max(total, 1)
@@ -95,7 +96,7 @@ class Driver:
     """Sends the traffic of one world.
 
     Args:
-        delays: seconds from an answer to its reward, by row and item.
+        delays: seconds from a decision to its reward, by row and item.
         progress: told the number of answers and of situations.
     """
 
@@ -155,13 +156,14 @@ class Driver:
 
     async def _ask(self, batch: Sequence[Situation]) -> None:
         requests = [request(situation, self._plan.label) for situation in batch]
+        asked = self._now()
         found = await self._caller.post("/v1/decisions", batch[0].client_id, {"requests": requests})
         for situation, decision in zip(batch, found["decisions"], strict=True):
-            self._take(situation, decision)
+            self._take(situation, decision, asked)
         self._progress(len(self._traffic.answers), len(self._world.events))
 
-    def _take(self, situation: Situation, decision: Mapping[str, Any]) -> None:
-        """Note an answer, and when its reward is due if it earns one."""
+    def _take(self, situation: Situation, decision: Mapping[str, Any], asked: float) -> None:
+        """Note an answer, and when its reward is due if it earns one: delay and window count from the question."""
         slot, now, row = decision["slots"][0], self._now(), situation.row
         reward = self._world.reward(row, slot["item_id"])
         self._traffic.answers.append(
@@ -184,8 +186,8 @@ class Driver:
                 "value": reward,
                 "reward_id": f"{self._plan.label}-{row}",
             }
-            due = now + self._delays(row, slot["item_id"])
-            heapq.heappush(self._waiting, _Reward(due, row, situation.client_id, event, now + self._plan.kind.window_s))
+            due, closes = asked + self._delays(row, slot["item_id"]), asked + self._plan.kind.window_s
+            heapq.heappush(self._waiting, _Reward(due, row, situation.client_id, event, closes))
 
     async def _reward_all(self) -> None:
         free = asyncio.Semaphore(self._plan.connections)
