@@ -77,7 +77,7 @@ class Basis:
         z_BN = (numbers_BN - self.center_N) / self.scale_N
         if self.log_N.any():
             z_BN = np.where(self.log_N, np.copysign(np.log1p(np.abs(z_BN)), z_BN), z_BN)
-        return np.clip(z_BN, -CLIP, CLIP)
+        return np.minimum(np.maximum(z_BN, -CLIP), CLIP)
 
     def names(self, columns: Sequence[str]) -> list[str]:
         """A name for each feature, from the names of the columns (N)."""

@@ -52,12 +52,15 @@ class FeatureMap:
     _row: dict[str, int] = field(init=False, repr=False, compare=False)
     _keys_I: Keys = field(init=False, repr=False, compare=False)
     _fitted_I: Ints = field(init=False, repr=False, compare=False)
+    _axes_FIQ: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         place = {name: i for i, name in enumerate(self.fitted_ids)}
         object.__setattr__(self, "_row", {name: i for i, name in enumerate(self.item_ids)})
         object.__setattr__(self, "_keys_I", item_keys([*self.item_ids, ""]))
         object.__setattr__(self, "_fitted_I", np.append(row_numbers(place, self.item_ids), -1))
+        axes_FIQ = self.joint.axes(self.tables) if self.joint and self.tables else np.zeros((0, 0, 0))
+        object.__setattr__(self, "_axes_FIQ", axes_FIQ)
 
     @classmethod
     def fit(cls, dataset: Dataset, rows: Ints, settings: FeatureSettings, seed: int) -> "FeatureMap":
@@ -97,10 +100,11 @@ class FeatureMap:
     def features(self, context: Mapping[str, Value], item_ids: Sequence[str], user_id: str | None) -> Features:
         """One decision. Unknown items, keys, levels and types have fallbacks: no context raises."""
         rows_K = row_numbers(self._row, item_ids)
-        keys_K = self._keys_I[rows_K]
-        for k in np.flatnonzero(rows_K < 0).tolist():
-            keys_K[k] = key(item_ids[k])
-        fitted_K = self._fitted_I[rows_K]
+        keys_K = self._keys_I.take(rows_K)
+        if rows_K.min(initial=0) < 0:
+            for k in np.flatnonzero(rows_K < 0).tolist():
+                keys_K[k] = key(item_ids[k])
+        fitted_K = self._fitted_I.take(rows_K)
         context_X = self.context.one(context, user_id)
         if self.joint is None:
             phi_D = np.concatenate([[1.0], context_X])
@@ -144,9 +148,10 @@ class FeatureMap:
         joint, tables = self.joint, self.tables
         assert joint is not None
         assert tables is not None
-        taste_BT = (joint.taste(tables, recent_BR, f) - self.taste_mean_T) * self.taste_scale_T
+        axes_IQ = self._axes_FIQ[f]
+        taste_BT = (joint.taste(axes_IQ, recent_BR) - self.taste_mean_T) * self.taste_scale_T
         whole_BX = np.concatenate([context_BX, taste_BT], axis=1)
-        return whole_BX, joint.phi(tables, whole_BX, rows_BK, recent_BR, f)
+        return whole_BX, joint.phi(tables, axes_IQ, whole_BX, rows_BK, recent_BR, f)
 
     def with_items(self, items: pa.Table) -> "FeatureMap":
         """The same parameters over another catalogue (ITEMS schema).

@@ -113,8 +113,9 @@ def _fit_joint(
         np.zeros(0), np.zeros((0, 0)), 0,
     )  # fmt: skip
     taste_BT = np.zeros((len(sample), item_VQ.shape[1] + 1))
+    axes_FIQ = joint.axes(tables)
     for f, part in grouped(fold_B, CHUNK):
-        taste_BT[part] = joint.taste(tables, recent_BR[part], f)
+        taste_BT[part] = joint.taste(axes_FIQ[f], recent_BR[part])
     taste_mean_T, taste_scale_T = taste_BT.mean(axis=0), _inverse(taste_BT.std(axis=0))
     whole_BX = np.concatenate([context_BX[sample_B], (taste_BT - taste_mean_T) * taste_scale_T], axis=1)
     context_mean_X, context_XP = principal(whole_BX, widths.context)

@@ -65,28 +65,32 @@ class Joint:
         near = [SIMILARITIES[z] for z in self.kept_Z]
         return ("1", *items, *near, *contexts, *crosses[: self.crosses])
 
-    def taste(self, tables: Tables, recent_BR: Ints, fold: int) -> Floats:
+    def axes(self, tables: Tables) -> Floats:
+        """Item axes of every item in every fold, the unknown item last: axes_FIQ."""
+        rows_I = np.append(np.arange(len(tables.fitted_I) - 1), -1)
+        folds = range(len(tables.behaviour.facts_FIC))
+        return np.stack([(tables.items(rows_I, f) - self.item_mean_V) @ self.item_VQ for f in folds])
+
+    def taste(self, axes_IQ: Floats, recent_BR: Ints) -> Floats:
         """Mean item axes of the recent items (-1 pads) and log(1 + their number): taste_BT, T = Q + 1."""
-        b, r = recent_BR.shape
-        taste_BT = np.zeros((b, self.item_VQ.shape[1] + 1))
-        if r:
-            there_BR = recent_BR >= 0
-            count_B = there_BR.sum(axis=1)
-            share_BR = there_BR / np.maximum(count_B, 1)[:, None]
-            mean_BV = (share_BR[:, None, :] @ tables.items(recent_BR, fold))[:, 0]
-            mean_BV -= self.item_mean_V * (count_B > 0)[:, None]
-            taste_BT[:, :-1] = mean_BV @ self.item_VQ
+        taste_BT = np.zeros((len(recent_BR), axes_IQ.shape[1] + 1))
+        if recent_BR.shape[1]:
+            share_B1R, count_B = shares(recent_BR)
+            taste_BT[:, :-1] = (share_B1R @ axes_IQ.take(recent_BR, axis=0))[:, 0]
             taste_BT[:, -1] = np.log1p(count_B)
         return taste_BT
 
-    def phi(self, tables: Tables, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold: int) -> Floats:
-        """φ of every item for users of one fold. recent_BR is padded by -1."""
+    def phi(
+        self, tables: Tables, axes_IQ: Floats, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold: int
+    ) -> Floats:
+        """φ of every item for users of one fold, whose item axes are axes_IQ. recent_BR is padded by -1."""
         b, k = rows_BK.shape
-        v, z, p = len(self.item_mean_V), len(self.kept_Z), self.context_XP.shape[1]
+        s, v = tables.static_IS.shape[1], len(self.item_mean_V)
+        z, p, q = len(self.kept_Z), self.context_XP.shape[1], self.item_VQ.shape[1]
         phi_BKD = np.empty((b, k, self.dimension))
         phi_BKD[..., 0] = 1.0
-        item_BKV = tables.items(rows_BK, fold)
-        phi_BKD[..., 1 : 1 + v] = item_BKV
+        phi_BKD[..., 1 : 1 + s] = tables.static_IS.take(rows_BK, axis=0)
+        phi_BKD[..., 1 + s : 1 + v] = tables.behaviour.facts_FIC[fold].take(tables.fitted_I.take(rows_BK), axis=0)
         near_BZK = similarities(tables, rows_BK, recent_BR, fold).take(self.kept_Z, axis=1)
         near_BZK -= self.shift_Z[:, None]
         near_BZK *= self.scale_Z[:, None]
@@ -94,11 +98,17 @@ class Joint:
         context_BP = (context_BX - self.context_mean_X) @ self.context_XP
         phi_BKD[..., 1 + v + z : 1 + v + z + p] = context_BP[:, None, :]
         if self.crosses:
-            axes_BKQ = item_BKV @ self.item_VQ
-            axes_BKQ -= self.item_mean_V @ self.item_VQ
-            cross_BKQP = axes_BKQ[..., :, None] * context_BP[:, None, None, :]
-            phi_BKD[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, self.item_VQ.shape[1] * p)[..., : self.crosses]
+            cross_BKQP = axes_IQ.take(rows_BK, axis=0)[..., None] * context_BP[:, None, None, :]
+            phi_BKD[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, q * p)[..., : self.crosses]
         return phi_BKD
+
+
+def shares(recent_BR: Ints) -> tuple[Floats, Ints]:
+    """Equal weights of the recent items that are there (-1 is not), share_B1R, and their number, count_B."""
+    there_BR = recent_BR >= 0
+    count_B = there_BR.sum(axis=1)
+    share_BR = there_BR / np.maximum(count_B, 1)[:, None]
+    return share_BR[:, None], count_B
 
 
 def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> Floats:
@@ -109,11 +119,10 @@ def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> F
     """
     b, k = rows_BK.shape
     near_BZK = np.zeros((b, len(SIMILARITIES), k))
-    there_BR = recent_BR >= 0
-    count_B = there_BR.sum(axis=1)
+    share_B1R, count_B = shares(recent_BR)
     if not count_B.any():
         return near_BZK
-    share_B1R = (there_BR / np.maximum(count_B, 1)[:, None])[:, None]
+    full = count_B.min() == recent_BR.shape[1]
     similar_IR, fitted_I = tables.behaviour.similar_FIR[fold], tables.fitted_I
     cosines = (
         tables.text_IR.take(recent_BR, axis=0) @ tables.text_IR.take(rows_BK, axis=0).swapaxes(1, 2),
@@ -122,7 +131,8 @@ def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> F
     )
     for i, cosine_BRK in enumerate(cosines):
         near_BZK[:, 2 * i] = (share_B1R @ cosine_BRK)[:, 0]
-        cosine_BRK[~there_BR] = -np.inf
+        if not full:
+            cosine_BRK[recent_BR < 0] = -np.inf
         near_BZK[:, 2 * i + 1] = cosine_BRK.max(axis=1)
     near_BZK[:, 4:7] = _same(tables.codes_3I, rows_BK, recent_BR, share_B1R)
     price_BR = tables.price_I.take(recent_BR)
@@ -130,7 +140,8 @@ def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> F
     mean_B = np.where(priced_BR, price_BR, 0.0).sum(axis=1) / priced_BR.sum(axis=1).clip(1)
     away_BK = np.abs(tables.price_I.take(rows_BK) - mean_B[:, None])
     near_BZK[:, 7] = np.where((away_BK == away_BK) & priced_BR.any(axis=1)[:, None], away_BK, 0.0)
-    near_BZK[count_B == 0] = 0.0
+    if not full:
+        near_BZK[count_B == 0] = 0.0
     return near_BZK
 
 
