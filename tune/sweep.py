@@ -132,11 +132,17 @@ def _on_ray(
     from ray import tune as ray_tune  # after cluster.session has prepared it
 
     class Ended(ray_tune.Callback):
-        ended = 0
+        """Shows trials as they end. Tune pickles its callbacks, and a progress bar holds locks: it stays here."""
+
+        def __init__(self, progress: Progress) -> None:
+            self.progress, self.ended = progress, 0
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {"progress": _silent, "ended": self.ended}
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            Ended.ended += 1
-            progress(Ended.ended, len(batches))
+            self.ended += 1
+            self.progress(self.ended, len(batches))
 
     budget_s = left_s()
     if budget_s <= 0:
@@ -152,7 +158,7 @@ def _on_ray(
             reuse_actors=True,
         ),
         run_config=ray_tune.RunConfig(
-            name="sweep", storage_path=str(folder.absolute()), verbose=0, callbacks=[Ended()]
+            name="sweep", storage_path=str(folder.absolute()), verbose=0, callbacks=[Ended(progress)]
         ),
     )
     with contextlib.redirect_stdout(io.StringIO()):  # Tune's tables; a job's last line of output is its answer
@@ -162,6 +168,10 @@ def _on_ray(
     texts = [(results[number].metrics or {}).get("rows") for number in range(len(results))]
     found = [Candidate(**row) for text in texts if text for row in json.loads(text)]
     return found or work.batch(batches[0])
+
+
+def _silent(done: int, total: int) -> None:
+    """No progress."""
 
 
 def _trial(config: dict[str, Any], work: Work, batches: list[Ints]) -> None:
