@@ -3,6 +3,8 @@
 Shapes as in actors/features/features.py and actors/bandits.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Part, Prior
@@ -80,7 +82,7 @@ def ensemble(
         Prior("popularity", np.full((items + 1, 1, 1), 4.0), rng.random((items + 1, 1)), 0.2, "items"),
         Prior("linear", precision(rng, arms, dimension), rng.normal(size=(arms, dimension)), 0.2, "features"),
         Prior("forgetting", precision(rng, arms, dimension), np.ones((arms, dimension)), 0.2, "features", half_life),
-        mixture(rng, 3, arms, dimension),
+        replace(mixture(rng, 3, arms, dimension), exploration=0.7),
     )
     values = {
         "members": members,

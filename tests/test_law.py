@@ -260,14 +260,15 @@ def test_a_single_item_is_certain() -> None:
     assert slot.propensity == pytest.approx(1)
 
 
-def certain(means: list[float], **law_settings: float) -> tuple[Published, Features]:
+def certain(means: list[float], count: int = 1, **law_settings: float) -> tuple[Published, Features]:
     """Items of known mean without variance: the features are one-hots behind the intercept."""
     n = len(means)
     belief = Gaussian(np.array([[0.0, *means]]), np.zeros((1, n + 1, n + 1)))
     phi_KD = np.hstack([np.ones((n, 1)), np.eye(n)])
     zeros, places = np.zeros(n, np.int64), np.arange(n)
     decision = Features(phi_KD, zeros, places, item_keys([f"i{k}" for k in places]), np.zeros(1))
-    return cases.published(Shared("linear", belief, "features"), dimension=n + 1, **law_settings), decision
+    models = [Shared("linear" + "'" * m, belief, "features") for m in range(count)]
+    return cases.published(*models, dimension=n + 1, **law_settings), decision
 
 
 def test_without_variance_the_best_item_has_all_but_the_floor() -> None:
@@ -281,9 +282,10 @@ def test_without_variance_the_best_item_has_all_but_the_floor() -> None:
     assert seen[0].models == {"linear": 1.0}
 
 
-def test_items_that_nothing_tells_apart_share_alike() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_items_that_nothing_tells_apart_share_alike(count: int) -> None:
     """Three equal best items of five: 3,000 seeds, chi-square at 0.001; all of them count as the best."""
-    state, decision = certain([0.6, 0.1, 0.6, 0.6, 0.1])
+    state, decision = certain([0.6, 0.1, 0.6, 0.6, 0.1], count)
     wins = [int(law.probabilities(state, decision, None, seed).pi_K.argmax()) for seed in range(3000)]
     counts = np.bincount(wins, minlength=5)
     assert counts[[1, 4]].sum() == 0

@@ -106,15 +106,20 @@ def test_particles_are_shared_out_by_responsibility() -> None:
     assert (abs(np.array(counts) - 500 * shares) <= 1).all()
 
 
-def test_exploration_scales_what_is_unknown_inside_a_candidate_not_which_candidate() -> None:
+def test_exploration_scales_all_that_is_unknown() -> None:
+    """Which candidate and what it draws alike: deviations are proportional to α, means do not depend on it."""
     rng = np.random.default_rng(4)
     model, decision = cases.mixture(rng, 3, 1, 3), cases.features(rng, 4, 3)
     past = cases.history(rng, 5, 1, 3)
     none, one, two = (
-        model.condition(past, decision.context_X, scale).scores(decision, Noise(1, 64)).deviation_PK
-        for scale in (0.0, 1.0, 2.0)
+        model.condition(past, decision.context_X, scale).scores(decision, Noise(1, 64)) for scale in (0.0, 1.0, 2.0)
     )
-    np.testing.assert_allclose(two - none, 2 * (one - none), atol=1e-12)
+    half = replace(model, exploration=0.5).condition(past, decision.context_X, 2.0).scores(decision, Noise(1, 64))
+    np.testing.assert_allclose(half.deviation_PK, one.deviation_PK)
+    assert not none.deviation_PK.any()
+    assert one.deviation_PK.any()
+    np.testing.assert_allclose(two.deviation_PK, 2 * one.deviation_PK, atol=1e-12)
+    np.testing.assert_allclose(two.mean_K, none.mean_K)
 
 
 @settings(deadline=None)
