@@ -29,7 +29,7 @@ def small() -> Tables:
         static_IS=np.zeros((4, 0)),
         text_IR=np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.0, 0.0]]),
         codes_3I=np.array([[0, 1, 2, -1], [0, 0, -1, -1], [0, 1, 1, -1]]),
-        price_I=np.array([1.0, 2.0, np.nan, np.nan]),
+        price_I2=np.array([[1.0, 1.0], [2.0, 1.0], [0.0, 0.0], [0.0, 0.0]]),
         fitted_I=np.array([0, 1, 2, -1]),
         behaviour=Behaviour((), np.zeros((FOLDS + 1, 4, 0)), similar),
     )
@@ -75,10 +75,10 @@ def test_similarities_by_brute_force(recent: list[int], rows: list[int], f: int)
         same = [
             np.mean([row >= 0 and code[row] >= 0 and code[row] == code[r] for r in recent]) for code in tables.codes_3I
         ]
-        prices = [tables.price_I[r] for r in recent if not np.isnan(tables.price_I[r])]
-        away = abs(tables.price_I[row] - np.mean(prices)) if prices else 0.0
+        prices = [tables.price_I2[r, 0] for r in recent if tables.price_I2[r, 1]]
+        away = abs(tables.price_I2[row, 0] - np.mean(prices)) if prices and tables.price_I2[row, 1] else 0.0
         expected = [
-            np.mean(cosines), max(cosines), np.mean(together), max(together), *same, 0.0 if np.isnan(away) else away,
+            np.mean(cosines), max(cosines), np.mean(together), max(together), *same, away,
         ]  # fmt: skip
         np.testing.assert_allclose(near[:, k], expected, atol=1e-12)
 

@@ -10,7 +10,7 @@ C facts.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,10 @@ class Behaviour:
     names: tuple[str, ...]
     facts_FIC: Floats
     similar_FIR: Floats
+
+    def narrowed(self, most: int) -> "Behaviour":
+        """With the first `most` facts."""
+        return replace(self, names=self.names[:most], facts_FIC=np.ascontiguousarray(self.facts_FIC[..., :most]))
 
 
 def fold(user_id: str | None) -> int:

@@ -22,8 +22,10 @@ from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
 from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
-from actors.features.fitting import fit, item_tables, parameters_fingerprint
+from actors.features.fitted import parameters_fingerprint
+from actors.features.fitting import fit
 from actors.features.joint import Joint, Tables
+from actors.features.joint_fitting import item_tables
 from actors.features.keys import item_keys, key
 from actors.features.recent import RECENT, known_recent, recent_padded
 from cluster.config import FeatureSettings

@@ -22,12 +22,13 @@ SIMILARITIES = (
 @dataclass(frozen=True)
 class Tables:
     """Rows of the catalogue's items, an unknown item last: static_IS, text_IR (unit), codes_3I (row, category
-    and brand; -1 for none), price_I (log, NaN for none), fitted_I (row in the behaviour tables)."""
+    and brand; -1 for none), price_I2 (log, and 1; 0 and 0 for
+    none), fitted_I (row in the behaviour tables)."""
 
     static_IS: Floats
     text_IR: Floats
     codes_3I: Ints
-    price_I: Floats
+    price_I2: Floats
     fitted_I: Ints
     behaviour: Behaviour
 
@@ -135,11 +136,11 @@ def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> F
             cosine_BRK[recent_BR < 0] = -np.inf
         near_BZK[:, 2 * i + 1] = cosine_BRK.max(axis=1)
     near_BZK[:, 4:7] = _same(tables.codes_3I, rows_BK, recent_BR, share_B1R)
-    price_BR = tables.price_I.take(recent_BR)
-    priced_BR = price_BR == price_BR
-    mean_B = np.where(priced_BR, price_BR, 0.0).sum(axis=1) / priced_BR.sum(axis=1).clip(1)
-    away_BK = np.abs(tables.price_I.take(rows_BK) - mean_B[:, None])
-    near_BZK[:, 7] = np.where((away_BK == away_BK) & priced_BR.any(axis=1)[:, None], away_BK, 0.0)
+    mean_B12 = share_B1R @ tables.price_I2.take(recent_BR, axis=0)
+    priced_B1 = mean_B12[..., 1]
+    item_BK2 = tables.price_I2.take(rows_BK, axis=0)
+    away_BK = np.abs(item_BK2[..., 0] - mean_B12[..., 0] / np.maximum(priced_B1, 1e-9))
+    near_BZK[:, 7] = away_BK * (item_BK2[..., 1] * (priced_B1 > 0))
     if not full:
         near_BZK[count_B == 0] = 0.0
     return near_BZK
