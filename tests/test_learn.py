@@ -174,7 +174,7 @@ def test_weights_follow_performance() -> None:
     assert published.weights_M.argmax() == 2
     assert published.weights_M.argmin() == 4
     predefined_M = np.array([True, True, True, True, False])
-    assert (published.weights_M[predefined_M] >= 0.05 / 1.2).all()
+    assert (published.weights_M[predefined_M] >= 0.01 / 1.04).all()
     assert published.alternatives_M.min() >= 0.1 / 5
 
 

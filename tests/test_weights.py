@@ -44,6 +44,16 @@ def test_values_and_errors_of_three_outcomes_by_hand() -> None:
     np.testing.assert_allclose(error_M**2, [(5 / 49 + 1 / 2) / (49 / 4), (109 / 200 + 8 / 25) / 16])
 
 
+def test_one_rewarded_exploration_moves_a_value_by_one_decision() -> None:
+    """π_m(a)/π(a) = 0.8/0.01: ρ = 80, N = R = 80, Q0 = 6400, so the prior's 100 decisions have ρ = 80 each.
+
+    v = (80 + 100·80·0.07)/(80 + 100·80) = (1 + 7)/101, as after one reward of a hundred and one equal decisions.
+    """
+    performance = Performance.start(np.array([0.07]))
+    performance.observe(np.array([0.8]), 0.01, 1.0, 1e9)
+    np.testing.assert_allclose(performance.values(100.0)[0], [8 / 101])
+
+
 def test_logits_divide_by_the_common_error() -> None:
     settings = WeightSettings(eta=2.0, prior_count=2.0, half_life_decisions=HALF_LIFE)
     variance = ((5 / 49 + 1 / 2) / (49 / 4) + (109 / 200 + 8 / 25) / 16) / 2

@@ -42,14 +42,16 @@ class Performance:
     def values(self, prior_count: float) -> tuple[Floats, Floats]:
         """Value v_M and its standard error se_M (delta method for a ratio).
 
-        The prior acts as `prior_count` decisions with ρ = 1 and the variance of a Bernoulli reward, so that
-        both are defined before the first outcome.
+        The prior acts as `prior_count` decisions with the variance of a Bernoulli reward and the member's own
+        typical ratio, ρ = max(1, Q0/N). With ρ = 1 instead, one rewarded exploration with ρ = 80 would outweigh
+        a prior of 100 decisions: uniform's weight jumped to a half for a second after the first rewards.
         """
         n_M, r_M, q0_M, q1_M, q2_M = self.sums_5M
-        count_M = n_M + prior_count
-        value_M = (r_M + prior_count * self.prior_M) / count_M
+        ratio_M = np.maximum(1.0, np.divide(q0_M, n_M, out=np.ones_like(n_M), where=n_M > 0))
+        count_M = n_M + prior_count * ratio_M
+        value_M = (r_M + prior_count * ratio_M * self.prior_M) / count_M
         prior_variance_M = np.clip(self.prior_M * (1 - self.prior_M), 1e-4, None)
-        square_M = q2_M - 2 * value_M * q1_M + value_M**2 * q0_M + prior_count * prior_variance_M
+        square_M = q2_M - 2 * value_M * q1_M + value_M**2 * q0_M + prior_count * ratio_M**2 * prior_variance_M
         return value_M, np.sqrt(np.maximum(square_M, 0)) / count_M
 
     def logits(self, settings: WeightSettings) -> Floats:
