@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -174,7 +175,7 @@ def _read_weights(name: str, device: str) -> Any:
             output_loading_info=True,
             dtype=torch.bfloat16 if device == "cuda" else torch.float32,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"generator.model {name!r}: no weights that can be read ({_brief(error)}); the folder needs "
             "model.safetensors as written by save_pretrained"

@@ -31,8 +31,8 @@ BATCH_ROWS = 1_024
 WINDOW = 512
 CHECKED = 1_000
 START = 0.1
-PLAIN_RATES = {"scalars": 0.01, "extra": 0.1}
-RATES = {"scalars": 0.003, "extra": 0.01, "basis": 0.02, "network": 0.005}
+PLAIN_RATES = {"mean": 0.01, "noise": 0.03, "extra": 0.1}
+RATES = {"mean": 0.003, "noise": 0.01, "extra": 0.01, "basis": 0.02, "network": 0.005}
 """Adam's step sizes; those of U and V (`basis`) are relative to their size at the start."""
 
 
@@ -165,7 +165,8 @@ class _Loop:
         _set(head, *min(scores, key=lambda k: scores[k]), noise)
         optimizer = torch.optim.Adam(
             [
-                {"params": [head.mean_scale, head.log_noise], "lr": PLAIN_RATES["scalars"]},
+                {"params": [head.mean_scale], "lr": PLAIN_RATES["mean"]},
+                {"params": [head.log_noise], "lr": PLAIN_RATES["noise"]},
                 {"params": [head.log_tempering, head.log_extra_AD], "lr": PLAIN_RATES["extra"]},
             ]
         )
@@ -197,7 +198,8 @@ class _Loop:
         head = self.head
         size = head.shift_ADR.detach().square().mean().sqrt().item()
         return [
-            {"params": [head.mean_scale, head.log_noise], "lr": RATES["scalars"]},
+            {"params": [head.mean_scale], "lr": RATES["mean"]},
+            {"params": [head.log_noise], "lr": RATES["noise"]},
             {"params": [head.log_tempering, head.log_extra_AD], "lr": RATES["extra"]},
             {"params": [head.shift_ADR, head.spread_ADR], "lr": RATES["basis"] * size},
             {"params": [head.first, head.last, head.direct], "lr": RATES["network"]},
