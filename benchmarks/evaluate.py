@@ -153,7 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         settings = Settings.model_validate({"home": Path(home), "cluster": {"cpus": 1}})
         with session.opened(settings):
-            sizes = (1_024, 6, 1) if quick else (4_096, 16, 3)
+            sizes = (4_096, 6, 1) if quick else (4_096, 16, 3)
             measures.append(swept("candidates_per_s", 0, *sizes, Path(home)))
             if not quick:
                 measures.append(swept("learning_per_s", 64, 256, 16, 3, Path(home)))

@@ -5,14 +5,20 @@ import pytest
 from scipy import stats
 
 from actors.bandits.mixture import Mixture
+from actors.bandits.posterior import gaussian
 from actors.features.features import Floats
+from cluster.config import DataSettings, Settings
 from cluster.errors import EvidenceError
+from cluster.importers.imported import Options
+from cluster.importers.marketplace import read_marketplace
 from tests import bandit_cases
 from tests.test_progressive import logged, one_at_a_time
 from tune import evaluate, progressive
 from tune.evaluate import Ground
+from tune.groundwork import Groundwork
 from tune.log import Log
 from tune.progressive import Draws
+from tune.walk import Trail, walk
 
 
 def ground(rng: np.random.Generator, users: list[int], items: int = 4, arms: int = 1, history: int = 64) -> Ground:
@@ -165,3 +171,36 @@ def test_a_ground_that_does_not_fit_is_refused() -> None:
         replace(found, q_NK=found.q_NK[:1])
     with pytest.raises(EvidenceError, match="not finite"):
         replace(found, base_NM=np.full((2, 2), np.nan))
+
+
+def test_the_pooled_posterior_as_a_candidate_is_worth_what_the_linear_member_is() -> None:
+    """The whole way from a log, on both kinds of parameters: with a history that it hardly listens to (its spread
+    is the pooled posterior's), the candidate chooses nearly as the predefined linear model does."""
+    data = DataSettings(marketplace_users=200, marketplace_items=30, marketplace_events=4_000)
+    dataset = read_marketplace([], Options(), data, seed=1).dataset
+    for kind in ("joint", "arms"):
+        settings = Settings.model_validate({"features": {"kind": kind, "max_dimension": 24}})
+        work = Groundwork.of(dataset, settings)
+        trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, 0)
+        base = walk(work.ensemble(*work.predefined.members()), trail, 0)
+        log, batch = base.log, trail.batch.take(np.arange(len(base.log)))
+        found = Ground(log, batch, trail.q_NK[: len(log)], base.value_NM, base.names, 64)
+        pooled = work.predefined.linear
+        belief = gaussian(pooled.precision_ADD, pooled.shift_AD)
+        context = batch.context_BX.shape[1]
+        candidate = Mixture(
+            "pooled",
+            belief.mean_AD[None],
+            belief.factor_ADD,
+            np.zeros((1, *belief.mean_AD.shape, 1)),
+            pooled.noise,
+            np.eye(context),
+            np.ones((1, context)),
+            1.0,
+            ("pooled",),
+        )
+        value = evaluate.values(candidate, found, Draws(64, 1.0))[:, 0]
+        linear = base.value_NM[:, base.names.index("linear")]
+        error = (value - linear).std() / np.sqrt(len(value))
+        assert abs((value - linear).mean()) < max(4 * error, 0.005)
+        assert value.mean() > base.mean()["uniform"] + 0.01
