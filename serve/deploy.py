@@ -61,6 +61,7 @@ def start(settings: Settings) -> str:
     if running is not None:
         return running
     check_port(host, port)
+    settings.folder("ingress")
     kind = choose_ingress(settings)
     ray_serve.start(
         proxy_location="HeadOnly",
