@@ -84,9 +84,9 @@ class LawSettings(Section):
 class WeightSettings(Section):
     """The weight of a model (docs/law.md)."""
 
-    eta: Positive = Field(1.0, description="logit per standard error of performance")
+    eta: Positive = Field(3.0, description="logit per standard error of performance")
     least_error: Positive = Field(0.01, description="s_min, in units of the reward's range")
-    prior_count: Positive = Field(100.0, description="decisions that the prior value counts for")
+    prior_count: Positive = Field(1_000.0, description="decisions that the prior value counts for")
     half_life_decisions: Positive = Field(10_000.0, description="age at which an outcome counts half")
     predefined_floor: Share = Field(0.01, description="least weight of each predefined member")
     neighbour_scale: float = Field(1.0, ge=0, description="beta, logit per log neighbour share (system B)")

@@ -11,6 +11,7 @@ from cluster import config, session
 from cluster.config import Settings
 from tests import servers
 
+os.environ.update(session.THREADS)  # before NumPy is imported, as in every job and replica
 # Before any test module imports ray: no cluster of the user's, no token in the user's home.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(tempfile.mkdtemp(prefix="medley-tests-")) / "auth_token")

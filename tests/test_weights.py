@@ -65,7 +65,7 @@ def test_the_least_error_bounds_the_logits() -> None:
     performance = Performance.start(np.array([0.5, 0.5]))
     performance.sums_5M += 1e6
     value_M, _ = performance.values(100.0)
-    np.testing.assert_allclose(performance.logits(WeightSettings(eta=1.0)), value_M / 0.01)
+    np.testing.assert_allclose(performance.logits(WeightSettings(eta=1.0, prior_count=100.0)), value_M / 0.01)
 
 
 def test_before_any_outcome_values_are_the_prior() -> None:

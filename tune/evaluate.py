@@ -68,12 +68,12 @@ class Ground:
 
     def take(self, rows: Ints) -> "Ground":
         """These events only."""
-        log, batch = self.log.take(rows), _take(self.batch, rows)
+        log, batch = self.log.take(rows), self.batch.take(rows)
         return replace(self, log=log, batch=batch, q_NK=self.q_NK[rows], base_NM=self.base_NM[rows])
 
     def within(self, budget_bytes: int) -> "Ground":
         """The same with fewer users, the last to appear left out, if the features take more than the budget."""
-        each = 8 * self.batch.phi_BKD.shape[2] * (1 if _repeats(self.batch) else self.batch.phi_BKD.shape[1])
+        each = 8 * self.batch.phi_BKD.shape[2] * (1 if self.batch.repeats else self.batch.phi_BKD.shape[1])
         fits = max(1, budget_bytes // each)
         if len(self.log) <= fits:
             return self
@@ -84,7 +84,7 @@ class Ground:
     def __getstate__(self) -> dict[str, Any]:
         """Repeated rows of features travel once."""
         state = dict(vars(self))
-        if _repeats(self.batch):
+        if self.batch.repeats:
             state["batch"] = replace(self.batch, phi_BKD=self.batch.phi_BKD[:, :1])
         return state
 
@@ -94,20 +94,6 @@ class Ground:
             phi_BKD = np.broadcast_to(batch.phi_BKD, (n, k, batch.phi_BKD.shape[2]))
             state |= {"batch": replace(batch, phi_BKD=phi_BKD)}
         self.__dict__.update(state)
-
-
-def _repeats(batch: FeatureBatch) -> bool:
-    """Whether each decision has one row of features, repeated for its items."""
-    return batch.phi_BKD.shape[1] > 1 and batch.phi_BKD.strides[1] == 0
-
-
-def _take(batch: FeatureBatch, rows: Ints) -> FeatureBatch:
-    if _repeats(batch):
-        phi_BKD = np.broadcast_to(batch.phi_BKD[rows, :1], (len(rows), *batch.phi_BKD.shape[1:]))
-    else:
-        phi_BKD = batch.phi_BKD[rows]
-    arm_BK, item_BK, key_BK = batch.arm_BK[rows], batch.item_BK[rows], batch.key_BK[rows]
-    return FeatureBatch(phi_BKD, arm_BK, item_BK, key_BK, batch.mask_BK[rows], batch.context_BX[rows])
 
 
 def domains(mixture: Mixture, ground: Ground) -> Bools:

@@ -55,10 +55,16 @@ class FeatureBatch:
     def __len__(self) -> int:
         return len(self.mask_BK)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether an event's items share one row of features, as with parameters per item."""
+        return self.phi_BKD.shape[1] > 1 and self.phi_BKD.strides[1] == 0
+
     def take(self, rows: Ints) -> "FeatureBatch":
-        """These decisions only, in this order."""
+        """These decisions only, in this order; rows that repeat stay a view."""
+        phi_BKD = self.phi_BKD[rows, :1] if self.repeats else self.phi_BKD[rows]
         return FeatureBatch(
-            self.phi_BKD[rows],
+            np.broadcast_to(phi_BKD, (len(rows), *self.phi_BKD.shape[1:])),
             self.arm_BK[rows],
             self.item_BK[rows],
             self.key_BK[rows],
