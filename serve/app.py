@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster import config
 from cluster.config import Settings
-from cluster.database import Database, upgrade, url_of
+from cluster.database import upgrade, url_of
+from cluster.errors import RequestError
 from cluster.journal import DecisionRecord, Journal, journal_url
-from cluster.keys import Keys
-from serve.access import Access
-from serve.gateway import Gateway
-from serve.ids import DecisionIds
-from serve.messages import DecisionRequest, Versions
-from serve.replica import Learner, Replica
+from serve.assembly import assemble
+from serve.messages import DecisionRequest
+from serve.replica import Replica
 from serve.service import LearnerService, News
+
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
@@ -77,9 +80,15 @@ class ModelReplicas:
 
     async def decide(
         self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
-    ) -> list[DecisionRecord]:
+    ) -> list[DecisionRecord] | None:
         bodies = [request.model_dump_json() for request in requests]
-        records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids))
+        try:
+            records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids))
+        except RequestError as error:  # Ray's wrapper of it: the same class, with the remote trace as its text
+            raise RequestError(error.loc, error.message, error.status) from error
+        except (RayError, RayServeException) as error:
+            logger.warning("no model replica answers (%s); the gateway decides", error)
+            return None
         return records
 
 
@@ -87,7 +96,8 @@ class ModelDeployment:
     """Decides large batches; the gateway makes them durable. It scales on either database."""
 
     async def __init__(self, settings: dict[str, Any], name: str) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._replica = _replica(Settings.model_validate(settings), name)
+        known = Settings.model_validate(settings)
+        self._replica = Replica(known, name, lambda: LearnerActor(known, name))
         self._in_work = 0
         await self._replica.start()
 
@@ -111,28 +121,14 @@ class IngressDeployment:
         self, settings: dict[str, Any], name: str, models: DeploymentHandle[Any]
     ) -> None:
         known = Settings.model_validate(settings)
-        self._replica = replica = _replica(known, name)
-        self._journal = journal = Journal(journal_url(known), known.rewards)
-        keys = Keys(Database(url_of(known)))
-        access = Access(keys.ring, known.serve.keys_refresh_s)
-        self._gateway = Gateway(
-            engine=replica.engine,
-            journal=journal,
-            ids=DecisionIds(journal.secret),
-            access=access,
-            link=replica,
-            versions=lambda: _versions(replica),
-            kinds=known.rewards,
-            settings=known.serve,
-            models=ModelReplicas(models),
-        )
-        await replica.start()
+        self._parts = assemble(known, name, lambda: LearnerActor(known, name), ModelReplicas(models))
+        await self._parts.replica.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return self._gateway.app
+        return self._parts.gateway.app
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        return {"contexts_in_work": float(self._gateway.in_work)}
+        return {"contexts_in_work": float(self._parts.gateway.in_work)}
 
 
 def build(arguments: Arguments) -> ray_serve.Application:
@@ -183,17 +179,6 @@ def learner_name(settings: Settings, name: str) -> str:
     """One learner per home, database, registry and name of versions."""
     place = f"{settings.home}|{settings.database_url}|{settings.registry_uri}|{name}"
     return f"medley-learner-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
-
-
-def _replica(settings: Settings, name: str) -> Replica:
-    def find() -> Learner:
-        return LearnerActor(settings, name)
-
-    return Replica(settings, name, find)
-
-
-def _versions(replica: Replica) -> Versions:
-    return replica.releases.listed(replica.engine.number)
 
 
 def _scaling(least: int, most: int) -> AutoscalingConfig:

@@ -57,7 +57,8 @@ class Models(Protocol):
 
     async def decide(
         self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
-    ) -> list[DecisionRecord]: ...
+    ) -> list[DecisionRecord] | None:
+        """None where no replica answers."""
 
 
 class LearnerLink(Protocol):
@@ -213,7 +214,9 @@ class Gateway:
         if len(requests) <= self._settings.thread_batch:
             return self._engine.decide_many(client, requests, ids)
         if self._models is not None and len(requests) >= self._settings.models_batch:
-            return await self._models.decide(client, requests, ids)
+            records = await self._models.decide(client, requests, ids)
+            if records is not None:
+                return records
         return await asyncio.to_thread(self._engine.decide_many, client, requests, ids)
 
     def _fault(self, client: str, event: RewardEvent) -> tuple[int, str, str] | None:

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,14 +16,13 @@ from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from cluster.config import FeatureSettings, LawSettings, Settings, WeightSettings
 from cluster.database import Database, url_of
-from cluster.journal import Journal, journal_url
+from cluster.journal import Journal
 from cluster.keys import Keys
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import Registry
-from serve.access import Access
 from serve.app import prepare
+from serve.assembly import assemble
 from serve.gateway import Gateway
-from serve.ids import DecisionIds
 from serve.replica import Learner, Replica
 from serve.service import LearnerService
 
@@ -133,27 +131,11 @@ async def running(settings: Settings, learner: LearnerService | None = None) -> 
             raise ConnectionError("this test has no learner")
         return learner
 
-    replica = Replica(settings, "default", find)
-    journal = Journal(journal_url(settings), settings.rewards, close_every_s=0.02)
-    gateway = Gateway(
-        engine=replica.engine,
-        journal=journal,
-        ids=DecisionIds(journal.secret),
-        access=Access(keys.ring, settings.serve.keys_refresh_s),
-        link=replica,
-        versions=lambda: replica.releases.listed(replica.engine.number),
-        kinds=settings.rewards,
-        settings=settings.serve,
-    )
-    await replica.start()
-    transport = httpx.ASGITransport(gateway.app)
+    parts = assemble(settings, "default", find, close_every_s=0.02)
+    await parts.replica.start()
+    transport = httpx.ASGITransport(parts.gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:
         try:
-            yield Running(http, gateway, replica, journal, plain, operator)
+            yield Running(http, parts.gateway, parts.replica, parts.journal, plain, operator)
         finally:
-            await replica.stop()
-            journal.close()
-
-
-def folder_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            await parts.stop()

@@ -1,0 +1,59 @@
+"""The parts of an ingress process put together: the same for a Serve replica, a test and a benchmark."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.config import Settings
+from cluster.database import Database, url_of
+from cluster.journal import Journal, journal_url
+from cluster.keys import Keys
+from serve.access import Access
+from serve.gateway import Gateway, Models
+from serve.ids import DecisionIds
+from serve.replica import Learner, Replica
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """`gateway.app` answers HTTP once `replica.start()` has been awaited."""
+
+    replica: Replica
+    journal: Journal
+    gateway: Gateway
+
+    async def stop(self) -> None:
+        await self.replica.stop()
+        self.journal.close()
+
+
+def assemble(
+    settings: Settings,
+    name: str,
+    learner: Callable[[], Learner],
+    models: Models | None = None,
+    close_every_s: float = 0.1,
+) -> Assembly:
+    """Open the journal and wire the parts.
+
+    Args:
+        settings, name, learner: as in `Replica`.
+        models: as in `Gateway`.
+        close_every_s: as in `Journal`.
+
+    Raises:
+        JournalError: the journal cannot be opened.
+    """
+    replica = Replica(settings, name, learner)
+    journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
+    gateway = Gateway(
+        engine=replica.engine,
+        journal=journal,
+        ids=DecisionIds(journal.secret),
+        access=Access(Keys(Database(url_of(settings))).ring, settings.serve.keys_refresh_s),
+        link=replica,
+        versions=lambda: replica.releases.listed(replica.engine.number),
+        kinds=settings.rewards,
+        settings=settings.serve,
+        models=models,
+    )
+    return Assembly(replica, journal, gateway)
