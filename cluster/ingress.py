@@ -7,6 +7,7 @@ which `record` writes to home/ingress.json. It is left behind when its parent is
 
 import json
 import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,8 +42,15 @@ def record(home: Path) -> list[Process]:
     return found
 
 
-def end_left_behind(home: Path) -> list[Process]:
-    """End the ingress of a run that was killed: recorded or of this home, and without its Ray worker."""
+def end_left_behind(home: Path, wait_s: float = 0.0) -> list[Process]:
+    """End the ingress of a run that was killed: recorded or of this home, and without its Ray worker.
+
+    Args:
+        wait_s: how long a dying Ray may take to leave its ingress alone; 0 where another Ray may own it.
+    """
+    deadline = time.monotonic() + wait_s
+    while any(_has_worker(one) for one in running(home)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     left = [one for one in {*running(home), *_recorded(home)} if _is_haproxy(one) and not _has_worker(one)]
     ended = process.end(left)
     if not running(home):

@@ -16,7 +16,7 @@ _SHOWN = {
 }
 
 
-def show_run(figures: dict[str, Any], report: Path, example: str, *, machine: bool) -> None:
+def show_run(figures: dict[str, Any], report: Path, example: str | None, *, machine: bool) -> None:
     """Figures of `tune.drive`, where the report lies, and a curl line; as JSON the figures alone, last."""
     console = Console(stderr=machine)
     table = Table("policy", "reward per 1,000 decisions", "95 % interval", title="What each policy earned")
@@ -30,9 +30,11 @@ def show_run(figures: dict[str, Any], report: Path, example: str, *, machine: bo
         f"{figures['decisions']:,} decisions; {figures['generated_weight']:.0%} of the weight on generated "
         f"models; {figures['seconds']:.0f} s in all; report: {report}",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print("Ask it yourself:", style="bold")
-    console.print(example, markup=False, highlight=False, soft_wrap=True)
+    if example is not None:
+        console.print("Ask it yourself:", style="bold")
+        console.print(example, markup=False, highlight=False, soft_wrap=True)
     if machine:
         print(json.dumps(figures), flush=True)
 

@@ -54,8 +54,8 @@ def serve(settings: Settings, console: Console) -> None:
     place.check_home(settings.home)
     Registry(settings.registry_uri).latest(DEFAULT_NAME)
     with terminable(), running.take(settings.home, "serve") as holder:
-        ingress.end_left_behind(settings.home)
-        place.check_port(settings.serve.host, settings.serve.port)
+        if session.prepare(settings) is None:
+            place.check_port(settings.serve.host, settings.serve.port)
         url = f"http://{settings.serve.host}:{settings.serve.port}"
         try:
             with console.status("starting Ray"):

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +37,8 @@ WINDOW_S = 2.0
 """Wait window of rewards in a demonstration; a shop's default is half an hour."""
 
 
-Show: TypeAlias = Callable[[dict[str, Any], Path, str], None]
-"""Shows what traffic came to: figures, where the report lies, a curl line."""
+Show: TypeAlias = Callable[[dict[str, Any], Path, str | None], None]
+"""Shows what traffic came to: figures, where the report lies, a curl line while it is served."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Run:
         self.plan.request.check()
         place.check_home(self.settings.home)
         with running.take(self.settings.home, "run") as holder, terminable():
-            ingress.end_left_behind(self.settings.home)
-            place.check_port(self.settings.serve.host, self.settings.serve.port)
+            if session.prepare(self.settings) is None:
+                place.check_port(self.settings.serve.host, self.settings.serve.port)
             revoke_abandoned(self.settings, self.console)
             self.folder.mkdir(parents=True)
             holder.update(run=str(self.folder), url=self.url)
@@ -115,7 +116,8 @@ class Run:
         ingress.record(self.settings.home)
         figures["seconds"] = round(time.monotonic() - self.started, 1)
         (self.folder / "done.json").write_text(json.dumps(figures))
-        show(figures, self.plan.report, example(data, keys, self.url))
+        line = example(data, keys, self.url)
+        show(figures, self.plan.report, None if self.plan.once else line)
         if not self.plan.once:
             self._serve(holder)
 
@@ -137,15 +139,17 @@ class Run:
         )
         return folder
 
-    def _published(self, data: Path) -> int | None:
-        """The version that an earlier run composed from this data, if the registry still has it."""
+    def _published(self, data: Path) -> bool:
+        """Whether the latest version is an earlier run's, from this data; its facts are copied to this run."""
+        published = Registry(self.settings.registry_uri).versions(DEFAULT_NAME)
         for earlier in sorted((self.settings.home / "runs").glob("*/published.json"), reverse=True):
             facts = json.loads(earlier.read_text())
-            published = Registry(self.settings.registry_uri).versions(DEFAULT_NAME)
-            if facts["data"] == str(data) and facts["version"] in published:
+            if facts["data"] == str(data) and facts["version"] == max(published, default=0):
+                for name in ("compose.json", "published.json"):
+                    shutil.copyfile(earlier.with_name(name), self.folder / name)
                 self._say(f"compose: version {facts['version']} of an earlier run is used again")
-                return int(facts["version"])
-        return None
+                return True
+        return False
 
     def _serve(self, holder: running.Running) -> None:
         holder.update(stage="serving")

@@ -17,11 +17,18 @@ from cluster import ingress, process
 from cluster.errors import ClusterError
 from cluster.process import Process
 
+DYING_RAY_S = 30.0
+"""A Ray whose driver was killed needs some seconds to end; its ingress is left behind only then."""
+
 
 class Running:
-    """The record of the process that holds the lock; `facts` are free. Without a home nothing is written."""
+    """The record of the process that holds the lock; `facts` are free. Without a home nothing is written.
+
+    `killed` is the record of a holder before it that did not get to its end.
+    """
 
     def __init__(self, home: Path | None, command: str) -> None:
+        self.killed = read(home) if home else None
         self._path = home / "run.json" if home else None
         self._children: list[Process] = []
         self.facts: dict[str, Any] = {"command": command, "since": time.time()}
@@ -68,6 +75,8 @@ def take(home: Path, command: str) -> Iterator[Running]:
             )
         end_children(home)
         running = Running(home, command)
+        local = (running.killed or {}).get("local")
+        ingress.end_left_behind(home, DYING_RAY_S if local else 0.0)
         running.update()
         try:
             yield running
@@ -105,7 +114,8 @@ def stop(home: Path, timeout_s: float = 60.0) -> list[str]:
         process.end([holder])
         ended.append(_describe(record))
     ended += [f"pid {one.pid}" for one in end_children(home)]
-    ended += [f"ingress (pid {one.pid})" for one in ingress.end_left_behind(home)]
+    wait_s = DYING_RAY_S if record is None and (read(home) or {}).get("local") else 0.0
+    ended += [f"ingress (pid {one.pid})" for one in ingress.end_left_behind(home, wait_s)]
     (home / "run.json").unlink(missing_ok=True)
     return ended
 
