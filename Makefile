@@ -4,7 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PEERS := $(VENV)/peers-installed
-BENCHMARKS := $(basename $(notdir $(filter-out %/__init__.py benchmarks/[_]%,$(wildcard benchmarks/*.py))))
 
 .PHONY: setup run check test bench bench-peers format
 
@@ -44,7 +43,7 @@ $(PEERS): requirements-bench.txt | $(INSTALLED)
 	@touch $@
 
 bench: $(PEERS)
-	$(BIN)/python -m benchmarks.table $(BENCHMARKS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 # Peers that cannot live beside us get an environment of their own, one per file benchmarks/peers/<name>.txt.
 bench-peers: $(PEERS)
