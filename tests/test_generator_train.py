@@ -14,8 +14,8 @@ from actors.features.features import Features
 from actors.generator.backbone import Floats32
 from actors.generator.candidates import Parameters, check
 from actors.generator.generator import Generator
-from actors.generator.tasks import Logged, Traffic, build
-from actors.generator.train import train
+from actors.generator.tasks import Logged, Tasks, Traffic, build
+from actors.generator.train import identified, train
 from cluster.config import Settings
 from cluster.errors import EvidenceError, ModelError, RegistryError
 from cluster.records import Dataset
@@ -188,7 +188,22 @@ def test_a_table_without_users_makes_each_row_a_task(log: Dataset) -> None:
     )
     generator = train(table, OneHots(), np.arange(600), np.arange(600, 900), few, progress=False)
     assert (generator.report.tasks, generator.report.tasks_left_out, generator.report.stop_tasks) == (300, 300, 75)
-    assert np.isfinite(generator.report.head.head_loss)
+    # A code for reward 1 and one for 0 would fit single rows exactly: one code, and a floor under σ².
+    assert generator.head.codes == 1
+    assert generator.head.noise.item() > 0.05
+    assert generator.report.head.head_loss > -1.0
+
+
+def test_what_single_rows_and_clicks_may_claim_is_bounded() -> None:
+    sizes, clicks, amounts = np.array([0, 1, 2]), np.array([0.0, 1.0]), np.linspace(0, 1, 40)
+
+    def tasks(start: np.ndarray, reward: np.ndarray) -> Tasks:
+        n, keys = len(reward), ("u",) * (len(start) - 1)
+        return Tasks(keys, keys, keys, np.zeros((len(keys), 1)), start, np.ones((n, 1)), np.zeros(n, np.int64), reward)
+
+    assert identified(tasks(sizes, clicks), codes=4, noise=0.2) == (1, 0.1)
+    assert identified(tasks(np.array([0, 2]), clicks), codes=4, noise=0.2) == (4, 0.05)
+    assert identified(tasks(np.array([0, 20, 40]), amounts), codes=4, noise=0.2) == (4, 0.0)
 
 
 def test_no_rewards_is_one_clear_error(log: Dataset) -> None:

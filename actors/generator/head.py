@@ -28,10 +28,21 @@ class Head(nn.Module):
     Args:
         context, codes, rank, arms, dimension: Q, S, R, A, D.
         noise: σ² to start from.
+        floor: least σ². Without one, rewards of few values are told "exactly" by a code for each, σ² -> 0.
         seed: of the starting weights.
     """
 
-    def __init__(self, context: int, codes: int, rank: int, arms: int, dimension: int, noise: float, seed: int) -> None:
+    def __init__(
+        self,
+        context: int,
+        codes: int,
+        rank: int,
+        arms: int,
+        dimension: int,
+        noise: float,
+        seed: int,
+        floor: float = 0.0,
+    ) -> None:
         super().__init__()
         self.context, self.codes, self.rank = context, codes, rank
         self.arms, self.dimension = arms, dimension
@@ -45,7 +56,9 @@ class Head(nn.Module):
         known_A = torch.ones(arms, dtype=torch.float64)
         if arms > 1:
             known_A[-1] = 0.0
+        self.floor: torch.Tensor
         self.register_buffer("known_A", known_A)
+        self.register_buffer("floor", torch.tensor(floor, dtype=torch.float64))
         self.register_buffer("code_SS", torch.eye(codes, dtype=torch.float64))
         self.first = normal(WIDTH, context + codes, scale=(context + codes) ** -0.5)
         self.last = nn.Parameter(torch.zeros(2 * rank, WIDTH, dtype=torch.float64))
@@ -55,7 +68,7 @@ class Head(nn.Module):
         self.log_extra_AD = nn.Parameter(torch.full((arms, dimension), -8.0, dtype=torch.float64))
         self.mean_scale = nn.Parameter(torch.ones((), dtype=torch.float64))
         self.log_tempering = nn.Parameter(torch.zeros((), dtype=torch.float64))
-        self.log_noise = nn.Parameter(torch.tensor(noise, dtype=torch.float64).log())
+        self.log_noise = nn.Parameter(torch.tensor(max(noise - floor, 1e-6), dtype=torch.float64).log())
 
     @property
     def shape(self) -> dict[str, int]:
@@ -64,7 +77,7 @@ class Head(nn.Module):
 
     @property
     def noise(self) -> torch.Tensor:
-        return self.log_noise.exp()
+        return self.floor + self.log_noise.exp()
 
     @property
     def extra_AD(self) -> torch.Tensor:

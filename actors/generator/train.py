@@ -30,6 +30,7 @@ from cluster.records import Dataset
 
 log = logging.getLogger(__name__)
 FOLDS = 3
+FEW_VALUES = 16
 Route = Callable[[Backbone], Embedding]
 
 
@@ -136,7 +137,8 @@ def train_head(
     stop_fold_U = np.full(len(stop), priors.whole)
     stop_ready = Rows(stop, context_map.codes(embed(stop.texts)), stop_fold_U, priors, whitened)
     rank = context_map.turn_HQ.shape[1]
-    head = Head(rank, own.codes, own.rank, source.arms, source.dimension, priors.noise, settings.seed)
+    codes, floor = identified(fit, own.codes, priors.noise)
+    head = Head(rank, codes, own.rank, source.arms, source.dimension, priors.noise, settings.seed, floor)
     head_training = fit_head(
         head,
         fit_ready,
@@ -152,3 +154,16 @@ def train_head(
     return Generator(
         reading.serialiser, backbone, context_map, head, mean_AD, covariance_ADD, source.fingerprint, report
     )
+
+
+def identified(tasks: Tasks, codes: int, noise: float) -> tuple[int, float]:
+    """How many codes the tasks can tell apart, and the least σ² that is believed of them.
+
+    Tasks of a single row say nothing of codes (in serving no history would choose among them): one code, and
+    σ² at least half the pooled fit's. Where rewards have few values (clicks), σ² is at least a quarter of it.
+    """
+    if tasks.sizes_U.max() == 1:
+        if codes > 1:
+            log.info("generator: tasks of single rows, so one code instead of %d", codes)
+        return 1, 0.5 * noise
+    return codes, 0.25 * noise if len(np.unique(tasks.reward_N)) <= FEW_VALUES else 0.0
