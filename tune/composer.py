@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Part
-from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
 from cluster.config import Settings
 from cluster.records import Dataset
@@ -44,13 +43,15 @@ def compose(
     best = max(base.names, key=lambda member: base.mean()[member])
     proposal = propose(work, trail, base, stages, folder)
     verdict, values = confirm(work, proposal, best, base, stages)
-    admitted = (proposal.member,) if proposal.member is not None and verdict["admitted"] else ()
     with stages.stage("publish"):
-        ensemble = final(work, admitted, base.mean() | values)
+        ensemble = final(work, proposal if verdict["admitted"] else None, base.mean() | values)
         facts = provenance(work, {"select": base.mean(), "gate": verdict})
         version = Version(work.feature_map, ensemble, dataset.items, facts)
         number = Registry(settings.registry_uri).publish(name, version.save)
-    result = {"version": number, "name": name, "best_predefined": best, "admitted": bool(admitted), "gate": verdict}
+    result = {"version": number, "name": name, "best_predefined": best} | {
+        "admitted": verdict["admitted"],
+        "gate": verdict,
+    }
     stages.write(**result, select=base.mean(), members=list(ensemble.names), candidates=table(proposal))
     return result
 
@@ -72,20 +73,18 @@ def confirm(
     return {"tested": member.name, "against": best, **verdict.facts()}, {member.name: value}
 
 
-def final(work: Groundwork, admitted: tuple[Mixture, ...], values: dict[str, float]) -> Ensemble:
-    """The ensemble that is published: shared members on all parts but the world's, and what was admitted.
+def final(work: Groundwork, admitted: Proposal | None, values: dict[str, float]) -> Ensemble:
+    """The ensemble that is published: every member's pooled posterior refitted on all parts but the world's.
 
-    The generated prior's μ₀ has the fit part's users in it; the others' rows are their histories.
+    The rows of all known users are in μ₀ then, so their histories start empty.
     """
     split = work.split
-    others = np.concatenate([split.stop, split.select, split.confirm])
-    members: tuple[Part, ...] = (*work.fitted(np.concatenate([split.fit, others])).members(), *admitted)
+    refitted = work.fitted(np.concatenate([split.fit, split.stop, split.select, split.confirm]))
+    members: tuple[Part, ...] = refitted.members()
+    if admitted is not None and admitted.member is not None:
+        members += (admitted.rebased(refitted.linear),)
     ensemble = work.ensemble(*members)
-    return replace(
-        ensemble,
-        values_M=np.clip([values[member] for member in ensemble.names], 0.0, 1.0),
-        histories=work.histories(others) if admitted else {},
-    )
+    return replace(ensemble, values_M=np.clip([values[member] for member in ensemble.names], 0.0, 1.0))
 
 
 def provenance(work: Groundwork, metrics: dict[str, Any]) -> dict[str, Any]:

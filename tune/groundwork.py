@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from actors.bandits.ensemble import Ensemble, Part
-from actors.bandits.history import History
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Ints
 from cluster.config import Settings
@@ -55,19 +54,6 @@ class Groundwork:
             high=self.settings.reward.high,
             history=self.settings.bandits.history,
         )
-
-    def histories(self, rows: Ints) -> dict[str, History]:
-        """The last rewards of each user in these events, as a generated prior reads them."""
-        events, limit = self.events(rows), self.settings.bandits.history
-        design = Design.of(self.feature_map, events, self.settings.reward)
-        rows_of: dict[str, list[int]] = {}
-        for row, name in enumerate(tasks(events).to_pylist()):
-            if not name.startswith("e:"):
-                rows_of.setdefault(name[2:], []).append(row)
-        return {
-            user: History(design.phi_ND[own[-limit:]], design.arm_N[own[-limit:]], design.reward_N[own[-limit:]])
-            for user, own in rows_of.items()
-        }
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the data."""

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from actors.bandits.mixture import Mixture
+from actors.bandits.pooled import Pooled
+from actors.bandits.posterior import gaussian
 from actors.generator.actor import Pool
 from actors.generator.generator import Generator
 from actors.generator.tasks import Traffic
@@ -38,6 +40,12 @@ class Proposal:
     rows: list[evaluate.Candidate]
     chosen: list[str]
     generator: Generator
+
+    def rebased(self, linear: Pooled) -> Mixture:
+        """The member with its shifts on a newer pooled posterior: m_c + a(μ₀' − μ₀)."""
+        assert self.member is not None
+        mean_AD = self.generator.head.mean_scale.item() * gaussian(linear.precision_ADD, linear.shift_AD).mean_AD
+        return replace(self.member, means_CAD=self.member.means_CAD + (mean_AD - self.generator.mean_AD))
 
 
 def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: Path | None) -> Proposal:
