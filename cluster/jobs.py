@@ -5,6 +5,7 @@ job; this one also carries one BLAS thread, MEDLEY_HOME and the database URL alo
 """
 
 import asyncio
+import logging
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ class Jobs:
         self._settings = settings
         where = address or settings.cluster.address
         session.prepare(settings)
+        logging.getLogger("ray").setLevel(logging.WARNING)  # its own notes would mix with the job's log
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
