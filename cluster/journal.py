@@ -46,6 +46,7 @@ _CLOSE = 2_000  # decisions closed in one transaction: bounds the wait of the ne
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Store, float], Any]
+Deliver: TypeAlias = Callable[[list[Any]], None]
 
 
 def journal_url(settings: Settings) -> str:
@@ -54,9 +55,11 @@ def journal_url(settings: Settings) -> str:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    work: Work
-    done: "Future[Any]"
+class _Batch:
+    """Works handed over together; `deliver` gets a result or an exception for each, once, in the writer thread."""
+
+    works: Sequence[Work]
+    deliver: Deliver
 
 
 class Journal:
@@ -74,7 +77,7 @@ class Journal:
         self._kinds = dict(kinds)
         self._clock = clock
         self._close_every_s = close_every_s
-        self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self.failed: JournalError | None = None
@@ -87,18 +90,35 @@ class Journal:
 
     def decide(self, records: Sequence[DecisionRecord]) -> "Future[dict[int, Repeat]]":
         """Make decisions durable, all or none; the result holds those whose request_id is a repeat."""
-        return self._submit(lambda store, now: store.decide(records, now))
+        return self._future(self.deciding(records))
 
     def reward(self, records: Sequence[RewardRecord]) -> "Future[list[RewardStatus]]":
         """Make rewards durable; one status each."""
-        for record in records:
-            if record.kind not in self._kinds:
-                raise JournalError(f"reward kind {record.kind!r} is not configured; known: {sorted(self._kinds)}")
-        return self._submit(lambda store, now: store.reward(records, now, self._kinds))
+        return self._future(self.rewarding(records))
 
     def items(self, records: Sequence[ItemRecord]) -> "Future[int]":
         """Make changes of catalogues durable; the result is the last revision."""
-        return self._submit(lambda store, now: store.items(records, now))
+        return self._future(self.changing(records))
+
+    def deciding(self, records: Sequence[DecisionRecord]) -> Work:
+        """`decide` as work for `submit`; so are the next two."""
+        return lambda store, now: store.decide(records, now)
+
+    def rewarding(self, records: Sequence[RewardRecord]) -> Work:
+        for record in records:
+            if record.kind not in self._kinds:
+                raise JournalError(f"reward kind {record.kind!r} is not configured; known: {sorted(self._kinds)}")
+        return lambda store, now: store.reward(records, now, self._kinds)
+
+    def changing(self, records: Sequence[ItemRecord]) -> Work:
+        return lambda store, now: store.items(records, now)
+
+    def submit(self, works: Sequence[Work], deliver: Deliver) -> None:
+        """Hand works over together; `deliver` gets their results, or exceptions, in the writer thread."""
+        with self._closing:
+            if self._closed:
+                raise JournalError(f"{self._url}: the journal is closed; open it again to write")
+            self._waiting.put(_Batch(works, deliver))
 
     def close(self) -> None:
         """Commit what waits and stop."""
@@ -115,54 +135,61 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _submit(self, work: Work) -> "Future[Any]":
+    def _future(self, work: Work) -> "Future[Any]":
         done: Future[Any] = Future()
-        with self._closing:
-            if self._closed:
-                raise JournalError(f"{self._url}: the journal is closed; open it again to write")
-            self._waiting.put(_Entry(work, done))
+
+        def deliver(results: list[Any]) -> None:
+            if isinstance(results[0], Exception):
+                done.set_exception(results[0])
+            else:
+                done.set_result(results[0])
+
+        self.submit([work], deliver)
         return done
 
     def _run(self) -> None:
         next_close = 0.0
         stop = False
         while not stop:
-            entries, stop = self._take(max(0.0, next_close - time.monotonic()))
-            if entries:
-                self._commit(entries)
+            batches, stop = self._take(max(0.0, next_close - time.monotonic()))
+            if batches:
+                self._commit(batches)
             if time.monotonic() >= next_close and not stop:
                 more = self._close_windows()
                 next_close = time.monotonic() + (0.0 if more else self._close_every_s)
         if self._store is not None:
             self._store.close()
 
-    def _take(self, wait_s: float) -> tuple[list[_Entry], bool]:
-        entries: list[_Entry] = []
+    def _take(self, wait_s: float) -> tuple[list[_Batch], bool]:
+        batches: list[_Batch] = []
+        size = 0
         try:
-            entry = self._waiting.get(timeout=wait_s) if wait_s > 0 else self._waiting.get_nowait()
-            while entry is not None:
-                entries.append(entry)
-                if len(entries) == _GROUP:
-                    return entries, False
-                entry = self._waiting.get_nowait()
+            batch = self._waiting.get(timeout=wait_s) if wait_s > 0 else self._waiting.get_nowait()
+            while batch is not None:
+                batches.append(batch)
+                size += len(batch.works)
+                if size >= _GROUP:
+                    return batches, False
+                batch = self._waiting.get_nowait()
         except queue.Empty:
-            return entries, False
-        return entries, True
+            return batches, False
+        return batches, True
 
-    def _commit(self, entries: list[_Entry]) -> None:
+    def _commit(self, batches: list[_Batch]) -> None:
+        results = iter(self._results([work for batch in batches for work in batch.works]))
+        for batch in batches:
+            batch.deliver([next(results) for _ in batch.works])
+
+    def _results(self, works: Sequence[Work]) -> list[Any]:
         """One transaction for all; where it fails, one for each, so that a bad record hurts only itself."""
         try:
-            results = self._transaction([entry.work for entry in entries])
+            results = self._transaction(works)
         except Exception as error:
-            if len(entries) > 1:
-                for entry in entries:
-                    self._commit([entry])
-            else:
-                entries[0].done.set_exception(error)
-            return
+            if len(works) == 1:
+                return [error]
+            return [result for work in works for result in self._results([work])]
         self.failed = None
-        for entry, result in zip(entries, results, strict=True):
-            entry.done.set_result(result)
+        return results
 
     def _transaction(self, works: Sequence[Work]) -> list[Any]:
         try:

@@ -216,7 +216,7 @@ class Engine:
         learned = self.histories.get(client, loaded.number, user)
         return learned if learned is not None else loaded.version.ensemble.histories.get(user)
 
-    def _eligible(self, catalogue: Catalogue, request: DecisionRequest, index: int) -> list[str]:
+    def _eligible(self, catalogue: Catalogue, request: DecisionRequest, index: int) -> Sequence[str]:
         where = ("body", "requests", index)
         if request.items is not None:
             _check_items(request.items, index, self._max_items)
@@ -226,8 +226,10 @@ class Engine:
                 raise RequestError(
                     (*where, "items", unknown), f"unknown item {name!r}; PUT it to /v1/items/{{item_id}} first"
                 )
-        excluded = set(request.exclude)
-        items = [item for item in request.items or catalogue.ids if item not in excluded]
+        items: Sequence[str] = request.items or catalogue.ids
+        if request.exclude:
+            excluded = set(request.exclude)
+            items = [item for item in items if item not in excluded]
         if len(items) < request.slots:
             raise RequestError(
                 (*where, "slots"), f"{request.slots} slots, but {len(items)} eligible items are left after exclude"

@@ -20,6 +20,7 @@ from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat, RewardR
 from serve import problems
 from serve.access import Access
 from serve.decide import Engine
+from serve.durable import Durable
 from serve.ids import DecisionIds
 from serve.limits import BodyLimit
 from serve.messages import (
@@ -102,6 +103,7 @@ class Gateway:
         self._kinds = kinds
         self._settings = settings
         self._models = models
+        self._durable = Durable(journal)
         self._rebuilding = asyncio.Lock()
         self.in_work = 0
         self.app = _application(self, settings)
@@ -115,7 +117,7 @@ class Gateway:
         try:
             ids = [self._ids.new(client) for _ in message.requests]
             records = await self._decide(client, message.requests, ids)
-            repeats = await asyncio.wrap_future(self._journal.decide(records))
+            repeats = await self._durable(self._journal.deciding(records))
         finally:
             self.in_work -= len(message.requests)
         answers = [_answer(i, record, repeats.get(i)) for i, record in enumerate(records)]
@@ -128,7 +130,7 @@ class Gateway:
         self._check_batch("rewards", len(message.rewards))
         faults = {i: fault for i, event in enumerate(message.rewards) if (fault := self._fault(client, event))}
         good = [(i, event) for i, event in enumerate(message.rewards) if i not in faults]
-        statuses = await asyncio.wrap_future(self._journal.reward([_reward(client, event) for _, event in good]))
+        statuses = await self._durable(self._journal.rewarding([_reward(client, event) for _, event in good]))
         late = {}
         for (i, event), status in zip(good, statuses, strict=True):
             if status == "no_slot":
@@ -232,7 +234,7 @@ class Gateway:
 
     async def _change(self, client: str, item_id: str, body: str | None) -> None:
         _check_item_id(item_id)
-        revision = await asyncio.wrap_future(self._journal.items([ItemRecord(client, item_id, body)]))
+        revision = await self._durable(self._journal.changing([ItemRecord(client, item_id, body)]))
         self._engine.change(client, item_id, body, revision)
         async with self._rebuilding:  # changes that come meanwhile share the next rebuild
             await asyncio.to_thread(self._engine.rebuild, client)
