@@ -13,7 +13,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, StateError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -223,9 +223,12 @@ class Settings(Section):
         return self.registry or str(self.home / "registry")
 
     def folder(self, name: str) -> Path:
-        """`home/name`, made if it is not there."""
+        """`home/name`, made if it is not there. Raises StateError where it cannot be."""
         path = self.home / name
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(f"{path}: cannot be made ({error}); set MEDLEY_HOME to a folder with room") from error
         return path
 
 

@@ -40,6 +40,7 @@ _ABANDONED_S = 24 * 3600.0
 
 class _Store(Protocol):
     def numbers(self, name: str) -> list[int]: ...
+    def ensure(self, name: str) -> None: ...
     def publish(self, name: str, write: Callable[[Path], None]) -> int: ...
     def fetch(self, name: str, version: int) -> Path: ...
 
@@ -76,6 +77,14 @@ class Registry:
             RegistryError: `write` left nothing, the name is not usable, or the place cannot be written.
         """
         return self._guard(name, lambda: self._store.publish(name, write))
+
+    def ensure(self, name: str) -> None:
+        """See that a version could be published under this name, so that long work for it is not in vain.
+
+        Raises:
+            RegistryError: the name is not usable, or the place cannot be reached or written.
+        """
+        self._guard(name, lambda: self._store.ensure(name))
 
     def versions(self, name: str) -> list[int]:
         """The numbers published under a name, in order; empty if there are none."""
@@ -122,6 +131,10 @@ class Folders:
         folder = self._root / name / "versions"
         return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
+    def ensure(self, name: str) -> None:
+        (self._root / name / "versions").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(_staging(self._root / name / "staging"))
+
     def publish(self, name: str, write: Callable[[Path], None]) -> int:
         versions = self._root / name / "versions"
         versions.mkdir(parents=True, exist_ok=True)
@@ -155,6 +168,9 @@ class Objects:
         selector = fs.FileSelector(f"{self._root}/{name}/versions", allow_not_found=True)
         stems = [info.base_name.removesuffix(".json") for info in self._fs.get_file_info(selector)]
         return sorted(int(stem) for stem in stems if stem.isdigit())
+
+    def ensure(self, name: str) -> None:
+        self._fs.create_dir(f"{self._root}/{name}/versions", recursive=True)
 
     def publish(self, name: str, write: Callable[[Path], None]) -> int:
         staging = _staging(self._cache / "staging")

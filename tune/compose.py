@@ -23,18 +23,18 @@ def main() -> int:
     from cluster import config, session
     from cluster.errors import MedleyError
     from cluster.records import Dataset
+    from tune.stages import Stages
 
     try:
         settings = config.load(arguments.config)
-        data = arguments.data.expanduser().absolute()
-        with session.opened(settings):
+        dataset = Dataset.load(arguments.data.expanduser().absolute())
+        stages = Stages(arguments.run / "compose.json" if arguments.run else None)
+        stages.write()  # before anything long: a folder that cannot be written, or an earlier run's facts
+        with tempfile.TemporaryDirectory(dir=settings.folder("scratch")) as scratch, session.opened(settings):
             from tune.composer import compose
-            from tune.stages import Stages
 
-            stages = Stages(arguments.run / "compose.json" if arguments.run else None)
-            with tempfile.TemporaryDirectory(dir=settings.folder("scratch")) as scratch:
-                facts = compose(Dataset.load(data), settings, stages, arguments.name, Path(scratch))
-    except MedleyError as error:
+            facts = compose(dataset, settings, stages, arguments.name, Path(scratch))
+    except (MedleyError, OSError) as error:
         print(f"compose: {error}", file=sys.stderr)
         return 1
     print(json.dumps(facts))

@@ -4,6 +4,7 @@ Shapes: N events, M members, C candidates.
 """
 
 import importlib.metadata
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from actors.bandits.ensemble import Ensemble, Part
 from actors.bandits.version import Version
 from cluster.config import Settings
+from cluster.errors import MedleyError
 from cluster.records import Dataset
 from cluster.registry import Registry
 from tune.gate import judge
@@ -21,6 +23,7 @@ from tune.proposal import Proposal, propose
 from tune.stages import Stages
 from tune.walk import Trail, Walk, walk
 
+log = logging.getLogger(__name__)
 LIBRARIES = ("numpy", "ray", "torch", "transformers", "pyarrow")
 
 
@@ -32,6 +35,8 @@ def compose(
     Args:
         folder: scratch for Ray's part of the work; None does all of it in this process.
     """
+    registry = Registry(settings.registry_uri)
+    registry.ensure(name)
     with stages.stage("features"):
         work = Groundwork.of(dataset, settings)
         predefined = work.predefined.members()
@@ -41,19 +46,40 @@ def compose(
         base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
         stage.left_out = said(base, trail)
     best = max(base.names, key=lambda member: base.mean()[member])
-    proposal = propose(work, trail, base, stages, folder)
-    verdict, values = confirm(work, proposal, best, base, stages)
+    proposal, verdict, values = generated(work, trail, base, best, stages, folder)
     with stages.stage("publish"):
         ensemble = final(work, proposal if verdict["admitted"] else None, base.mean() | values)
-        facts = provenance(work, {"select": base.mean(), "gate": verdict})
+        facts = provenance(work, {"select": base.mean(), "gate": verdict} | steps(proposal, stages))
         version = Version(work.feature_map, ensemble, dataset.items, facts)
-        number = Registry(settings.registry_uri).publish(name, version.save)
+        number = registry.publish(name, version.save)
     result = {"version": number, "name": name, "best_predefined": best} | {
         "admitted": verdict["admitted"],
         "gate": verdict,
     }
     stages.write(**result, select=base.mean(), members=list(ensemble.names), candidates=table(proposal))
     return result
+
+
+def generated(
+    work: Groundwork, trail: Trail, base: Walk, best: str, stages: Stages, folder: Path | None
+) -> tuple[Proposal | None, dict[str, Any], dict[str, float]]:
+    """The proposal (None where it failed), the gate's verdict on its member, and the member's value.
+
+    Whatever fails here costs the generated member, never the version: the reason is told, and stands in the
+    place of the verdict.
+    """
+    proposal = None
+    try:
+        proposal = propose(work, trail, base, stages, folder)
+        return proposal, *confirm(work, proposal, best, base, stages)
+    except Exception as error:
+        known = isinstance(error, MedleyError)
+        if not known:
+            log.exception("no generated member")
+        failed = "no generated member" if proposal is None else "the generated member could not be tested"
+        reason = f"{failed}: {error}" if known else f"{failed}: {type(error).__name__}: {error}"
+        stages.warn(f"{reason}; the version has predefined members only")
+        return proposal, {"admitted": False, "tested": None, "reason": reason}, {}
 
 
 def confirm(
@@ -99,12 +125,20 @@ def provenance(work: Groundwork, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def steps(proposal: Proposal | None, stages: Stages) -> dict[str, Any]:
+    """How far training came and what stages left out: equal steps give equal bits, whatever the clock allowed."""
+    left_out = {row["stage"]: row["left_out"] for row in stages.facts["timings"] if row["left_out"]}
+    return {"generator": None if proposal is None else asdict(proposal.generator.report), "left_out": left_out}
+
+
 def said(walked: Walk, trail: Trail) -> str:
     """In words, what a walk did not reach."""
     left = walked.left_out + trail.left_out
     return f"{left:,} events not reached" if left else ""
 
 
-def table(proposal: Proposal) -> list[dict[str, Any]]:
+def table(proposal: Proposal | None) -> list[dict[str, Any]]:
     """The sweep's table for the report."""
+    if proposal is None:
+        return []
     return [asdict(row) | {"chosen": row.candidate in proposal.chosen} for row in proposal.rows]

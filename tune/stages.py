@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cluster.errors import StateError
 
 
 class Stages:
@@ -31,25 +34,37 @@ class Stages:
     def stage(self, name: str, budget_s: float | None = None) -> Iterator["Stage"]:
         stage = Stage(name, budget_s)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        hidden = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
             stage.bar, stage.task = progress, progress.add_task(name, total=None)
             yield stage
         stage.seconds = time.monotonic() - stage.started
         budget = f" of {budget_s:g} s" if budget_s else ""
         left = f"; {stage.left_out}" if stage.left_out else ""
-        self.console.print(f"[green]✓[/] {name}: {stage.seconds:.1f} s{budget}{left}", highlight=False)
+        self.console.print(f"[green]✓[/] {name}: {stage.seconds:.1f} s{budget}{left}", highlight=False, soft_wrap=True)
         self.facts["timings"].append(
             {"stage": name, "seconds": stage.seconds, "budget_s": budget_s, "left_out": stage.left_out}
         )
         self.write()
 
+    def warn(self, text: str) -> None:
+        """Say what went wrong while the job goes on."""
+        self.console.print(f"[yellow]![/] {escape(text)}", highlight=False, soft_wrap=True)
+
     def write(self, **facts: Any) -> None:
-        """Add facts and write all of them, aside and then renamed."""
+        """Add facts and write all of them, aside and then renamed. Raises StateError where that cannot be."""
         self.facts |= facts
-        if self.path is not None:
-            aside = self.path.with_suffix(".partial")
+        if self.path is None:
+            return
+        aside = self.path.with_suffix(".partial")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(json.dumps(self.facts, indent=1))
             aside.replace(self.path)
+        except OSError as error:
+            raise StateError(
+                f"{self.path}: cannot be written ({error}); free the disk or give another --run"
+            ) from error
 
 
 class Stage:
