@@ -39,9 +39,7 @@ def test_actions_are_columns_of_the_candidates_or_of_the_catalogue() -> None:
     np.testing.assert_array_equal(found.user_N, [0, 1, 0])
     np.testing.assert_array_equal(found.mask_NK, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
     chunked = pa.concat_tables([table.slice(0, 1), table.slice(1)])
-    np.testing.assert_array_equal(
-        log.read(chunked, ["a", "b", "c"], RewardKind(high=4)).action_N, found.action_N
-    )
+    np.testing.assert_array_equal(log.read(chunked, ["a", "b", "c"], RewardKind(high=4)).action_N, found.action_N)
 
 
 def test_one_missing_propensity_makes_the_log_one_without() -> None:

@@ -53,10 +53,10 @@ def test_workers_get_our_packages_one_thread_and_the_home(ray_session: session.S
 
     @ray.remote
     def look() -> tuple[str, str, str, str]:
-        import cluster
+        from cluster import errors
 
         keys = ("OMP_NUM_THREADS", "MEDLEY_HOME", "RAY_AUTH_MODE")
-        return (str(cluster.__file__), *(os.environ[key] for key in keys))
+        return (str(errors.__file__), *(os.environ[key] for key in keys))
 
     place, threads, home, mode = ray.get(look.remote())
     assert Path(place).parents[1] == ROOT

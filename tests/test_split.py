@@ -21,13 +21,9 @@ def dataset(users: list[str | None], sessions: list[str | None], form: str = "fe
         "session_id": pa.array(sessions, pa.string()),
         "item_id": ["i"] * n,
     }
-    arrays = [
-        columns[field.name] if field.name in columns else pa.nulls(n, field.type) for field in records.EVENTS
-    ]
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(n, field.type) for field in records.EVENTS]
     empty = records.ITEMS.empty_table()
-    return records.Dataset(
-        form, pa.table(arrays, schema=records.EVENTS), empty, records.USERS.empty_table(), facts={}
-    )
+    return records.Dataset(form, pa.table(arrays, schema=records.EVENTS), empty, records.USERS.empty_table(), facts={})
 
 
 ids = st.one_of(st.none(), st.integers(0, 20).map(str))
@@ -95,6 +91,4 @@ def test_a_task_is_the_user_else_the_session_else_the_row() -> None:
 
 
 def test_no_events_give_empty_parts() -> None:
-    assert split.parts(dataset([], []), 0).sizes() == dict.fromkeys(
-        ("fit", "stop", "select", "confirm", "world"), 0
-    )
+    assert split.parts(dataset([], []), 0).sizes() == dict.fromkeys(("fit", "stop", "select", "confirm", "world"), 0)
