@@ -34,5 +34,6 @@ def actions(feature_map: FeatureMap, events: pa.Table) -> Actions:
         item = block["item_id"].combine_chunks()
         alone = pa.ListArray.from_arrays(pa.array(np.arange(len(item) + 1), pa.int32()), item)
         batch = feature_map.batch(block.set_column(place, "candidates", alone))
-        blocks.append((batch.phi_BKD[:, 0], batch.arm_BK[:, 0], batch.item_BK[:, 0], batch.context_BX))
+        phi_ND = batch.phi_BKD.reshape(len(item), feature_map.dimension)
+        blocks.append((phi_ND, batch.arm_BK.reshape(-1), batch.item_BK.reshape(-1), batch.context_BX))
     return Actions(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
