@@ -20,6 +20,7 @@ from typing import Any
 from cluster import config, ingress, process, session
 from cluster.config import Settings
 from cluster.errors import ClusterError, MedleyError
+from cluster.registry import Registry
 
 READY_S = 120.0
 _ANY = ("0.0.0.0", "::", "")
@@ -44,6 +45,12 @@ def deploy(settings: Settings, name: str = "default") -> dict[str, Any]:
     host, port = settings.serve.host, settings.serve.port
     url = f"http://{'127.0.0.1' if host in _ANY else host}:{port}"
     health = wait_ready(url)
+    latest = max(Registry(settings.registry_uri).versions(name), default=None)
+    if health["version"] != latest:
+        serving = f"version {health['version']}" if health["version"] else "the callers' own choices"
+        print(
+            f"serve: version {latest} of {name!r} cannot be loaded (see Serve's log); {serving} served", file=sys.stderr
+        )
     ingress.record(settings.home)
     return {"url": url, "ingress": kind, "version": health["version"], "listens": listens(port)}
 

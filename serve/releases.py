@@ -17,17 +17,16 @@ class Releases:
         self._registry = registry
         self.name = name
 
-    def latest(self) -> int | None:
-        """The newest version's number, None before the first."""
-        found = self._registry.versions(self.name)
-        return found[-1] if found else None
+    def numbers(self) -> list[int]:
+        """Published versions, the newest last."""
+        return self._registry.versions(self.name)
 
     def load(self, number: int) -> Version:
         return Version.load(self._registry.fetch(self.name, number))
 
     def listed(self, current: int | None) -> messages.Versions:
         """The last versions with their facts."""
-        numbers = self._registry.versions(self.name)[-_LISTED:]
+        numbers = self.numbers()[-_LISTED:]
         versions = [messages.Version(version=n, current=n == current, facts=self._facts(n)) for n in numbers]
         return messages.Versions(name=self.name, current=current, versions=versions)
 

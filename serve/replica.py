@@ -47,7 +47,7 @@ class Replica:
         self._find = learner
         self._learner: Learner | None = None
         self._revision = 0
-        self._refused: int | None = None
+        self._refused: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -96,14 +96,18 @@ class Replica:
             self._revision = revision
         for client in {change.client for _, change in changes}:
             self.engine.rebuild(client)
-        latest = self.releases.latest()
-        if latest is None or latest in (self.engine.number, self._refused):
-            return
-        try:
-            self.engine.install(load(latest, self.releases.load(latest)))
-        except MedleyError as error:
-            self._refused = latest  # the version before goes on deciding
-            logger.error("version %d is not installed: %s", latest, error)
+        for number in self._wanted():
+            try:
+                self.engine.install(load(number, self.releases.load(number)))
+                return
+            except MedleyError as error:
+                self._refused.add(number)  # the version before it decides
+                logger.error("version %d is not installed: %s", number, error)
+
+    def _wanted(self) -> list[int]:
+        """Versions to try, newest first: those newer than the installed one that were not refused before."""
+        installed = self.engine.number or 0
+        return [n for n in reversed(self.releases.numbers()) if n > installed and n not in self._refused]
 
     async def _again(self, action: Callable[[], Awaitable[None]], every_s: float) -> None:
         """Repeat for ever; a failure is logged once and tried again after a pause."""

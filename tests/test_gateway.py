@@ -307,6 +307,13 @@ def test_a_damaged_version_leaves_the_one_before(published: Settings) -> None:
 
     run(published, body)
 
+    (published.home / "registry" / "default" / "versions" / "3" / "items.parquet").write_bytes(b"cut")
+
+    async def with_the_last_two_damaged(r: Running) -> None:
+        assert (await r.decide(REQUEST)).json()["decisions"][0]["version"] == 1
+
+    run(published, with_the_last_two_damaged)
+
 
 def test_the_document_names_every_route_and_body(published: Settings) -> None:
     async def body(r: Running) -> None:
