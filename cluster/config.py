@@ -126,6 +126,9 @@ class GeneratorSettings(Section):
     patience: Count = Field(8, description="held-out checks without gain before the head stops")
     actors: Count = Field(1, description="generation actors")
     gpus: float = Field(0.0, ge=0, description="GPU share per generation actor, 0 for CPU")
+    exploration: float = Field(
+        0.0, ge=0, description="factor on the member's deviations; 0 leaves exploring to the shared members"
+    )
     context_temperature: Positive = Field(0.1, description="tau_c of context similarity in the mixture")
     context_rank: Count = Field(16, description="dimensions of context embeddings in head and mixture")
     tasks: Count = Field(4_000, description="users (rows of a table) that head and language model train on")

@@ -36,12 +36,23 @@ def prior(model: Mixture, c: int) -> tuple[np.ndarray, np.ndarray]:
     return model.means_CAD[c].ravel(), covariance
 
 
+def noises(model: Mixture, past: History) -> np.ndarray:
+    """The variance of each row's reward: σ², or the dispersion times m(1 − m), at least 0.01, with m in [0, 1]."""
+    if model.base_AD is None:
+        return np.full(len(past), model.noise)
+    means = [
+        min(max(float(phi @ model.base_AD[arm]), 0.0), 1.0) for phi, arm in zip(past.phi_ND, past.arm_N, strict=True)
+    ]
+    return model.noise * np.array([max(m * (1 - m), 0.01) for m in means])
+
+
 def conditioned(model: Mixture, c: int, past: History) -> tuple[np.ndarray, np.ndarray]:
     """Bayesian linear regression in information form."""
     mean, covariance = prior(model, c)
     design = rows(past.phi_ND, past.arm_N, len(model.factor_ADD))
-    total = np.linalg.inv(covariance) + design.T @ design / model.noise
-    shift = np.linalg.solve(covariance, mean) + design.T @ past.reward_N / model.noise
+    weighted = design.T / noises(model, past)
+    total = np.linalg.inv(covariance) + weighted @ design
+    shift = np.linalg.solve(covariance, mean) + weighted @ past.reward_N
     return np.linalg.solve(total, shift), np.linalg.inv(total)
 
 
@@ -53,17 +64,21 @@ def responsibilities(model: Mixture, past: History, context_X: np.ndarray) -> np
         if len(past):
             mean, covariance = prior(model, c)
             design = rows(past.phi_ND, past.arm_N, len(model.factor_ADD))
-            total = design @ covariance @ design.T + model.noise * np.eye(len(past))
+            total = design @ covariance @ design.T + np.diag(noises(model, past))
             logit += multivariate_normal(design @ mean, total).logpdf(past.reward_N)
         logits.append(logit)
     return np.asarray(softmax(logits))
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([1, 3]), st.integers(0, 9), st.integers(1, 4))
-def test_responsibilities_and_means_are_those_of_direct_regression(seed: int, arms: int, n: int, count: int) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([1, 3]), st.integers(0, 9), st.integers(1, 4), st.booleans())
+def test_responsibilities_and_means_are_those_of_direct_regression(
+    seed: int, arms: int, n: int, count: int, binomial: bool
+) -> None:
     rng = np.random.default_rng(seed)
     model, past = cases.mixture(rng, count, arms, 3), cases.history(rng, n, arms, 3)
+    if binomial:
+        model = replace(model, base_AD=0.3 * rng.normal(size=(arms, 3)))
     decision = replace(cases.features(rng, 4, 3), arm_K=rng.integers(0, arms, 4))
     found = model.condition(past, decision.context_X)
     np.testing.assert_allclose(found.responsibilities_C, responsibilities(model, past, decision.context_X), atol=1e-9)
@@ -72,12 +87,15 @@ def test_responsibilities_and_means_are_those_of_direct_regression(seed: int, ar
     np.testing.assert_allclose(found.means(decision), expected, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("binomial", [False, True])
 @pytest.mark.parametrize("arms", [1, 3])
 @pytest.mark.parametrize("n", [0, 6])
-def test_draws_have_the_exact_posterior_covariance(arms: int, n: int) -> None:
+def test_draws_have_the_exact_posterior_covariance(arms: int, n: int, binomial: bool) -> None:
     """One candidate, 200,000 particles, Matheron's rule against the direct posterior; 5 standard errors."""
     rng, particles, scale = np.random.default_rng(arms + n), 200_000, 0.8
     model, past = cases.mixture(rng, 1, arms, 3), cases.history(rng, n, arms, 3)
+    if binomial:
+        model = replace(model, base_AD=0.3 * rng.normal(size=(arms, 3)))
     decision = replace(cases.features(rng, 4, 3), arm_K=rng.integers(0, arms, 4))
     found = model.condition(past, decision.context_X, scale).scores(decision, Noise(9, particles))
     mean, covariance = conditioned(model, 0, past)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,10 +66,15 @@ def together(mixture: Mixture, batch: FeatureBatch, log: Log, limit: int, draws:
     arms=st.sampled_from([1, 4]),
     limit=st.sampled_from([0, 1, 3, 64]),
     seed=st.integers(0, 100),
+    binomial=st.booleans(),
 )
-def test_one_pass_agrees_with_one_at_a_time(users: list[int], items: int, arms: int, limit: int, seed: int) -> None:
+def test_one_pass_agrees_with_one_at_a_time(
+    users: list[int], items: int, arms: int, limit: int, seed: int, binomial: bool
+) -> None:
     rng = np.random.default_rng(seed)
     mixture = bandit_cases.mixture(rng, 3, arms, 4)
+    if binomial:
+        mixture = replace(mixture, base_AD=0.3 * rng.normal(size=(arms, 4)))
     batch, log = logged(rng, users, items, 4, arms)
     expected = one_at_a_time(mixture, batch, log, limit)
     for budget in (1, BUDGET):

@@ -150,10 +150,13 @@ def _block(mixture: Mixture, batch: FeatureBatch, log: Log, piece: Piece, draws:
         return mean
     taken_TN = np.where(piece.history_TN >= 0, log.action_N[piece.history_TN], 0)
     arm_TN = batch.arm_BK[piece.history_TN, taken_TN]
-    past = _project(mixture, batch.phi_BKD[piece.history_TN, taken_TN], arm_TN, noise)
+    phi_TND = batch.phi_BKD[piece.history_TN, taken_TN]
+    scale_TN = mixture.scale(phi_TND, arm_TN)
+    past = _project(mixture, phi_TND / scale_TN[..., None], arm_TN, noise)
     half_TNN = _whitener(past, mixture.noise)
     cross_TSN = _kernel(point, past) @ half_TNN.swapaxes(1, 2)
-    reward_TN11 = log.reward_N[piece.history_TN][:, :, None, None] - noise.errors(n, mixture.noise)
+    reward_TN = log.reward_N[piece.history_TN] / scale_TN
+    reward_TN11 = reward_TN[:, :, None, None] - noise.errors(n, mixture.noise)
     a_TNCP = _apply(half_TNN, reward_TN11 - past.mean_TSCP)
     rank_TNCR = _apply(half_TNN, past.rank_TSCR)
     h_TECRP, last = _corrections(rank_TNCR, a_TNCP, events, piece.growing)

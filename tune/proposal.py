@@ -24,12 +24,11 @@ from tune.stages import Stage, Stages
 from tune.walk import Trail, Walk, walk
 
 TEMPERATURES = (0.03, 0.1, 0.3)
-EXPLORATIONS = (0.0, 0.3, 1.0)
 RESERVE = 0.4
-"""Share of the sweep's budget that is kept for the mixture's temperature and exploration."""
+"""Share of the sweep's budget that is kept for the mixture's temperature."""
 
 VARIANT_EVENTS = 1_500
-"""Events on which the mixture's temperature and exploration are chosen."""
+"""Events on which the mixture's temperature is chosen."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,11 @@ class Proposal:
         """The member with its shifts on a newer pooled posterior: m_c + a(μ₀' − μ₀)."""
         assert self.member is not None
         mean_AD = self.generator.head.mean_scale.item() * gaussian(linear.precision_ADD, linear.shift_AD).mean_AD
-        return replace(self.member, means_CAD=self.member.means_CAD + (mean_AD - self.generator.mean_AD))
+        return replace(
+            self.member,
+            means_CAD=self.member.means_CAD + (mean_AD - self.generator.mean_AD),
+            base_AD=None if self.member.base_AD is None else mean_AD,
+        )
 
 
 def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: Path | None) -> Proposal:
@@ -114,9 +117,13 @@ def ground_of(trail: Trail, base: Walk, history: int) -> Ground:
 
 
 def tuned(mixture: Mixture, work: Groundwork, trail: Trail, stage: Stage) -> Mixture:
-    """The mixture with the temperature, then the exploration, that did best along the select part."""
-    hot = best([replace(mixture, temperature=t, exploration=0.0) for t in TEMPERATURES], work, trail, stage)
-    return best([replace(hot, exploration=x) for x in EXPLORATIONS], work, trail, stage)
+    """The mixture with the temperature that did best along the select part.
+
+    How far it explores is a setting: a replay's histories are the log's whatever is chosen, so it can only show
+    what exploration costs.
+    """
+    exploration = work.settings.generator.exploration
+    return best([replace(mixture, temperature=t, exploration=exploration) for t in TEMPERATURES], work, trail, stage)
 
 
 def best(variants: list[Mixture], work: Groundwork, trail: Trail, stage: Stage) -> Mixture:

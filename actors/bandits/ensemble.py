@@ -161,7 +161,7 @@ def _arrays(member: Part) -> dict[str, Any]:
                 "ranks": member.ranks_CADR,
                 "encoder": member.encoder_HX,
                 "prototypes": member.prototypes_CH,
-            }
+            } | ({} if member.base_AD is None else {"base": member.base_AD})
 
 
 def _facts(member: Part) -> dict[str, Any]:
@@ -207,5 +207,6 @@ def _member(about: dict[str, Any], arrays: dict[str, Any]) -> Part:
                 tuple(about["names"]),
                 predefined,
                 about["exploration"],
+                arrays.get("base"),
             )
     raise ModelError(f"member {name!r} is of unknown kind {about['kind']!r}; this version is from a later Medley")

@@ -27,10 +27,25 @@ from actors.bandits.weights import softmax
 from actors.features.features import Features, Floats, Ints
 from cluster.errors import ModelError
 
+LEAST_VARIANCE = 0.01
+
+
+def reward_scale(mean_N: Floats) -> Floats:
+    """√(m(1 − m)): the standard deviation of a reward in [0, 1] of mean m, up to a dispersion (at most 1).
+
+    A click at m = 0.3 has ten times the variance of one at 0.02. With one σ² for both, the variance between users
+    takes up the difference, and a user's history is believed more than it should be.
+    """
+    mean_N = np.clip(mean_N, 0.0, 1.0)
+    return np.sqrt(np.maximum(mean_N * (1 - mean_N), LEAST_VARIANCE))
+
 
 @dataclass(frozen=True)
 class Mixture:
     """means_CAD, factor_ADD (L), ranks_CADR (V_c), noise: σ².
+
+    base_AD: where it is given, `noise` is a dispersion: a history's row of mean m = base[arm]ᵀφ has the variance
+    noise · m(1 − m), which is done by dividing the row and its reward by `reward_scale(m)`.
 
     encoder_HX maps context features to a code; prototypes_CH are the codes that candidates were made for; a
     user's similarity to a candidate is their cosine, and `temperature` is τ_c. names_C are the candidates' ids.
@@ -49,6 +64,7 @@ class Mixture:
     names_C: tuple[str, ...]
     predefined: bool = False
     exploration: float = 1.0
+    base_AD: Floats | None = None
 
     def __post_init__(self) -> None:
         c, a, d = self.means_CAD.shape
@@ -80,6 +96,19 @@ class Mixture:
         if found is None:
             found = self._evidence[history] = Evidence(self, history)
         return found
+
+    def scaled(self, history: History) -> History:
+        """The history with rows and rewards divided by their standard deviation up to `noise`."""
+        if self.base_AD is None:
+            return history
+        scale_N = self.scale(history.phi_ND, history.arm_N)
+        return History(history.phi_ND / scale_N[:, None], history.arm_N, history.reward_N / scale_N)
+
+    def scale(self, phi_ND: Floats, arm_N: Ints) -> Floats:
+        """What a row and its reward are divided by; φ may have axes before the last."""
+        if self.base_AD is None:
+            return np.ones(phi_ND.shape[:-1])
+        return reward_scale(np.einsum("...d,...d->...", phi_ND, self.base_AD[arm_N]))
 
     def similarity(self, context_X: Floats) -> Floats:
         """Cosine of the context's code with each prototype, (C,)."""
@@ -126,6 +155,7 @@ class Evidence:
     """What one history says to every candidate: rows, G⁻¹, likelihoods. It does not depend on the decision."""
 
     def __init__(self, mixture: Mixture, history: History):
+        history = mixture.scaled(history)
         self.rows = mixture.project(history.phi_ND, history.arm_N)
         root_CNN = np.linalg.cholesky(self.rows.kernel(self.rows) + mixture.noise * np.eye(len(history)))
         half_CNN = np.linalg.inv(root_CNN)

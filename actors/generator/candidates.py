@@ -59,6 +59,7 @@ class Candidates:
     texts: tuple[str, ...]
     dropped: dict[str, int]
     fingerprint: str
+    base_AD: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,6 +75,7 @@ class Candidates:
             factor_ADD=self.factor_ADD,
             ranks_CADR=self.ranks_CADR[chosen],
             noise=self.noise,
+            base_AD=self.base_AD,
             encoder_HX=self.encoder_QX,
             prototypes_CH=self.prototypes_CQ[chosen],
             temperature=self.temperature,

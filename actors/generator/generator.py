@@ -58,6 +58,7 @@ class Generator:
     covariance_ADD: Floats
     fingerprint: str
     report: Report
+    binomial: bool = False
 
     def codes(self, texts: Sequence[str], embed: Embedding | None = None) -> Floats:
         """The context code of each text, (J, Q)."""
@@ -105,6 +106,7 @@ class Generator:
             factor_ADD=np.linalg.cholesky(self.covariance_ADD) if len(kept) else self.covariance_ADD,
             ranks_CADR=parameters.ranks_CADR[kept],
             noise=parameters.noise,
+            base_AD=self.mean_AD if self.binomial else None,
             prototype_C=prototype_C,
             prototypes_CQ=prototypes.centre_JQ[prototype_C],
             encoder_QX=self.contexts.encoder_QX,
@@ -132,6 +134,7 @@ class Generator:
             "serialiser": self.serialiser.facts(),
             "report": asdict(self.report),
             "shape": self.head.shape,
+            "binomial": self.binomial,
         }
         (folder / "generator.json").write_text(json.dumps(facts, indent=1))
 
@@ -166,6 +169,7 @@ class Generator:
             arrays["covariance_ADD"],
             facts["fingerprint"],
             report,
+            facts["binomial"],
         )
 
 

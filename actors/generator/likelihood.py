@@ -12,11 +12,12 @@ Shapes: U tasks of a batch, N rows padded, D features, R rank, S codes.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from actors.bandits.mixture import reward_scale
 from actors.features.features import Floats, Ints
 from actors.generator.priors import Priors
 from actors.generator.tasks import Tasks
@@ -66,10 +67,21 @@ class Whitened:
 
 
 class Rows:
-    """Tasks made ready: whitened rows, prior means, batches."""
+    """Tasks made ready: whitened rows, prior means, batches.
 
-    def __init__(self, tasks: Tasks, code_UQ: Floats, fold_U: Ints, priors: Priors, whitened: Whitened):
-        self.tasks, self.code_UQ, self.whitened = tasks, code_UQ, whitened
+    binomial: rows and rewards are divided by `reward_scale` of their prior mean, so that σ² is a dispersion.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        code_UQ: Floats,
+        fold_U: Ints,
+        priors: Priors,
+        whitened: Whitened,
+        binomial: bool = False,
+    ):
+        self.code_UQ, self.whitened = code_UQ, whitened
         arms = priors.mean_FAD.shape[1]
         self.arm_N = tasks.arm_N % arms
         fold_N = np.repeat(fold_U, tasks.sizes_U)
@@ -81,6 +93,10 @@ class Rows:
             rows, (fold, arm) = self.place_N == place, divmod(int(place), arms)
             self.mean_N[rows] = tasks.phi_ND[rows] @ priors.mean_FAD[fold, arm]
             self.white_ND[rows] = tasks.phi_ND[rows] @ whitened.turn_FADD[fold, arm]
+        self.scale_N = reward_scale(self.mean_N) if binomial else np.ones_like(self.mean_N)
+        self.mean_N /= self.scale_N
+        self.white_ND /= self.scale_N[:, None]
+        self.tasks = replace(tasks, phi_ND=tasks.phi_ND / self.scale_N[:, None], reward_N=tasks.reward_N / self.scale_N)
 
     def batch(self, chosen_U: Ints) -> Batch:
         tasks = self.tasks

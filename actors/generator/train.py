@@ -133,12 +133,14 @@ def train_head(
     states_UH = embed(fit.texts)
     context_map = ContextMap.of(states_UH, fit.context_UX, own.context_rank)
     fold_U = np.asarray([fold_of(key, FOLDS) for key in fit.keys])
-    fit_ready = Rows(fit, context_map.codes(states_UH), fold_U, priors, whitened)
+    binomial = few_values(fit)
+    fit_ready = Rows(fit, context_map.codes(states_UH), fold_U, priors, whitened, binomial)
     stop_fold_U = np.full(len(stop), priors.whole)
-    stop_ready = Rows(stop, context_map.codes(embed(stop.texts)), stop_fold_U, priors, whitened)
+    stop_ready = Rows(stop, context_map.codes(embed(stop.texts)), stop_fold_U, priors, whitened, binomial)
     rank = context_map.turn_HQ.shape[1]
-    codes, floor = identified(fit, own.codes, priors.noise)
-    head = Head(rank, codes, own.rank, source.arms, source.dimension, priors.noise, settings.seed, floor)
+    noise = priors.noise / float(np.mean(fit_ready.scale_N**2))
+    codes, floor = identified(fit, own.codes, noise)
+    head = Head(rank, codes, own.rank, source.arms, source.dimension, noise, settings.seed, floor)
     head_training = fit_head(
         head,
         fit_ready,
@@ -152,8 +154,13 @@ def train_head(
     mean_AD = head.mean_scale.item() * priors.mean_FAD[priors.whole]
     covariance_ADD = head.base_covariance(fit_ready)
     return Generator(
-        reading.serialiser, backbone, context_map, head, mean_AD, covariance_ADD, source.fingerprint, report
+        reading.serialiser, backbone, context_map, head, mean_AD, covariance_ADD, source.fingerprint, report, binomial
     )
+
+
+def few_values(tasks: Tasks) -> bool:
+    """Whether rewards are clicks or the like, whose variance follows their mean."""
+    return len(np.unique(tasks.reward_N)) <= FEW_VALUES
 
 
 def identified(tasks: Tasks, codes: int, noise: float) -> tuple[int, float]:
@@ -166,4 +173,4 @@ def identified(tasks: Tasks, codes: int, noise: float) -> tuple[int, float]:
         if codes > 1:
             log.info("generator: tasks of single rows, so one code instead of %d", codes)
         return 1, 0.5 * noise
-    return codes, 0.25 * noise if len(np.unique(tasks.reward_N)) <= FEW_VALUES else 0.0
+    return codes, 0.25 * noise if few_values(tasks) else 0.0
