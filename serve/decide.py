@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from actors.bandits import law, learn
 from actors.bandits.history import History
@@ -22,6 +22,7 @@ from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
 from serve import catalogue as catalogues
 from serve import evidence
+from serve.baseline import baseline, check_items, record
 from serve.catalogue import Catalogue
 from serve.histories import Histories
 from serve.ids import seed_of
@@ -184,7 +185,7 @@ class Engine:
         """
         current = self._current(client)
         if current is None:
-            return _baseline(client, request, decision_id, index, self._max_items)
+            return baseline(client, request, decision_id, index, self._max_items)
         items = self._eligible(current.catalogue, request, index)
         features = current.catalogue.feature_map.features(request.context, items, request.user_id)
         history = self._history(current.loaded, client, request.user_id or request.session_id)
@@ -208,7 +209,7 @@ class Engine:
         }
         chosen = [items[slot.index] for slot in decision.slots]
         packed = evidence.pack(features, decision.slots, chosen, current.catalogue.revision)
-        return _record(client, request, answer, current.loaded.number, current.published.epoch, packed)
+        return record(client, request, answer, current.loaded.number, current.published.epoch, packed)
 
     def _history(self, loaded: Loaded, client: str, user: str | None) -> History | None:
         if user is None:
@@ -219,7 +220,7 @@ class Engine:
     def _eligible(self, catalogue: Catalogue, request: DecisionRequest, index: int) -> Sequence[str]:
         where = ("body", "requests", index)
         if request.items is not None:
-            _check_items(request.items, index, self._max_items)
+            check_items(request.items, index, self._max_items)
             unknown = catalogues.missing(catalogue.known, request.items)
             if unknown is not None:
                 name = request.items[unknown]
@@ -305,53 +306,3 @@ def _updated(loaded: Loaded, update: Update, catalogue: Catalogue) -> Current:
         epoch=update.epoch,
     )
     return Current(loaded, published, _linear(published), catalogue)
-
-
-def _baseline(client: str, request: DecisionRequest, decision_id: str, index: int, most: int) -> DecisionRecord:
-    """Before any version: the caller's own choice, then its candidates in their order, with certainty."""
-    where = ("body", "requests", index)
-    if request.items is None:
-        raise RequestError((*where, "items"), "no version is published yet, so candidates must be given")
-    _check_items(request.items, index, most)
-    excluded = set(request.exclude)
-    items = [item for item in request.items if item not in excluded]
-    if len(items) < request.slots:
-        raise RequestError((*where, "slots"), f"{request.slots} slots, but {len(items)} eligible items are left")
-    if request.baseline_item is not None:
-        if request.baseline_item not in items:
-            raise RequestError((*where, "baseline_item"), f"{request.baseline_item!r} is not among the eligible items")
-        items.remove(request.baseline_item)
-        items.insert(0, request.baseline_item)
-    slots: list[dict[str, Any]] = [
-        {"item_id": item, "score": None, "propensity": 1.0, "explored": False, "models": {}, "reasons": []}
-        for item in items[: request.slots]
-    ]
-    answer = {"decision_id": decision_id, "version": None, "mode": "baseline", "slots": slots}
-    return _record(client, request, answer, None, 0, None)
-
-
-def _check_items(items: list[str], index: int, most: int) -> None:
-    where = ("body", "requests", index, "items")
-    if len(items) > most:
-        raise RequestError(where, f"{len(items)} items; at most {most} (serve.max_items), or null for the catalogue")
-    if len(set(items)) < len(items):
-        seen: set[str] = set()
-        place = next(p for p, item in enumerate(items) if item in seen or seen.add(item))  # type: ignore[func-returns-value]
-        raise RequestError((*where, place), f"{items[place]!r} is there twice")
-
-
-def _record(
-    client: str, request: DecisionRequest, answer: dict[str, Any], version: int | None, epoch: int, packed: bytes | None
-) -> DecisionRecord:
-    return DecisionRecord(
-        decision_id=answer["decision_id"],
-        client=client,
-        user=request.user_id or request.session_id,
-        request_id=request.request_id,
-        version=version,
-        epoch=epoch,
-        slots=len(answer["slots"]),
-        request=request.model_dump_json(exclude_defaults=True),
-        answer=to_json(answer, inf_nan_mode="null").decode(),
-        evidence=packed,
-    )

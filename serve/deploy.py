@@ -196,10 +196,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serve.deploy", description=__doc__)
     parser.add_argument("--config", type=Path, help="settings file")
     parser.add_argument("--registry-name", default="default", help="name of the versions to serve")
+    parser.add_argument("--end", action="store_true", help="take the application and its learner off this Ray")
     arguments = parser.parse_args()
     try:
         settings = config.load(arguments.config)
         with session.opened(settings) as found:
+            if arguments.end:
+                end(settings, arguments.registry_name)
+                return
             about = deploy(settings, arguments.registry_name)
             print(
                 f"listening on {', '.join(about['listens']) or settings.serve.host}:{settings.serve.port}",
@@ -214,6 +218,16 @@ def main() -> None:
     except MedleyError as error:
         print(f"serve: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def end(settings: Settings, name: str) -> None:
+    """Take the application and its learner off a Ray that goes on, and leave what others serve there."""
+    from ray import serve as ray_serve
+
+    from serve import app
+
+    ray_serve.delete("medley")
+    app.end_learner(settings, name)
 
 
 def shut_down() -> None:
