@@ -1,0 +1,262 @@
+"""A composition from end to end in this process: what is published is what was walked, judged and said."""
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from rich.console import Console
+
+from actors.bandits import law, learn
+from actors.bandits.mixture import Mixture
+from actors.bandits.version import Version
+from cluster.config import Settings
+from cluster.errors import EvidenceError, RegistryError
+from cluster.importers.imported import Options
+from cluster.importers.marketplace import read_marketplace
+from cluster.records import Dataset
+from cluster.registry import Registry
+from tests.compose_cases import LAMPS, PLAIN, Proposed, changed, proposed, quick, two_kinds
+from tests.features_samples import labelled, shop
+from tune.composer import compose, confirm, final
+from tune.gate import judge
+from tune.groundwork import Groundwork
+from tune.split import parts
+from tune.stages import Stages
+from tune.walk import Trail, walk
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composition's answer, what it wrote, what it said, and the version as it was fetched."""
+
+    settings: Settings
+    result: dict[str, Any]
+    written: dict[str, Any]
+    said: str
+    folder: Path
+    version: Version
+
+
+def composed(dataset: Dataset, home: Path, **changes: Any) -> Composed:
+    settings, said = quick(home, **changes), io.StringIO()
+    stages = Stages(home / "run" / "compose.json", Console(file=said, width=400))
+    result = compose(dataset, settings, stages, "medley")
+    written = json.loads((home / "run" / "compose.json").read_text())
+    folder = Registry(settings.registry_uri).fetch("medley")
+    return Composed(settings, result, written, said.getvalue(), folder, Version.load(folder))
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Composed, Composed]:
+    """The same composition twice, in homes of their own."""
+    one, two = (composed(two_kinds(), tmp_path_factory.mktemp("home"), features=PLAIN) for _ in range(2))
+    return one, two
+
+
+def test_a_prior_for_kinds_that_the_linear_model_cannot_see_is_admitted(kinds: tuple[Composed, Composed]) -> None:
+    """The planted gain: 0.75 for the right colour against 0.45 for any choice that does not know the kind."""
+    made, dataset = kinds[0], two_kinds()
+    assert not any("×" in name for name in made.version.feature_map.names)
+    gate = made.result["gate"]
+    assert made.result["admitted"]
+    assert gate["low"] > 0
+    assert gate["difference"] == pytest.approx(0.3, abs=0.15)
+    assert made.version.ensemble.names == ("uniform", "popularity", "linear", "forgetting", "generated")
+    published = learn.publish(learn.start(made.version.ensemble))
+    people = dataset.users.slice(0, 60).to_pylist()
+    for user in people:
+        colour = "red" if ("badge", '"ember"') in user["attributes"] else "blue"
+        features = made.version.feature_map.features({"hour": 3}, LAMPS, user["user_id"])
+        found = law.probabilities(published, features, None, 1)
+        liked = [found.member_MK[4, k] for k, lamp in enumerate(LAMPS) if lamp.startswith(colour)]
+        assert sum(liked) > 0.9
+        assert LAMPS[int(np.argmax(found.pi_K))].startswith(colour)
+
+
+def test_equal_steps_and_seed_give_equal_bits(kinds: tuple[Composed, Composed]) -> None:
+    one, two = (safetensors.numpy.load_file(made.folder / "arrays.safetensors") for made in kinds)
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array.view(np.uint8), two[name].view(np.uint8), err_msg=name)
+    assert kinds[0].result == kinds[1].result
+    assert kinds[0].written["candidates"] == kinds[1].written["candidates"]
+    assert kinds[0].version.feature_map.fingerprint == kinds[1].version.feature_map.fingerprint
+
+
+def test_values_and_facts_are_as_walked(kinds: tuple[Composed, Composed]) -> None:
+    made, case = kinds[0], proposed()
+    select = made.written["select"]
+    assert select == pytest.approx(case.base.mean())
+    best = max(select, key=lambda name: select[name])
+    assert made.result["best_predefined"] == made.written["best_predefined"] == best
+    expected = [*select.values(), min(1.0, select[best] + made.result["gate"]["difference"])]
+    np.testing.assert_allclose(made.version.ensemble.values_M, expected)
+    assert made.written["members"] == list(made.version.ensemble.names)
+    facts = made.version.facts
+    assert (facts["seed"], facts["data"], facts["parents"], facts["watermark"]) == (0, "planted", [], None)
+    assert facts["metrics"]["select"] == select
+    assert facts["metrics"]["gate"] == made.result["gate"] == made.written["gate"]
+    assert facts["metrics"]["generator"]["head"]["steps"] == 90
+    assert facts["metrics"]["generator"]["backbone"]["steps"] == 4
+    assert facts["metrics"]["left_out"] == {}
+    assert set(facts["libraries"]) == {"numpy", "ray", "torch", "transformers", "pyarrow"}
+    stages = [row["stage"] for row in made.written["timings"]]
+    assert stages == ["features", "select", "backbone", "head", "generate", "sweep", "confirm", "publish"]
+    chosen = [row["candidate"] for row in made.written["candidates"] if row["chosen"]]
+    assert sorted(chosen) == sorted(case.proposal.chosen)
+    mixture = made.version.ensemble.members[4]
+    assert isinstance(mixture, Mixture)
+    assert list(mixture.names_C) == case.proposal.chosen
+
+
+def test_what_is_published_was_refitted_on_all_parts_but_the_worlds(kinds: tuple[Composed, Composed]) -> None:
+    made, work = kinds[0], proposed().work
+    split = work.split
+    rows = np.concatenate([split.fit, split.stop, split.select, split.confirm])
+    design = work.fitted(rows).design
+    linear = next(member for member in made.version.ensemble.members if member.name == "linear")
+    phi = design.phi_ND
+    gram = linear.precision_ADD[0] * linear.noise - phi.T @ phi  # type: ignore[union-attr]
+    off = gram - np.diag(np.diag(gram))
+    np.testing.assert_allclose(off, 0, atol=1e-6)
+    outside = two_kinds()
+    reward_N = outside.events["reward"].to_numpy().copy()
+    reward_N[split.world] = 1 - reward_N[split.world]
+    other = Groundwork.of(changed(outside, reward=reward_N), work.settings)
+    values = dict.fromkeys(("uniform", "popularity", "linear", "forgetting"), 0.5)
+    arrays, others = final(work, None, values).arrays(), final(other, None, values).arrays()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name)
+
+
+def test_the_verdict_is_the_gates() -> None:
+    case = proposed()
+    work, member = case.work, case.proposal.member
+    assert member is not None
+    for against in ("popularity", "uniform"):
+        found, value = confirm(work, case.proposal, against, case.base, Stages(None))
+        trail = Trail.of(work.feature_map, work.events(work.split.confirm), work.settings.reward, work.settings.seed)
+        walked = walk(work.ensemble(*work.predefined.members(), member), trail, work.settings.seed)
+        paired = walked.paired("generated", against)
+        expected = judge({"generated": paired}, work.settings.gate, work.settings.seed)["generated"]
+        assert found == {"tested": "generated", "against": against, **expected.facts()}
+        assert value["generated"] == pytest.approx(case.base.mean()[against] + expected.difference)
+
+
+def test_a_member_that_is_no_better_stays_out() -> None:
+    """The same member, whose shifts favour the wrong kind."""
+    case = proposed()
+    member, base = case.proposal.member, case.proposal.generator.mean_AD
+    assert member is not None
+    wrong = replace(member, means_CAD=base - 2 * (member.means_CAD - base))
+    verdict, _ = confirm(case.work, replace(case.proposal, member=wrong), "popularity", case.base, Stages(None))
+    assert not verdict["admitted"]
+    assert verdict["difference"] < 0
+    none, values = confirm(case.work, replace(case.proposal, member=None), "popularity", case.base, Stages(None))
+    assert none == {"admitted": False, "tested": None, "reason": "no candidate could be used"}
+    assert values == {}
+
+
+def test_a_small_marketplace(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"data": {"marketplace_users": 150, "marketplace_items": 30, "marketplace_events": 1_500}}
+    )
+    dataset = read_marketplace([], Options(), settings.data, 0).dataset
+    made = composed(dataset, tmp_path, generator={"hidden": 16, "layers": 1, "tokens": 32, "prototypes": 2, "rank": 2,
+                                                  "backbone_steps": 2, "head_steps": 62})  # fmt: skip
+    assert made.result["version"] == 1
+    assert made.result["gate"]["tested"] == "generated"
+    assert made.version.facts["data"] == dataset.facts["fingerprint"]
+    assert made.version.items.equals(dataset.items)
+    assert made.written["data"]["clients"] == len(set(dataset.events["client_id"].to_pylist())) > 1
+    event = dataset.events.slice(0, 1).to_pylist()[0]
+    features = made.version.feature_map.features({}, event["candidates"], event["user_id"])
+    published = learn.publish(learn.start(made.version.ensemble))
+    assert law.decide(published, features, None, 1).slots[0].propensity > 0
+
+
+def test_without_propensities_the_evidence_is_model_based(tmp_path: Path) -> None:
+    """As with coupons: personal columns, five items, all of them candidates, arms of their own."""
+    dataset = two_kinds(users=200, rows=6)
+    coupons = changed(dataset, propensity=[None] * len(dataset.events))
+    made = composed(coupons, tmp_path, features={"kind": "arms"})
+    assert made.version.feature_map.kind == "arms"
+    assert made.result["gate"]["model_based"]
+    assert made.result["gate"]["tested"] == "generated"
+    assert all(row["model_based"] for row in made.written["candidates"])
+
+
+def test_a_table_where_each_row_is_a_task_of_its_own(tmp_path: Path) -> None:
+    dataset = labelled(900)
+    made = composed(changed(dataset, propensity=[1 / 3] * 900), tmp_path)
+    assert made.written["data"]["users"] == 900
+    assert made.result["gate"]["users"] == made.result["gate"]["events"] == made.written["data"]["parts"]["confirm"]
+    assert made.version.ensemble.histories == {}
+
+
+def test_sessions_stand_in_for_absent_users(tmp_path: Path) -> None:
+    dataset = shop(900)
+    sessions = [f"s{n % 120}" for n in range(900)]
+    made = composed(changed(dataset, user_id=[None] * 900, session_id=sessions), tmp_path)
+    assert made.written["data"]["users"] == 120
+    assert 0 < made.result["gate"]["users"] <= 120
+    assert made.version.facts["metrics"]["generator"]["tasks"] <= 120
+
+
+def test_a_generator_that_fails_costs_its_member_and_not_the_version(tmp_path: Path) -> None:
+    dataset = two_kinds()
+    rewards = dataset.events["reward"].to_pylist()
+    for row in proposed().work.split.stop:
+        rewards[row] = None
+    made = composed(changed(dataset, reward=rewards), tmp_path, features=PLAIN)
+    assert made.result["version"] == 1
+    assert made.version.ensemble.names == ("uniform", "popularity", "linear", "forgetting")
+    reason = made.result["gate"]["reason"]
+    assert reason.startswith("no generated member: none of 190 events has a reward")
+    assert made.written["gate"] == {"admitted": False, "tested": None, "reason": reason}
+    assert made.written["candidates"] == []
+    assert f"! {reason}; the version has predefined members only" in made.said
+    assert made.version.facts["metrics"]["generator"] is None
+
+
+def test_a_language_model_that_is_not_there_is_told_in_the_same_way(tmp_path: Path) -> None:
+    made = composed(two_kinds(), tmp_path, features=PLAIN, generator={"model": str(tmp_path / "nowhere")})
+    assert made.version.ensemble.names == ("uniform", "popularity", "linear", "forgetting")
+    assert str(tmp_path / "nowhere") in made.result["gate"]["reason"]
+    assert made.said.count("! ") == 1
+
+
+def test_a_place_that_takes_no_version_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    stages = Stages(None)
+    with pytest.raises(RegistryError, match="check that it exists, has room and can be written"):
+        compose(two_kinds(), quick(tmp_path, registry=str(tmp_path / "file" / "registry")), stages, "medley")
+    with pytest.raises(RegistryError, match="is no name for versions"):
+        compose(two_kinds(), quick(tmp_path), stages, "no/name")
+    assert stages.facts["timings"] == []
+
+
+def test_too_few_users_are_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="at least 2 users, found 0; use more data"):
+        compose(two_kinds(users=2, rows=5), quick(tmp_path, features=PLAIN), Stages(None), "medley")
+
+
+def test_a_part_without_users_costs_the_generated_member_alone(tmp_path: Path) -> None:
+    dataset = two_kinds(users=5, rows=5, seed=3)
+    assert not len(parts(dataset, 3).stop)
+    made = composed(dataset, tmp_path, features=PLAIN, seed=3)
+    assert "none of 0 events has a reward" in made.result["gate"]["reason"]
+    assert len(made.version.ensemble.names) == 4
+
+
+def test_proposed_is_what_compose_proposes(kinds: tuple[Composed, Composed]) -> None:
+    case: Proposed = proposed()
+    rows = [row.candidate for row in case.proposal.rows]
+    assert [row["candidate"] for row in kinds[0].written["candidates"]] == rows
+    values = [row["value"] for row in kinds[0].written["candidates"]]
+    assert values == [row.value for row in case.proposal.rows]
