@@ -41,10 +41,11 @@ class Jobs:
         self._settings = settings
         where = address or settings.cluster.address
         session.prepare(settings)
-        logging.getLogger("ray").setLevel(logging.WARNING)  # its own notes would mix with the job's log
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
+        for name in ("ray", JobSubmissionClient.__module__):  # their notes would mix with the job's log
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             self._client: Any = JobSubmissionClient(None if where == "auto" else where)
         except AuthenticationError as error:
@@ -108,8 +109,10 @@ class Jobs:
             try:
                 return action()
             except (RuntimeError, ConnectionError) as error:
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
-                    raise JobError(f"the cluster did not take the job: {_line(error)}") from error
+                missing = "No available agent" in str(error)
+                if not missing or time.monotonic() > deadline:
+                    hint = "; two Rays on one machine need their own --dashboard-agent-listen-port" if missing else ""
+                    raise JobError(f"the cluster did not take the job: {_line(error)}{hint}") from error
                 time.sleep(_RECONNECT_S)
 
     async def _tail(self, job_id: str, write: Callable[[str], object]) -> None:

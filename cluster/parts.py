@@ -1,20 +1,18 @@
 """`medley compose` and `medley serve`: one part of a run by itself, on a Ray started here or joined."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from cluster import ingress, place, programs, running, session
+from cluster import ingress, place, running, session
 from cluster.config import Settings
-from cluster.config_text import as_values
 from cluster.errors import SourceError
+from cluster.interrupts import terminable, wait
 from cluster.registry import DEFAULT_NAME, Registry
-from cluster.run import end_serving, interrupted, new_folder, terminable, write_private
+from cluster.run import Stages, ending, new_folder, start_ray
 from cluster.running import Running
 from cluster.session import Session
 
@@ -26,22 +24,16 @@ def compose(settings: Settings, data: Path, folder: Path | None, console: Consol
         SourceError: there is no such import.
     """
     place.check_home(settings.home)
-    source = next((one for one in (data, settings.home / "data" / data) if (one / "dataset.json").is_file()), None)
+    places = (data.absolute(), settings.home / "data" / data)
+    source = next((one for one in places if (one / "dataset.json").is_file()), None)
     if source is None:
         raise SourceError(f"--data {data}: no finished import there or under {settings.home / 'data'}")
     folder = (folder or new_folder(settings)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = [
-        "--data",
-        str(source.absolute()),
-        "--run",
-        str(folder),
-        "--name",
-        DEFAULT_NAME,
-        *_config(folder, settings),
-    ]
-    with terminable(), _ray(settings, console) as (ray, record):
-        return programs.call("tune.compose", arguments, settings, record, console, ray=ray)
+    holder = Running(None, "compose")
+    with terminable(), _ray(settings, holder, console) as ray:
+        call = Stages(settings, folder, holder, ray, console)
+        return call("tune.compose", "--data", str(source), "--run", str(folder), "--name", DEFAULT_NAME)
 
 
 def serve(settings: Settings, console: Console) -> None:
@@ -53,46 +45,29 @@ def serve(settings: Settings, console: Console) -> None:
     """
     place.check_home(settings.home)
     Registry(settings.registry_uri).latest(DEFAULT_NAME)
-    with terminable(), running.take(settings.home, "serve") as holder:
+    with running.take(settings.home, "serve") as holder, terminable():
         if session.prepare(settings) is None:
             place.check_port(settings.serve.host, settings.serve.port)
-        url = f"http://{settings.serve.host}:{settings.serve.port}"
-        try:
-            with console.status("starting Ray"):
-                ray = session.start(settings)
-            interrupted()
-            holder.update(address=ray.address, local=ray.local, url=url)
-            folder = new_folder(settings)
-            folder.mkdir(parents=True)
-            arguments = [*_config(folder, settings), "--registry-name", DEFAULT_NAME]
-            programs.call("serve.deploy", arguments, settings, holder, console, ray=ray)
+        folder = new_folder(settings)
+        folder.mkdir(parents=True)
+        with ending(settings, folder, holder, console):
+            ray = start_ray(settings, holder, console)
+            call = Stages(settings, folder, holder, ray, console)
+            facts = call("serve.deploy", "--registry-name", DEFAULT_NAME)
             ingress.record(settings.home)
-            console.print(f"[green]✓[/] serving at {url} until Ctrl-C", highlight=False)
-            holder.update(stage="serving")
-            with contextlib.suppress(KeyboardInterrupt):
-                while True:
-                    time.sleep(3600)
-        finally:
-            end_serving(settings)
+            holder.update(stage="serving", url=facts["url"])
+            console.print(f"[green]✓[/] serving at {facts['url']} until Ctrl-C", highlight=False)
+            wait()
 
 
 @contextlib.contextmanager
-def _ray(settings: Settings, console: Console) -> Iterator[tuple[Session, Running]]:
+def _ray(settings: Settings, holder: Running, console: Console) -> Iterator[Session]:
     """The Ray of a `medley run` or `medley serve` on this home, the configured one, or one of our own."""
     record = running.alive(settings.home)
     if record and record.get("local") and settings.cluster.address is None:
-        yield Session(record["address"], local=True, cpus=0, gpus=0), Running(None, "compose")
+        yield Session(record["address"], local=True, cpus=0, gpus=0)
         return
-    with console.status("starting Ray"):
-        found = session.start(settings)
-    interrupted()
     try:
-        yield found, Running(None, "compose")
+        yield start_ray(settings, holder, console)
     finally:
         session.stop()
-
-
-def _config(folder: Path, settings: Settings) -> list[str]:
-    path = folder / "settings.yaml"
-    write_private(path, yaml.safe_dump(as_values(settings)))
-    return ["--config", str(path)]

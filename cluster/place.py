@@ -1,4 +1,4 @@
-"""Checks of the ground before anything starts: a home that can be written and has room, a free port."""
+"""The ground before anything starts: a home that can be written and has room, a free port, private files."""
 
 import errno
 import os
@@ -46,3 +46,9 @@ def check_port(host: str, port: int) -> None:
                 raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}; set serve.host") from error
             holder = process.listener(port) or "another process"
             raise ClusterError(f"port {port} is in use by {holder}; stop it, or set serve.port to another") from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(text)

@@ -43,7 +43,9 @@ def postgres(folder: Path) -> Iterator[str]:
     data, port = folder / "data", free_port()
 
     def call(*words: str) -> None:
-        subprocess.run([*as_user, *words], cwd=folder, check=True, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*as_user, *words], cwd=folder, capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
 
     call(initdb, "-D", str(data), "-U", "medley", "--auth=trust", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c max_connections=50"
