@@ -1,6 +1,6 @@
 """Configuration -> Serve application. The only place of `serve.deployment` and of the learner's actor.
 
-    serve run serve.app:build config=/path/settings.yaml registry_name=default
+    serve run serve.app:build config=/path/settings.yaml registry_name=medley
 
 `serve.deploy` starts the same application with the HAProxy ingress; `serve/serve.yaml` declares it.
 """
@@ -25,6 +25,7 @@ from cluster.config import Settings
 from cluster.database import upgrade, url_of
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord, Journal, journal_url
+from cluster.registry import DEFAULT_NAME
 from serve.assembly import assemble
 from serve.messages import DecisionRequest
 from serve.replica import Replica
@@ -45,7 +46,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     config: str | None = None
-    registry_name: str = "default"
+    registry_name: str = DEFAULT_NAME
 
 
 class LearnerActor:

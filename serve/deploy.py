@@ -1,4 +1,4 @@
-"""Start serving: `python -m serve.deploy --config settings.yaml [--registry-name default]`.
+"""Start serving: `python -m serve.deploy --config settings.yaml [--registry-name medley]`.
 
 Chooses the ingress (HAProxy, else Ray's default proxy, and says so), checks the port, deploys the application
 and returns when /v1/health answers. Where it had to start a Ray of its own it serves until Ctrl-C.
@@ -20,7 +20,7 @@ from typing import Any
 from cluster import config, ingress, process, session
 from cluster.config import Settings
 from cluster.errors import ClusterError, MedleyError
-from cluster.registry import Registry
+from cluster.registry import DEFAULT_NAME, Registry
 
 READY_S = 120.0
 _ANY = ("0.0.0.0", "::", "")
@@ -195,7 +195,7 @@ def _running(settings: Settings) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serve.deploy", description=__doc__)
     parser.add_argument("--config", type=Path, help="settings file")
-    parser.add_argument("--registry-name", default="default", help="name of the versions to serve")
+    parser.add_argument("--registry-name", default=DEFAULT_NAME, help="name of the versions to serve")
     parser.add_argument("--end", action="store_true", help="take the application and its learner off this Ray")
     arguments = parser.parse_args()
     try:
