@@ -17,6 +17,7 @@ from typing import Any
 
 from cluster import config, session
 from cluster.config import Settings
+from cluster.registry import DEFAULT_NAME
 
 
 def settings_of(home: Path, port: int, ingress: str) -> Settings:
@@ -68,7 +69,7 @@ def uvicorn_server(home: Path, port: int) -> None:
     from serve.assembly import assemble
 
     async def main() -> None:
-        parts = assemble(settings_of(home, port, "default"), "default", _no_learner)
+        parts = assemble(settings_of(home, port, "default"), DEFAULT_NAME, _no_learner)
         await parts.replica.start()
         options = uvicorn.Config(parts.gateway.app, "127.0.0.1", port, log_level="warning", access_log=False)
         await uvicorn.Server(options).serve()

@@ -49,7 +49,7 @@ from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
 from cluster.keys import Keys
 from cluster.records import Dataset, decode
-from cluster.registry import Registry
+from cluster.registry import DEFAULT_NAME, Registry
 from serve.app import prepare
 from serve.deploy import free_port
 
@@ -80,7 +80,7 @@ def make(home: Path, port: int) -> tuple[list[dict[str, Any]], str]:
     data = DataSettings(marketplace_users=500, marketplace_items=ITEMS, marketplace_events=4_000)
     dataset = read_marketplace([], Options(), data, 0).dataset
     made = version(dataset)
-    Registry(settings.registry_uri).publish("default", made.save)
+    Registry(settings.registry_uri).publish(DEFAULT_NAME, made.save)
     prepare(settings)
     keys = Keys(Database(url_of(settings)))
     keys.create_client("bench")

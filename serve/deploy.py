@@ -26,7 +26,7 @@ READY_S = 120.0
 _ANY = ("0.0.0.0", "::", "")
 
 
-def deploy(settings: Settings, name: str = "default") -> dict[str, Any]:
+def deploy(settings: Settings, name: str = DEFAULT_NAME) -> dict[str, Any]:
     """Deploy into the Ray that this process is connected to.
 
     Returns:

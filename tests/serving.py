@@ -19,7 +19,7 @@ from cluster.database import Database, url_of
 from cluster.journal import Journal
 from cluster.keys import Keys
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
-from cluster.registry import Registry
+from cluster.registry import DEFAULT_NAME, Registry
 from serve.app import prepare
 from serve.assembly import assemble
 from serve.gateway import Gateway
@@ -91,7 +91,7 @@ def version(seed: int = 0, facts: dict[str, Any] | None = None, kind: str = "joi
     return Version(feature_map, ensemble, data.items, facts or {"name": "test"})
 
 
-def publish(settings: Settings, made: Version, name: str = "default") -> int:
+def publish(settings: Settings, made: Version, name: str = DEFAULT_NAME) -> int:
     return Registry(settings.registry_uri).publish(name, made.save)
 
 
@@ -131,7 +131,7 @@ async def running(settings: Settings, learner: LearnerService | None = None) -> 
             raise ConnectionError("this test has no learner")
         return learner
 
-    parts = assemble(settings, "default", find, close_every_s=0.02)
+    parts = assemble(settings, DEFAULT_NAME, find, close_every_s=0.02)
     await parts.replica.start()
     transport = httpx.ASGITransport(parts.gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:

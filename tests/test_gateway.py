@@ -15,6 +15,7 @@ from cluster import config
 from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.keys import Keys
+from cluster.registry import DEFAULT_NAME
 from serve.ids import DecisionIds
 from tests import serving
 from tests.serving import Running
@@ -298,7 +299,7 @@ def test_before_any_version(home: Any) -> None:
 def test_a_damaged_version_leaves_the_one_before(published: Settings) -> None:
     async def body(r: Running) -> None:
         assert serving.publish(published, serving.version(seed=1)) == 2
-        (published.home / "registry" / "default" / "versions" / "2" / "arrays.safetensors").write_bytes(b"cut")
+        (published.home / "registry" / DEFAULT_NAME / "versions" / "2" / "arrays.safetensors").write_bytes(b"cut")
         await r.replica.look()
         assert (await r.decide(REQUEST)).json()["decisions"][0]["version"] == 1
         serving.publish(published, serving.version(seed=2))
@@ -307,7 +308,7 @@ def test_a_damaged_version_leaves_the_one_before(published: Settings) -> None:
 
     run(published, body)
 
-    (published.home / "registry" / "default" / "versions" / "3" / "items.parquet").write_bytes(b"cut")
+    (published.home / "registry" / DEFAULT_NAME / "versions" / "3" / "items.parquet").write_bytes(b"cut")
 
     async def with_the_last_two_damaged(r: Running) -> None:
         assert (await r.decide(REQUEST)).json()["decisions"][0]["version"] == 1

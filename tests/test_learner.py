@@ -15,6 +15,7 @@ from cluster import config
 from cluster.config import RewardKind, Settings
 from cluster.errors import RegistryError, StateError
 from cluster.journal import Journal, Reader, RewardRecord
+from cluster.registry import DEFAULT_NAME
 from serve import checkpoint, evidence
 from serve.app import prepare
 from serve.decide import Engine, load
@@ -328,7 +329,7 @@ def test_rewards_move_the_answers_of_a_replica(quick: Settings) -> None:
     request = {"user_id": "u1", "context": {"device": "mobile"}, "items": ["i1"]}
 
     async def main() -> None:
-        service = LearnerService(quick.model_dump(mode="json"), "default")
+        service = LearnerService(quick.model_dump(mode="json"), DEFAULT_NAME)
         async with serving.running(quick, service) as r:
             before = (await r.decide(request)).json()["decisions"][0]["slots"][0]["score"]
             for _ in range(30):
@@ -346,7 +347,7 @@ def test_rewards_move_the_answers_of_a_replica(quick: Settings) -> None:
             assert [row["epoch"] for row in rows] == list(range(2, len(rows) + 2))
             assert set(rows[-1]["weights"]) == {"uniform", "popularity", "linear", "forgetting"}
         await service.stop()
-        again = LearnerService(quick.model_dump(mode="json"), "default")
+        again = LearnerService(quick.model_dump(mode="json"), DEFAULT_NAME)
         news = await again.wait(0, 0)
         assert news.updates[0].epoch > rows[-1]["epoch"]
         assert len(news.updates[0].histories["u1"]) >= rows[-1]["outcomes"]

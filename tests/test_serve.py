@@ -17,6 +17,7 @@ from cluster.database import Database, url_of
 from cluster.errors import ClusterError
 from cluster.journal import Reader, journal_url
 from cluster.keys import Keys
+from cluster.registry import DEFAULT_NAME
 from serve import deploy
 from tests import serving
 from tests.servers import free_port
@@ -120,7 +121,7 @@ def test_the_learner_comes_back_after_a_kill(served: Served) -> None:
 
     from serve import app
 
-    name = app.learner_name(served.settings, "default")
+    name = app.learner_name(served.settings, DEFAULT_NAME)
     actor: Any = ray.get_actor(name, namespace=app.NAMESPACE)
     before = ray.get(actor.position.remote(), timeout=WAIT_S)
     ray.kill(actor, no_restart=False)
