@@ -95,6 +95,7 @@ def confirm(
         walked = walk(tested, trail, settings.seed, lambda: stage.left_s, stage.progress)
         stage.left_out = said(walked, trail)
         verdict = judge({member.name: walked.paired(member.name, best)}, settings.gate, settings.seed)[member.name]
+    stages.say(f"gate: {member.name} {'admitted' if verdict.admitted else 'not admitted'}: {verdict.reason}")
     value = base.mean()[best] + verdict.difference
     return {"tested": member.name, "against": best, **verdict.facts()}, {member.name: value}
 

@@ -47,6 +47,10 @@ class Stages:
         )
         self.write()
 
+    def say(self, text: str) -> None:
+        """Say what came of a stage."""
+        self.console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Say what went wrong while the job goes on."""
         self.console.print(f"[yellow]![/] {escape(text)}", highlight=False, soft_wrap=True)
