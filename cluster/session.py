@@ -47,6 +47,8 @@ def prepare(settings: Settings) -> str | None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # .rayignore says what a job does not get; Ray's own list of the same would warn at every upload.
+    os.environ.setdefault("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "__pycache__")
     if address is None:
         os.environ.setdefault(_CLUSTER_SWITCH, "0")
     if os.environ["RAY_AUTH_MODE"] == "token":
