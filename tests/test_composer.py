@@ -208,6 +208,13 @@ def test_sessions_stand_in_for_absent_users(tmp_path: Path) -> None:
     assert made.version.facts["metrics"]["generator"]["tasks"] <= 120
 
 
+def test_a_log_whose_contexts_tell_nothing_is_told_by_histories_alone(tmp_path: Path) -> None:
+    plain = two_kinds(users=120)
+    bare = changed(plain, context=[[] for _ in range(len(plain.events))])
+    made = composed(replace(bare, users=bare.users.slice(0, 0)), tmp_path, features=PLAIN)
+    assert made.result["gate"]["tested"] == "generated"
+
+
 def test_a_generator_that_fails_costs_its_member_and_not_the_version(tmp_path: Path) -> None:
     dataset = two_kinds()
     rewards = dataset.events["reward"].to_pylist()

@@ -50,7 +50,10 @@ class ContextMap:
 
 def ridge(inputs_NX: Floats, targets_NQ: Floats) -> Floats:
     """Coefficients (Q, X) of a ridge regression; its penalty, from a grid, has the least generalised
-    cross-validation error (Golub, Heath & Wahba 1979)."""
+    cross-validation error (Golub, Heath & Wahba 1979). Without features (no column of a context tells rows
+    apart) there are none: every code is 0, and the history alone speaks."""
+    if not inputs_NX.size:
+        return np.zeros((targets_NQ.shape[1], inputs_NX.shape[1]))
     left, values, right = np.linalg.svd(inputs_NX, full_matrices=False)
     turned = left.T @ targets_NQ
     outside = (targets_NQ**2).sum() - (turned**2).sum()
