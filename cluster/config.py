@@ -7,7 +7,7 @@ A component takes the section that it needs, never the whole.
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
 import yaml
@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ClusterSettings(Section):
@@ -268,7 +268,10 @@ def _explain(error: Any) -> str:
         return f"{key} = {error['input']!r}: {error['msg']}" if error["loc"] else str(error["msg"])
     model: Any = Settings
     for part in error["loc"][:-1]:
-        model = getattr(model.model_fields.get(part), "annotation", None) if model else None
+        if get_origin(model) is dict:
+            model = get_args(model)[1]
+        else:
+            model = getattr(getattr(model, "model_fields", {}).get(part), "annotation", None)
     known = sorted(getattr(model, "model_fields", {}))
     near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
