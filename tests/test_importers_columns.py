@@ -28,6 +28,7 @@ def chunked(values: object, type_: pa.DataType | None = None) -> pa.ChunkedArray
         ([17850, None], ["17850", None]),
         ([17850.0, NAN, None], ["17850", None, None]),
         ([0.5, 1.0], ["0.5", "1"]),
+        ([1e20, 3e30, 1.0], ["1e+20", "3e+30", "1"]),  # beyond 64 bits: not one and the same
         (["17850.0", "12.0"], ["17850", "12"]),
         (["1.0", "1.5"], ["1.0", "1.5"]),
         ([" a ", "", "  "], ["a", None, None]),

@@ -59,7 +59,8 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
         values = array.drop_null()
-        if pc.all(pc.and_(pc.is_finite(values), pc.equal(values, pc.round(values)))).as_py() is not False:
+        whole = pc.and_(pc.less(pc.abs(values), 2.0**63), pc.equal(values, pc.round(values)))
+        if pc.all(whole).as_py() is not False:
             array = array.cast(pa.int64(), safe=False)
     return array.cast(pa.string())
 
