@@ -5,7 +5,7 @@ import pytest
 
 from actors.bandits.members import Uniform
 from cluster.config import Settings
-from cluster.errors import ModelError
+from cluster.errors import EvidenceError, ModelError
 from tests.compose_cases import changed, two_kinds
 from tests.features_samples import shop
 from tune.groundwork import Groundwork
@@ -57,3 +57,24 @@ def test_too_little_data_is_one_clear_error() -> None:
     seed = next(seed for seed in range(20) if not len(parts(lonely, seed).fit))
     with pytest.raises(ModelError, match="found 0 rows and 6 items: import more events"):
         Groundwork.of(lonely, Settings(seed=seed))
+
+
+def test_rewards_outside_the_declared_range_name_the_settings() -> None:
+    dataset = two_kinds(users=60)
+    reward_N = dataset.events["reward"].to_numpy()
+    stars = changed(dataset, reward=5 * reward_N - 1)
+    with pytest.raises(
+        EvidenceError, match=r"from -1 to 4, outside \[0, 1\].*rewards.reward.low and rewards.reward.high"
+    ):
+        Groundwork.of(stars, Settings())
+    work = Groundwork.of(stars, Settings.model_validate({"rewards": {"reward": {"low": -1, "high": 4}}}))
+    plain = Groundwork.of(dataset, Settings())
+    np.testing.assert_allclose(work.predefined.design.reward_N, plain.predefined.design.reward_N)
+
+
+def test_rewards_of_several_kinds_are_not_learned_as_one() -> None:
+    dataset = two_kinds(users=60)
+    kinds = np.where(np.arange(len(dataset.events)) % 2, "click", "purchase").tolist()
+    with pytest.raises(EvidenceError, match=r"2 kinds \(click, purchase\), and models learn from one"):
+        Groundwork.of(changed(dataset, reward_kind=kinds), Settings())
+    assert len(Groundwork.of(changed(dataset, reward_kind=["click"] * len(kinds)), Settings()).predefined.design)

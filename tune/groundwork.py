@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from actors.bandits.ensemble import Ensemble, Part
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Ints
 from cluster.config import Settings
+from cluster.errors import EvidenceError
 from cluster.records import Dataset
 from tune.predefined import Design, Predefined
 from tune.split import Parts, parts, tasks
@@ -25,7 +27,11 @@ class Groundwork:
 
     @classmethod
     def of(cls, dataset: Dataset, settings: Settings) -> "Groundwork":
-        """Split, and fit the feature map on *fit* alone."""
+        """Split, and fit the feature map on *fit* alone.
+
+        Raises EvidenceError where the log's rewards are not of the kind that models learn from.
+        """
+        check_rewards(dataset.events, settings)
         split = parts(dataset, settings.seed)
         return cls(dataset, settings, split, FeatureMap.fit(dataset, split.fit, settings.features, settings.seed))
 
@@ -68,3 +74,21 @@ class Groundwork:
             "features": {"kind": self.feature_map.kind, "dimension": self.feature_map.dimension},
             "reward_mean": float(np.mean(self.predefined.design.reward_N)),
         }
+
+
+def check_rewards(events: pa.Table, settings: Settings) -> None:
+    """Raises EvidenceError for rewards outside the declared range, or of several kinds: what a model is fitted on
+    is scaled by that range, and a click is no purchase."""
+    kind, name = settings.reward, settings.reward_kind
+    least, most = pc.min_max(events["reward"]).as_py().values()
+    if least is not None and not kind.low <= least <= most <= kind.high:
+        raise EvidenceError(
+            f"rewards of the log go from {least:g} to {most:g}, outside [{kind.low:g}, {kind.high:g}], the range of "
+            f"{name!r}; set rewards.{name}.low and rewards.{name}.high in the configuration"
+        )
+    kinds = sorted(events["reward_kind"].unique().drop_null().to_pylist())
+    if len(kinds) > 1:
+        raise EvidenceError(
+            f"the log holds rewards of {len(kinds)} kinds ({', '.join(kinds[:5])}), and models learn from one; "
+            "import the rows of one kind"
+        )
