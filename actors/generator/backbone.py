@@ -7,6 +7,7 @@ Shapes: N texts, T tokens of a text, H hidden width.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from cluster.errors import ModelError
 
@@ -101,6 +103,8 @@ class Backbone:
         return states[[where[text] for text in texts]]
 
     def save(self, folder: Path) -> None:
+        if not sys.stderr.isatty():
+            disable_progress_bar()  # transformers' bar of one file would stand in the log of every job
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
