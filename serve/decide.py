@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from actors.bandits import law, learn
 from actors.bandits.history import History
 from actors.bandits.law import Published
-from actors.bandits.members import Member, Shared
+from actors.bandits.members import Member, Shared, followed
 from actors.bandits.version import Version
 from actors.features.features import Features, Floats
 from cluster.errors import RequestError
@@ -300,7 +300,7 @@ def _updated(loaded: Loaded, update: Update, catalogue: Catalogue) -> Current:
     base = loaded.published
     published = replace(
         base,
-        members=tuple(update.members.get(member.name, member) for member in base.members),
+        members=followed(tuple(update.members.get(member.name, member) for member in base.members)),
         weights_M=update.weights_M,
         alternatives_M=update.alternatives_M,
         epoch=update.epoch,

@@ -12,7 +12,7 @@ from actors.bandits.history import History
 from actors.bandits.law import Published
 from actors.bandits.learn import Outcome
 from actors.bandits.members import Member, Shared, Uniform
-from actors.bandits.mixture import Mixture
+from actors.bandits.mixture import Follow, Mixture
 from actors.bandits.posterior import Gaussian, gaussian
 from actors.features.features import Features, Floats
 from cluster.config import LawSettings, WeightSettings
@@ -82,7 +82,12 @@ def ensemble(
         Prior("popularity", np.full((items + 1, 1, 1), 4.0), rng.random((items + 1, 1)), 0.2, "items"),
         Prior("linear", precision(rng, arms, dimension), rng.normal(size=(arms, dimension)), 0.2, "features"),
         Prior("forgetting", precision(rng, arms, dimension), np.ones((arms, dimension)), 0.2, "features", half_life),
-        replace(mixture(rng, 3, arms, dimension), exploration=0.7),
+        replace(
+            mixture(rng, 3, arms, dimension),
+            exploration=0.7,
+            base_AD=rng.normal(size=(arms, dimension)),
+            follow=Follow("nobody", rng.normal(size=(arms, dimension)), 0.9),
+        ),
     )
     values = {
         "members": members,

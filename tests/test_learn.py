@@ -8,6 +8,7 @@ from actors.bandits import law, learn
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.learn import Outcome, State
 from actors.bandits.members import Custom, Shared, Uniform, custom
+from actors.bandits.mixture import Follow, Mixture
 from cluster.errors import ModelError
 from tests import bandit_cases as cases
 
@@ -215,3 +216,24 @@ def test_members_come_out_in_the_ensembles_order() -> None:
         type(out) is kinds.get(type(into), type(into))
         for into, out in zip(ensemble.members, published.members, strict=True)
     )
+
+
+def test_a_mixture_follows_what_the_pooled_member_learns() -> None:
+    """m_c + a(μ_t − μ₀), a = 0.9, with μ₀ and μ_t by direct solves; without the pooled member it stays."""
+    ensemble, outcomes = case(3, 40)
+    prior = next(m for m in ensemble.members if m.name == "linear")
+    mixture = next(m for m in ensemble.members if isinstance(m, Mixture))
+    assert isinstance(prior, Prior)
+    start_AD = np.linalg.solve(prior.precision_ADD, prior.shift_AD[..., None])[..., 0]
+    moving = replace(mixture, follow=Follow("linear", start_AD, 0.9), base_AD=0.9 * start_AD)
+    members = tuple(moving if m is mixture else m for m in ensemble.members)
+    state = learned(replace(ensemble, members=members), outcomes)
+    statistics = state.statistics["linear"]
+    now_AD = np.linalg.solve(statistics.precision_ADD, statistics.shift_AD[..., None])[..., 0]
+    found = next(m for m in learn.publish(state).members if isinstance(m, Mixture))
+    np.testing.assert_allclose(found.means_CAD, mixture.means_CAD + 0.9 * (now_AD - start_AD), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.base_AD, 0.9 * now_AD, rtol=1e-9, atol=1e-12)
+    alone = replace(ensemble, members=members).only(mixture.name)
+    (still,) = learn.publish(learn.start(alone)).members
+    assert isinstance(still, Mixture)
+    np.testing.assert_array_equal(still.means_CAD, mixture.means_CAD)

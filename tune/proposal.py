@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actors.bandits.mixture import Mixture
+from actors.bandits.mixture import Follow, Mixture
 from actors.bandits.pooled import Pooled
 from actors.bandits.posterior import gaussian
 from actors.generator.actor import Pool
@@ -41,14 +41,9 @@ class Proposal:
     generator: Generator
 
     def rebased(self, linear: Pooled) -> Mixture:
-        """The member with its shifts on a newer pooled posterior: m_c + a(μ₀' − μ₀)."""
+        """The member on a newer pooled posterior: m_c + a(μ₀' − μ₀)."""
         assert self.member is not None
-        mean_AD = self.generator.head.mean_scale.item() * gaussian(linear.precision_ADD, linear.shift_AD).mean_AD
-        return replace(
-            self.member,
-            means_CAD=self.member.means_CAD + (mean_AD - self.generator.mean_AD),
-            base_AD=None if self.member.base_AD is None else mean_AD,
-        )
+        return self.member.following(gaussian(linear.precision_ADD, linear.shift_AD).mean_AD)
 
 
 def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: Path | None) -> Proposal:
@@ -91,7 +86,9 @@ def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: 
         chosen = evaluate.select(rows, everyone, ground, own.top_k, own.max_agreement)
         names = list(everyone.names_C)
         mixture = candidates.mixture("generated", np.array([names.index(name) for name in chosen]))
-        member = tuned(mixture, work, trail, stage)
+        scale = trained.head.mean_scale.item()
+        follow = Follow("linear", trained.mean_AD / scale, scale)
+        member = replace(tuned(mixture, work, trail, stage), follow=follow)
     return Proposal(member, rows, chosen, trained)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.bandits.history import History
 from actors.bandits.members import Custom, Uniform, View, custom
-from actors.bandits.mixture import Mixture
+from actors.bandits.mixture import Follow, Mixture
 from actors.features.features import Floats
 from cluster.config import LawSettings, WeightSettings
 from cluster.errors import ModelError
@@ -161,7 +161,11 @@ def _arrays(member: Part) -> dict[str, Any]:
                 "ranks": member.ranks_CADR,
                 "encoder": member.encoder_HX,
                 "prototypes": member.prototypes_CH,
-            } | ({} if member.base_AD is None else {"base": member.base_AD})
+            } | {
+                name: array
+                for name, array in (("base", member.base_AD), ("follow", member.follow and member.follow.mean_AD))
+                if array is not None
+            }
 
 
 def _facts(member: Part) -> dict[str, Any]:
@@ -174,6 +178,8 @@ def _facts(member: Part) -> dict[str, Any]:
         case Mixture():
             about |= {"noise": member.noise, "temperature": member.temperature, "names": list(member.names_C)}
             about |= {"exploration": member.exploration}
+            if member.follow is not None:
+                about |= {"follow": {"name": member.follow.name, "scale": member.follow.scale}}
     return about
 
 
@@ -208,5 +214,6 @@ def _member(about: dict[str, Any], arrays: dict[str, Any]) -> Part:
                 predefined,
                 about["exploration"],
                 arrays.get("base"),
+                Follow(mean_AD=arrays["follow"], **about["follow"]) if "follow" in about else None,
             )
     raise ModelError(f"member {name!r} is of unknown kind {about['kind']!r}; this version is from a later Medley")

@@ -13,7 +13,7 @@ import numpy as np
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
 from actors.bandits.law import Published
-from actors.bandits.members import Custom, Member, Model, Shared
+from actors.bandits.members import Custom, Member, Model, Shared, followed
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.weights import Performance, alternatives, blend
 from actors.features.features import Floats
@@ -131,7 +131,7 @@ def publish(state: State) -> Published:
     logits_M = state.performance.logits(ensemble.weights)
     predefined_M = np.array([member.predefined for member in ensemble.members])
     return Published(
-        members=tuple(_member(state, member) for member in ensemble.members),
+        members=followed(tuple(_member(state, member) for member in ensemble.members)),
         weights_M=blend(logits_M, predefined_M, ensemble.weights.predefined_floor),
         alternatives_M=alternatives(logits_M, ensemble.law),
         law=ensemble.law,

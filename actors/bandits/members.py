@@ -97,6 +97,15 @@ def custom(
 Member: TypeAlias = Uniform | Shared | Custom | Mixture
 
 
+def followed(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The members, each mixture moved to where the shared member that it follows is."""
+    means = {m.name: m.posterior.mean_AD for m in members if isinstance(m, Shared)}
+    return tuple(
+        m.following(means[m.follow.name]) if isinstance(m, Mixture) and m.follow and m.follow.name in means else m
+        for m in members
+    )
+
+
 def view(features: Features, kind: View) -> tuple[Floats, Ints]:
     """The rows and parameter rows that a shared member sees."""
     if kind == "items":

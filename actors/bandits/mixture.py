@@ -12,7 +12,7 @@ Shapes: C candidates, A arms, D features, R rank, H width of a context code, X c
 K items, P particles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,6 +41,15 @@ def reward_scale(mean_N: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class Follow:
+    """Where μ₀ of generated priors comes from: `scale` times the mean of the shared member `name`, mean_AD so far."""
+
+    name: str
+    mean_AD: Floats
+    scale: float
+
+
+@dataclass(frozen=True)
 class Mixture:
     """means_CAD, factor_ADD (L), ranks_CADR (V_c), noise: σ².
 
@@ -65,6 +74,7 @@ class Mixture:
     predefined: bool = False
     exploration: float = 1.0
     base_AD: Floats | None = None
+    follow: Follow | None = None
 
     def __post_init__(self) -> None:
         c, a, d = self.means_CAD.shape
@@ -96,6 +106,22 @@ class Mixture:
         if found is None:
             found = self._evidence[history] = Evidence(self, history)
         return found
+
+    def following(self, mean_AD: Floats) -> "Mixture":
+        """The same shifts from what the followed member has learned by now: m_c + a(μ_t − μ₀).
+
+        A prior that stays where the log left it falls behind a pooled model that learns. A user's own few rows are
+        then in μ_t as well as in the history; among the thousands that a pooled posterior counts that is no matter.
+        """
+        if self.follow is None:
+            return self
+        shift_AD = self.follow.scale * (mean_AD - self.follow.mean_AD)
+        return replace(
+            self,
+            means_CAD=self.means_CAD + shift_AD,
+            base_AD=None if self.base_AD is None else self.base_AD + shift_AD,
+            follow=replace(self.follow, mean_AD=mean_AD),
+        )
 
     def scaled(self, history: History) -> History:
         """The history with rows and rewards divided by their standard deviation up to `noise`."""
