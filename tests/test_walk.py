@@ -145,7 +145,16 @@ def test_without_propensities_scores_are_the_reward_models_and_say_so() -> None:
     value, blend = by_hand(ensemble, trail)
     np.testing.assert_allclose(walked.value_NM, value, atol=1e-12)
     np.testing.assert_allclose(walked.blend_N, blend, atol=1e-12)
-    assert walked.paired("generated", "linear").model_based
+    paired = walked.paired("generated", "linear")
+    assert paired.model_based
+    error_NM = walked.error_NM
+    assert error_NM.shape == (len(trail.log), len(walked.names) + 1)
+    one_N = value[:, 4] + error_NM[:, 4] - value[:, 2] - error_NM[:, 2]
+    np.testing.assert_allclose(paired.sums_U, np.bincount(trail.log.user_N, one_N), atol=1e-12)
+    reward_N, action_N = trail.log.reward_N, trail.log.action_N
+    miss_N = np.abs(reward_N - trail.q_NK[np.arange(len(action_N)), action_N])
+    assert (np.abs(error_NM) > 0).any(0).all()
+    assert (np.abs(error_NM[miss_N == 0]) == 0).all()
 
 
 def test_events_of_no_user_have_no_history() -> None:

@@ -2,7 +2,8 @@
 
 In time order, every member says its law π_m under its current state, the event's doubly robust terms score it, and
 then every member learns the logged reward. Differences between members pair by event and sum by user.
-Where the log has no propensities the score is the cross-fitted reward model's, and marked as model-based.
+Where the log has no propensities the score is the cross-fitted reward model's, and marked as model-based; differences
+then take in what balancing weights say of the model's error (tune.balance), without which they look certain.
 
 Shapes: N events, K candidates (padded), M members.
 """
@@ -18,7 +19,7 @@ from actors.bandits.ensemble import Ensemble
 from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats
 from cluster.config import RewardKind
-from tune import estimators
+from tune import balance, estimators
 from tune.gate import Paired
 from tune.log import Log, read
 from tune.split import tasks
@@ -64,6 +65,7 @@ class Trail:
 class Walk:
     """log: the events walked. value_NM: per event, the score of each member's own law; blend_N: of the ensemble's.
 
+    error_NM: what differences add to the scores of the members, and last of the ensemble; 0 with propensities.
     left_out: events that the time budget did not reach.
     """
 
@@ -71,6 +73,7 @@ class Walk:
     names: tuple[str, ...]
     value_NM: Floats
     blend_N: Floats
+    error_NM: Floats
     left_out: int
 
     def mean(self) -> dict[str, float]:
@@ -84,7 +87,10 @@ class Walk:
         return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.log.propensity_N is None)
 
     def _scores(self, name: str) -> Floats:
-        return self.blend_N if name == "ensemble" else self.value_NM[:, self.names.index(name)]
+        if name == "ensemble":
+            return np.asarray(self.blend_N + self.error_NM[:, -1])
+        member = self.names.index(name)
+        return np.asarray(self.value_NM[:, member] + self.error_NM[:, member])
 
 
 def walk(
@@ -101,7 +107,12 @@ def walk(
     method: estimators.Method = "dm" if log.propensity_N is None else "dr"
     pi_NMK = np.stack([_padded(each, log.mask_NK.shape[1]) for each in laws])
     *member, blend = (estimators.terms(method, log, pi_NMK[:, m], q_NK).above_N for m in range(pi_NMK.shape[1]))
-    return Walk(log, ensemble.names, np.stack(member, axis=1), blend, len(trail.log) - done)
+    error_NM = np.zeros(pi_NMK.shape[:2])
+    if method == "dm":
+        rows = np.arange(done)
+        residual_N = log.reward_N - q_NK[rows, log.action_N]
+        error_NM = balance.ratios(log, trail.batch.take(rows), pi_NMK, seed) * residual_N[:, None]
+    return Walk(log, ensemble.names, np.stack(member, axis=1), blend, error_NM, len(trail.log) - done)
 
 
 def _padded(found: law.Law, width: int) -> Floats:
