@@ -40,9 +40,10 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[session.Se
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL that ends with the test run."""
-    with servers.postgres(tmp_path_factory.mktemp("postgres")) as url:
+    # Not in pytest's folder: every pytest that starts closes that to other users again.
+    with tempfile.TemporaryDirectory(prefix="medley-postgres-") as folder, servers.postgres(Path(folder)) as url:
         yield url
 
 

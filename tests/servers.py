@@ -30,14 +30,15 @@ def _program(name: str) -> str:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL in `folder`; it refuses to run as root, so root lends it to the user postgres or nobody."""
+    """A PostgreSQL in `folder`, which must be under one that everybody may enter.
+
+    It refuses to run as root, so root lends it to the user postgres or nobody.
+    """
     initdb, server = _program("initdb"), _program("pg_ctl")
     as_user: list[str] = []
     if os.geteuid() == 0:
         users = [line.partition(":")[0] for line in Path("/etc/passwd").read_text().splitlines()]
         user = "postgres" if "postgres" in users else "nobody"
-        for parent in folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
         shutil.chown(folder, user)
         as_user = ["setpriv", "--reuid", user, "--clear-groups", "--"]
     data, port = folder / "data", free_port()
