@@ -1,14 +1,18 @@
 """One import: a format, its files and options, into a folder under home/data; done once for the same input."""
 
+import contextlib
+import errno
 import hashlib
 import json
+import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cluster.config import Settings
-from cluster.errors import ConfigError, SourceError
+from cluster.errors import ConfigError, SourceError, StateError
 from cluster.importers.formats import FORMATS
 from cluster.importers.imported import Imported, Options
 
@@ -77,14 +81,37 @@ def done(request: Request, settings: Settings) -> Path | None:
 
 
 def save(request: Request, settings: Settings, imported: Imported) -> Path:
-    """Write an import to its folder; `import.json`, written last, says that it is whole."""
+    """Write an import aside, then put it in its place whole: two at once, or one that is killed, leave no half.
+
+    Raises StateError where the folder cannot be written or the disk is full.
+    """
     folder = request.folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "import.json").unlink(missing_ok=True)
-    imported.save(folder)
-    facts = {"key": request.key(settings), "format": request.format, **summary(imported)}
-    (folder / "import.json").write_text(json.dumps(facts, indent=1))
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        imported.save(aside)
+        facts = {"key": request.key(settings), "format": request.format, **summary(imported)}
+        (aside / "import.json").write_text(json.dumps(facts, indent=1))
+        while not _placed(aside, folder):
+            old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            with contextlib.suppress(FileNotFoundError):  # the other of two imports was quicker
+                folder.rename(old)
+                shutil.rmtree(old)
+    except OSError as error:
+        raise StateError(f"{folder}: cannot be written ({error}); free the disk or set MEDLEY_HOME") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def _placed(aside: Path, folder: Path) -> bool:
+    """Whether the import is in its place now; not where another one stands there."""
+    try:
+        aside.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def summary(imported: Imported) -> dict[str, Any]:

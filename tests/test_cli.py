@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -175,11 +176,12 @@ def test_run_refuses_a_taken_port_before_it_starts_anything(home: Path, tmp_path
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-def test_a_full_disk_is_one_line(home: Path, tmp_path: Path) -> None:
-    """The quarantine's place is a device that is always full."""
-    path = write_table(tmp_path)
-    folder = home / "data" / "mine"
-    folder.mkdir(parents=True)
-    (folder / "quarantine.parquet").symlink_to("/dev/full")
+def test_a_full_disk_is_one_line(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of the quarantine, written aside, is a device that is always full."""
+    path, known = write_table(tmp_path), uuid.UUID(int=7)
+    monkeypatch.setattr(uuid, "uuid4", lambda: known)
+    aside = home / "data" / f".mine.{known.hex}"
+    aside.mkdir(parents=True)
+    (aside / "quarantine.parquet").symlink_to("/dev/full")
     fails(medley("import", "--format", "table", "--data", str(path), "--name", "mine"), "No space left")
-    assert not (folder / "dataset.json").exists()
+    assert list((home / "data").iterdir()) == []
