@@ -128,11 +128,11 @@ class LearnerService:
                 logger.error("learner: %s", error)
                 self._failure = str(error)
                 return
-            except MedleyError as error:
-                read = 0
-                if self._failure != str(error):
-                    logger.error("learner: %s", error)
-                self._failure = str(error)
+            except Exception as error:  # whatever it is, the thread lives and health tells
+                read, told = 0, str(error) if isinstance(error, MedleyError) else f"{type(error).__name__}: {error}"
+                if self._failure != told:
+                    logger.error("learner: %s", told, exc_info=not isinstance(error, MedleyError))
+                self._failure = told
                 self._stop.wait(0.5)
             if read < _STEP:
                 self._stop.wait(_IDLE_S)

@@ -237,3 +237,35 @@ def test_a_mixture_follows_what_the_pooled_member_learns() -> None:
     (still,) = learn.publish(learn.start(alone)).members
     assert isinstance(still, Mixture)
     np.testing.assert_array_equal(still.means_CAD, mixture.means_CAD)
+
+
+class Broken:
+    """An own model that can neither learn nor score."""
+
+    def __init__(self, arms: int, dimension: int, items: int) -> None: ...
+
+    def scores(self, phi_KD: object, arm_K: object, item_K: object) -> tuple[np.ndarray, np.ndarray]:
+        raise KeyError("no such item")
+
+    def learn(self, phi_D: object, arm: int, item: int, reward: float) -> None:
+        raise ValueError("cannot learn")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None: ...
+
+
+def test_an_own_model_that_raises_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    ensemble, outcomes = case(5, 20)
+    broken = custom("tests.test_learn:Broken", (1, ensemble.dimension, ITEMS))
+    values_M = np.append(ensemble.values_M, 0.5)
+    wider = replace(ensemble, members=(*ensemble.members, broken), values_M=values_M)
+    longer = [replace(o, member_propensities_M=np.append(o.member_propensities_M, 0.1)) for o in outcomes]
+    state, plain = learned(wider, longer), learned(ensemble, outcomes)
+    assert caplog.text.count("could not learn outcome") == 20
+    for name, statistics in plain.statistics.items():
+        np.testing.assert_array_equal(state.statistics[name].data_shift_AD, statistics.data_shift_AD)
+    decision = cases.features(np.random.default_rng(0), ITEMS, ensemble.dimension)
+    with pytest.raises(ModelError, match="scores: KeyError"):
+        law.probabilities(learn.publish(state), decision, None, 1)

@@ -5,6 +5,7 @@ Batching may change how outcomes arrive, never the arithmetic. Factorisation wai
 """
 
 import copy
+import logging
 import math
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,8 @@ from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.weights import Performance, alternatives, blend
 from actors.features.features import Floats
 from cluster.errors import ModelError
+
+log = logging.getLogger(__name__)
 
 FORGET_EVERY = 256
 """Outcomes between two shrinkings toward the prior."""
@@ -87,8 +90,11 @@ def step(state: State, outcome: Outcome) -> State:
             if arm >= 0:
                 state.statistics[prior.name].learn(outcome.phi_D if seen else ones, arm, reward)
                 state.stale.add(prior.name)
-    for model in state.models.values():
-        model.learn(outcome.phi_D, outcome.arm, outcome.item, reward)
+    for name, model in state.models.items():
+        try:
+            model.learn(outcome.phi_D, outcome.arm, outcome.item, reward)
+        except Exception:  # the user's code: it loses this outcome, the others do not stop for it
+            log.exception("own model %r could not learn outcome %d; it goes on without it", name, state.count)
     if outcome.user is not None and ensemble.history:
         past = state.histories.get(outcome.user) or History.empty(ensemble.dimension)
         state.histories[outcome.user] = past.append(outcome.phi_D, outcome.arm, reward, ensemble.history)

@@ -131,7 +131,10 @@ def scores(member: Member, features: Features, history: History, noise: Noise, s
         case Mixture():
             return member.condition(history, features.context_X, scale).scores(features, noise)
         case Custom():
-            mean_K, spread_K = member.model.scores(features.phi_KD, features.arm_K, features.item_K)
+            try:
+                mean_K, spread_K = member.model.scores(features.phi_KD, features.arm_K, features.item_K)
+            except Exception as error:  # the user's code may raise anything
+                raise ModelError(f"own model {member.source!r}: scores: {type(error).__name__}: {error}") from error
             if not np.shape(mean_K) == np.shape(spread_K) == (len(features),) or not np.all(
                 np.greater_equal(spread_K, 0)
             ):
