@@ -185,10 +185,18 @@ def test_without_propensities_the_evidence_is_model_based(tmp_path: Path) -> Non
     dataset = two_kinds(users=200, rows=6)
     coupons = changed(dataset, propensity=[None] * len(dataset.events))
     made = composed(coupons, tmp_path, features={"kind": "arms"})
+    assert "no propensity" not in made.said
     assert made.version.feature_map.kind == "arms"
     assert made.result["gate"]["model_based"]
     assert made.result["gate"]["tested"] == "generated"
     assert all(row["model_based"] for row in made.written["candidates"])
+
+
+def test_a_log_that_lacks_some_propensities_says_so(tmp_path: Path) -> None:
+    dataset = two_kinds()
+    known = dataset.events["propensity"].to_pylist()
+    made = composed(changed(dataset, propensity=[None, None, *known[2:]]), tmp_path, features=PLAIN)
+    assert "! 2 of 2,500 events have no propensity" in made.said
 
 
 def test_a_table_where_each_row_is_a_task_of_its_own(tmp_path: Path) -> None:

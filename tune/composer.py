@@ -41,6 +41,12 @@ def compose(
         work = Groundwork.of(dataset, settings)
         predefined = work.predefined.members()
     stages.write(data=work.facts())
+    missing = dataset.events["propensity"].null_count
+    if 0 < missing < len(dataset.events):
+        stages.warn(
+            f"{missing:,} of {len(dataset.events):,} events have no propensity: parts with such events are judged by a "
+            "reward model, which proves less; log the probability of every choice, or leave those events out"
+        )
     with stages.stage("select", settings.budgets.select_s) as stage:
         trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
         base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
