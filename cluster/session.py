@@ -4,6 +4,7 @@ Ray is imported here after its environment is set, because it reads RAY_AUTH_MOD
 while it is imported. So call `start` (or `prepare`) before the first `import ray` of a process.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -78,12 +79,9 @@ def ensure_token(create: bool) -> None:
         aside = path.with_name(f"{path.name}.{os.getpid()}")
         aside.touch(mode=0o600)
         aside.write_text(secrets.token_hex(32))
-        try:
-            os.link(aside, path)  # atomic, and the first of two writers wins
-        except FileExistsError:
-            pass
-        finally:
-            aside.unlink()
+        with contextlib.suppress(FileExistsError):  # the first of two writers wins
+            os.link(aside, path)
+        aside.unlink()
     else:
         raise ClusterError(
             f"no token for the Ray cluster at {path}: copy the head node's ~/.ray/auth_token there, set "
