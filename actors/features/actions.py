@@ -4,15 +4,24 @@ Shapes: N events, D features, X context features.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from actors.features.feature_map import FeatureMap
-from actors.features.features import Floats, Ints
+from actors.features.features import FeatureBatch, Floats, Ints
 
 BLOCK = 4_096
 """Events per batch, for bounded memory."""
+
+
+class Batched(Protocol):
+    """What is used of a feature map."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def batch(self, events: pa.Table) -> FeatureBatch: ...
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class Actions:
     context_NX: Floats
 
 
-def actions(feature_map: FeatureMap, events: pa.Table) -> Actions:
+def actions(feature_map: Batched, events: pa.Table) -> Actions:
     """Features of the logged item of each event, as `FeatureMap.batch` gives them."""
     place = events.schema.get_field_index("candidates")
     blocks = []

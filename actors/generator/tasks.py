@@ -14,12 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.features.actions import actions
 from actors.features.features import FeatureBatch, Floats, Ints
 from actors.generator.serialise import Serialiser, attributes_of
 from cluster.errors import EvidenceError
 from cluster.records import Dataset, Value, decode
-
-BLOCK = 2_048
 
 
 class Source(Protocol):
@@ -113,9 +112,9 @@ class Logged:
             raise EvidenceError(
                 f"none of {len(rows)} events has a reward; the generator learns from rewarded events only"
             )
-        phi_ND, arm_N, context_NX = _features(events, source)
+        done = actions(source, events)
         reward_N = events["reward"].to_numpy().astype(np.float64)
-        return cls(events, phi_ND, arm_N, (reward_N - low) / (high - low), context_NX)
+        return cls(events, done.phi_ND, done.arm_N, (reward_N - low) / (high - low), done.context_NX)
 
 
 def build(dataset: Dataset, logged: Logged, serialiser: Serialiser, *, limit: int, most: int, seed: int) -> Tasks:
@@ -168,20 +167,6 @@ def sample(keys: list[str], most: int, seed: int) -> list[str]:
         return keys
     chosen = np.sort(np.random.default_rng(seed).choice(len(keys), most, replace=False))
     return [keys[i] for i in chosen]
-
-
-def _features(events: pa.Table, source: Source) -> tuple[Floats, Ints, Floats]:
-    """φ, arm and context features of the logged items, block by block."""
-    parts = []
-    for start in range(0, len(events), BLOCK):
-        block = events.slice(start, BLOCK)
-        item = block["item_id"].combine_chunks()
-        alone = pa.ListArray.from_arrays(pa.array(np.arange(len(item) + 1), pa.int32()), item)
-        place = block.schema.get_field_index("candidates")
-        batch = source.batch(block.set_column(place, block.schema.field("candidates"), alone))
-        parts.append((batch.phi_BKD[:, 0], batch.arm_BK[:, 0], batch.context_BX))
-    phi, arm, context = zip(*parts, strict=True)
-    return np.concatenate(phi), np.concatenate(arm), np.concatenate(context)
 
 
 def _texts(
