@@ -5,7 +5,7 @@
 candidates_per_s, tune_trial_each   Each candidate is a linear policy of 64 features, valued doubly robustly with its
     interval by user on 10,000 logged events with 10 items (500 users of 20 events). Both sides run the same function
     on the same local Ray with one CPU, and the log lies once in the object store on both. The peer is how Ray Tune
-    is used by default: a grid with one candidate a trial. Ours is `tune.sweep`: a grid of batches. Wall seconds from
+    is used by default: a grid with one candidate a trial. Ours is `tune.candidate_sweep`: a grid of batches. Wall seconds from
     the call to the table, so that both pay for Tune's start.
 learning_per_s, tune_trial_each   The same with candidates that learn from each user's earlier events.
 simulation, mabwiser_simulator   Policies that learn, with parameters per arm, along the sequences of 20 users: 40
@@ -40,7 +40,7 @@ from actors.features.features import FeatureBatch
 from benchmarks._pairs import Measure, Pair, finish, measure
 from cluster import session
 from cluster.config import Settings, SweepSettings
-from tune import evaluate, sweep
+from tune import candidate_sweep, evaluate
 from tune.evaluate import Ground
 from tune.log import Log
 from tune.progressive import Draws
@@ -85,8 +85,8 @@ def swept(name: str, history: int, count: int, single: int, repeats: int, folder
     ours, theirs = [], []
     for repeat in range(repeats):
         place = folder / f"{name}-{repeat}"
-        ours.append(count / wall(sweep.sweep, everyone, found, batches, folder=place / "batches"))
-        theirs.append(single / wall(sweep.sweep, few, found, SweepSettings(batch=1), folder=place / "each"))
+        ours.append(count / wall(candidate_sweep.sweep, everyone, found, batches, folder=place / "batches"))
+        theirs.append(single / wall(candidate_sweep.sweep, few, found, SweepSettings(batch=1), folder=place / "each"))
     ratios = [mine / peer for mine, peer in zip(ours, theirs, strict=True)]
     medians = (float(np.median(values)) for values in (ours, theirs, ratios))
     rate, peer, ratio = medians

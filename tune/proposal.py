@@ -17,7 +17,7 @@ from actors.generator.actor import Pool
 from actors.generator.generator import Generator
 from actors.generator.tasks import Traffic
 from actors.generator.train import read, train_backbone, train_head
-from tune import evaluate, sweep
+from tune import candidate_sweep, evaluate
 from tune.evaluate import Ground
 from tune.groundwork import Groundwork
 from tune.stages import Stage, Stages
@@ -72,7 +72,7 @@ def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: 
     with stages.stage("sweep", settings.budgets.sweep_s) as stage:
         everyone = candidates.mixture("candidates")
         ground = ground_of(trail, base, settings.bandits.history)
-        swept = sweep.sweep(
+        swept = candidate_sweep.sweep(
             everyone,
             ground,
             settings.sweep,
