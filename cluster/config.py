@@ -6,6 +6,7 @@ A component takes the section that it needs, never the whole.
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -110,6 +111,9 @@ class BanditSettings(Section):
     )
     custom: tuple[str, ...] = Field((), description="own models as module:Class")
     forgetting_half_life: Positive = Field(20_000.0, description="outcomes after which data counts half")
+    prior_strength: Positive = Field(
+        1.0, description="factor on the weight of the pooled posterior that shared models start from"
+    )
     history: int = Field(64, ge=0, description="final rewards of a user that a generated prior reads")
 
 
@@ -151,6 +155,20 @@ class SweepSettings(Section):
     ground_bytes: Count = Field(
         192 * 2**20, description="features that candidates are valued on at most, bytes; whole users are left out"
     )
+
+
+class TuneSettings(Section):
+    """The sweep over settings, `medley tune`."""
+
+    trials: Count = Field(64, description="trials of a search; a grid may have this many points at most")
+    events: Count = Field(4_000, description="events of the select part that a trial is scored on, whole users")
+    concurrent: Count = Field(2, description="trials at a time")
+    trial_cpus: Positive = Field(1.0, description="CPUs of a trial")
+    trial_gpus: float = Field(0.0, ge=0, description="GPU share of a trial, 0 for CPU")
+    budget_s: Positive | None = Field(
+        None, description="time of a sweep, seconds; what it did not reach is left for the same command; null: no limit"
+    )
+    max_failures: int = Field(3, ge=0, description="times a trial starts again after its worker was lost")
 
 
 class GateSettings(Section):
@@ -199,6 +217,7 @@ class Settings(Section):
     bandits: BanditSettings = BanditSettings()
     generator: GeneratorSettings = GeneratorSettings()
     sweep: SweepSettings = SweepSettings()
+    tune: TuneSettings = TuneSettings()
     gate: GateSettings = GateSettings()
     serve: ServeSettings = ServeSettings()
 
@@ -255,10 +274,31 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
             values[key] = os.environ[variable]
     values |= overrides
     values["home"] = Path(values.get("home", "~/.medley")).expanduser().absolute()
+    return _validated(values, f"{path}: " if path else "")
+
+
+def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with other values by dotted path, such as `law.delta`.
+
+    Raises:
+        ConfigError: a path is no setting, or a value is of the wrong type or out of range.
+    """
+    tree = settings.model_dump()
+    for path, value in values.items():
+        *sections, name = path.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{path}: {section!r} is a value, not a section of settings")
+        place[name] = value
+    return _validated(tree)
+
+
+def _validated(values: dict[str, Any], where: str = "") -> Settings:
     try:
         return Settings.model_validate(values)
     except pydantic.ValidationError as error:
-        where = f"{path}: " if path else ""
         raise ConfigError(where + "; ".join(_explain(e) for e in error.errors())) from error
 
 

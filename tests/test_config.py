@@ -88,3 +88,25 @@ def test_a_wrong_setting_is_named_with_its_file_and_remedy(tmp_path: Path, text:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot read"):
         config.load(tmp_path / "none.yaml")
+
+
+def test_settings_change_by_path() -> None:
+    base = Settings(seed=3)
+    found = config.changed(base, {"law.delta": 0.2, "seed": 4, "rewards.reward.high": 5})
+    assert (found.law.delta, found.seed, found.reward.high) == (0.2, 4, 5.0)
+    assert (base.law.delta, base.seed) == (0.1, 3)
+    assert config.changed(found, {"law.delta": 0.1, "seed": 3, "rewards.reward.high": 1}) == base
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("law.dleta", 0.1, "law.dleta: unknown setting; did you mean 'delta'"),
+        ("lwa.delta", 0.1, "lwa: unknown setting; did you mean 'law'"),
+        ("law.delta.more", 0.1, "law.delta.more: 'delta' is a value, not a section"),
+        ("law.delta", 1.5, "law.delta = 1.5: .*less than or equal to 1"),
+    ],
+)
+def test_a_change_that_cannot_be_is_named(path: str, value: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.changed(Settings(), {path: value})

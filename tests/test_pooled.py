@@ -104,6 +104,18 @@ def test_with_forgetting_the_pool_counts_no_more_than_the_steady_state() -> None
     assert (faded.half_life, found.prior("linear", "features").half_life) == (100.0, None)
 
 
+def test_strength_tempers_the_posterior() -> None:
+    """N(μ, Σ)^s is N(μ, Σ/s) up to its constant."""
+    phi_ND, arm_N, reward_N = case(7, 400, 3, 1)
+    found = pooled.fit(phi_ND, arm_N, reward_N, 2)
+    whole, weak = found.prior("linear", "features"), found.prior("linear", "features", strength=0.25)
+    one, other = gaussian(whole.precision_ADD, whole.shift_AD), gaussian(weak.precision_ADD, weak.shift_AD)
+    np.testing.assert_allclose(other.mean_AD, one.mean_AD)
+    np.testing.assert_allclose(other.factor_ADD, 2 * one.factor_ADD)
+    both = found.prior("forgetting", "features", 100.0, 0.25)
+    np.testing.assert_allclose(both.precision_ADD, 0.25 * found.prior("forgetting", "features", 100.0).precision_ADD)
+
+
 def test_no_rows_and_bad_rows_are_refused() -> None:
     phi_ND, arm_N, reward_N = case(8, 10, 3, 1)
     with pytest.raises(EvidenceError, match="no rewarded events"):

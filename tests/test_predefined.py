@@ -129,3 +129,13 @@ def test_no_events_is_one_clear_error() -> None:
     nothing = Design.of(own.feature_map, shop().events.slice(0, 0), RewardKind())
     with pytest.raises(EvidenceError, match="no rewarded events"):
         replace(own, design=nothing).members()
+
+
+def test_prior_strength_reaches_every_fitted_member() -> None:
+    plain, weak = fitted(shop()).members(), fitted(shop(), prior_strength=0.5).members()
+    scaled = [(one, two) for one, two in zip(plain, weak, strict=True) if isinstance(one, Prior)]
+    assert [one.name for one, _ in scaled] == ["popularity", "linear", "forgetting"]
+    for one, two in scaled:
+        assert isinstance(two, Prior)
+        np.testing.assert_allclose(two.precision_ADD, 0.5 * one.precision_ADD)
+        np.testing.assert_allclose(two.shift_AD, 0.5 * one.shift_AD)

@@ -62,15 +62,17 @@ class Predefined:
         )
 
     def _member(self, name: str) -> Part:
+        strength = self.settings.prior_strength
         match name:
             case "uniform":
                 return Uniform()
             case "popularity":
-                return self.popularity.prior("popularity", "items")
+                return self.popularity.prior("popularity", "items", strength=strength)
             case "linear":
-                return self.linear.prior("linear", "features")
+                return self.linear.prior("linear", "features", strength=strength)
             case _:
-                return self.linear.prior("forgetting", "features", self.settings.forgetting_half_life)
+                half_life = self.settings.forgetting_half_life
+                return self.linear.prior("forgetting", "features", half_life, strength)
 
     @property
     def _shape(self) -> tuple[int, int, int]:

@@ -29,12 +29,12 @@ class Pooled:
     noise: float
     rows: int
 
-    def prior(self, name: str, view: View, half_life: float | None = None) -> Prior:
-        """A shared member that starts from this posterior.
+    def prior(self, name: str, view: View, half_life: float | None = None, strength: float = 1.0) -> Prior:
+        """A shared member that starts from this posterior, its weight times `strength`: N(μ, Σ/strength).
 
         With forgetting the pooled rows count no more than its steady state does, half_life/ln 2 outcomes.
         """
-        keep = 1.0 if half_life is None else min(1.0, half_life / np.log(2) / max(self.rows, 1))
+        keep = strength * (1.0 if half_life is None else min(1.0, half_life / np.log(2) / max(self.rows, 1)))
         return Prior(name, keep * self.precision_ADD, keep * self.shift_AD, self.noise, view, half_life)
 
 
