@@ -178,6 +178,23 @@ class GateSettings(Section):
     least_users: Count = Field(30, description="confirm users below which nothing is admitted")
 
 
+class WorldSettings(Section):
+    """How the world that answers simulated traffic departs from its plain form (docs/worlds.md)."""
+
+    drift: Literal["none", "gradual", "abrupt", "seasonal"] = Field(
+        "none", description="how the tastes of the world's users move to others while traffic goes on"
+    )
+    drift_at: Share = Field(0.5, description="moment of an abrupt drift, share of the world's time")
+    drift_cycles: Positive = Field(2.0, description="times that a seasonal drift goes there and back")
+    churn: Share = Field(0.0, description="share of items that are away for half of the time")
+    non_responders: Share = Field(0.0, description="share of users who never answer")
+    examination: tuple[Share, ...] = Field(
+        (), description="probability that slot 0, 1, ... is looked at, the last for all after it; empty is always"
+    )
+    delay_median_s: float = Field(0.0, ge=0, description="median of delays added to rewards, seconds; 0 adds none")
+    delay_tail: Positive = Field(1.5, description="index of the delays' tail: the smaller, the heavier")
+
+
 class ServeSettings(Section):
     host: str = Field("127.0.0.1", description="address the HTTP server listens on")
     port: int = Field(8000, ge=1, le=65535, description="port of the HTTP server")
@@ -219,6 +236,7 @@ class Settings(Section):
     sweep: SweepSettings = SweepSettings()
     tune: TuneSettings = TuneSettings()
     gate: GateSettings = GateSettings()
+    world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
 
     @pydantic.model_validator(mode="after")

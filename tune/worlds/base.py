@@ -1,6 +1,6 @@
 """What a simulated environment is: situations in order, and an answer to any choice made in them.
 
-A draw is a pure function of (seed, row, item): two policies that choose the same item in the same situation
+A draw is a pure function of (seed, row, item, position): two policies that choose the same item in the same situation
 get the same reward, so that their difference is theirs and not luck's.
 
 Shapes: N situations, K items.
@@ -22,16 +22,17 @@ from cluster.records import Value, decode
 class World(Protocol):
     """Answers to choices. `events` has the EVENTS schema; what was done in it is ignored.
 
-    Rewards are in the units of the reward kind, not scaled.
+    Rewards are in the units of the reward kind, not scaled. `position` is the slot of an answer that an item fills,
+    0 the first.
     """
 
     @property
     def events(self) -> pa.Table: ...
 
-    def mean_rewards(self, row: int, item_ids: Sequence[str]) -> Floats:
-        """Expected reward of each item in situation `row`, (K,)."""
+    def mean_rewards(self, row: int, item_ids: Sequence[str], position: int = 0) -> Floats:
+        """Expected reward of each item in that slot of situation `row`, (K,)."""
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         """The reward that this choice earns."""
 
     def delay_s(self, row: int, item_id: str) -> float:

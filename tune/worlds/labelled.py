@@ -34,10 +34,10 @@ class Labelled:
             )
         self._truth: list[str] = dataset.truth["item_id"].take(places).to_pylist()
 
-    def mean_rewards(self, row: int, item_ids: Sequence[str]) -> Floats:
+    def mean_rewards(self, row: int, item_ids: Sequence[str], position: int = 0) -> Floats:
         return np.array([self.reward(row, item_id) for item_id in item_ids])
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         return self.kind.high if item_id == self._truth[row] else self.kind.low
 
     def delay_s(self, row: int, item_id: str) -> float:

@@ -44,7 +44,7 @@ class MarketplaceWorld:
         blocks = (np.arange(start, min(start + BLOCK, len(self._situations))) for start in starts)
         return np.concatenate([self._market.mean_rewards(self._situations.take(rows)) for rows in blocks])
 
-    def mean_rewards(self, row: int, item_ids: Sequence[str]) -> Floats:
+    def mean_rewards(self, row: int, item_ids: Sequence[str], position: int = 0) -> Floats:
         """Probabilities of a reward, (K,); 0 for an item that is not sold here."""
         listed = self._lists[row]
         if list(item_ids) == listed:
@@ -54,7 +54,7 @@ class MarketplaceWorld:
         found_K = self._market.mean_rewards(self._situations.take(np.array([row])), np.maximum(places, 0)[None])[0]
         return np.where(places >= 0, found_K, 0.0)
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         listed = self._lists[row]
         known = item_id in listed
         mean = self._mean_NK[row, listed.index(item_id)] if known else self.mean_rewards(row, [item_id])[0]

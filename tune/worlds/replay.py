@@ -50,11 +50,11 @@ class Replay:
                 f"{propensity_N.min():.2g} to {propensity_N.max():.2g}); use a doubly robust estimate instead"
             )
 
-    def mean_rewards(self, row: int, item_ids: Sequence[str]) -> Floats:
+    def mean_rewards(self, row: int, item_ids: Sequence[str], position: int = 0) -> Floats:
         """The logged reward where it is observed, NaN elsewhere."""
         return np.array([self.reward(row, item_id) for item_id in item_ids])
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         if item_id != self._item[row] or draw(self.seed, row, item_id) >= self._accept[row]:
             return float("nan")
         return float(self._reward[row])

@@ -101,13 +101,13 @@ class RewardModel:
         self._row_N = centre + table.context_NX @ theta_D[:x]
         self._row_NE = table.short_NC @ theta_D[x + g + own :].reshape(c, e)
 
-    def mean_rewards(self, row: int, item_ids: Sequence[str]) -> Floats:
+    def mean_rewards(self, row: int, item_ids: Sequence[str], position: int = 0) -> Floats:
         """Expected rewards, (K,). An item that the data set does not name counts as an average one."""
         places = [self._index.get(item, -1) for item in item_ids]
         raw_K = self._row_N[row] + self._item_I[places] + self._short_IE[places] @ self._row_NE[row]
         return self._levels.clip(raw_K)
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         return self._levels.draw(float(self.mean_rewards(row, [item_id])[0]), draw(self.seed, row, item_id))
 
     def delay_s(self, row: int, item_id: str) -> float:
