@@ -17,6 +17,7 @@ from actors.bandits.ensemble import Ensemble
 from actors.bandits.law import Published
 from actors.bandits.members import Uniform
 from actors.bandits.version import Version
+from actors.features.feature_map import FeatureMap
 from actors.features.features import Features, Floats, Ints
 from tune.results import Played
 from tune.worlds.base import Situations, World
@@ -62,22 +63,31 @@ def play(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Played]:
     """What each policy chose and earned. Policies with the same members are played once."""
-    different: dict[tuple[str, ...], _Policy] = {}
+    different: dict[tuple[str, ...], Policy] = {}
     for ensemble in ensembles.values():
-        different.setdefault(ensemble.names, _Policy(ensemble, schedule, world, seed))
-    situations, total = Situations(world.events), len(schedule.row_N)
+        different.setdefault(ensemble.names, Policy(ensemble, schedule, world, seed))
+    total = len(schedule.row_N)
     for start in range(0, total, CHUNK):
-        rows = schedule.row_N[start : start + CHUNK]
-        batch = version.feature_map.batch(world.events.take(rows))
-        for b, row in enumerate(rows.tolist()):
-            situation = situations[row]
-            items = situation.candidates or version.feature_map.item_ids
-            user, features = situation.user_id or situation.session_id, batch.row(b)
-            for policy in different.values():
-                policy.decide(start + b, items, features, situation.client_id, user)
-        progress(start + len(rows), total)
+        end = min(start + CHUNK, total)
+        proceed(list(different.values()), version.feature_map, world, schedule, range(start, end))
+        progress(end, total)
     played = {names: policy.played() for names, policy in different.items()}
     return {name: played[ensemble.names] for name, ensemble in ensembles.items()}
+
+
+def proceed(
+    policies: Sequence["Policy"], feature_map: FeatureMap, world: World, schedule: Schedule, numbers: range
+) -> None:
+    """Let every policy decide these situations of the schedule, the ones before them being decided."""
+    situations = Situations(world.events)
+    rows = schedule.row_N[numbers.start : numbers.stop]
+    batch = feature_map.batch(world.events.take(rows))
+    for b, row in enumerate(rows.tolist()):
+        situation = situations[row]
+        items = situation.candidates or feature_map.item_ids
+        user, features = situation.user_id or situation.session_id, batch.row(b)
+        for policy in policies:
+            policy.decide(numbers.start + b, items, features, situation.client_id, user)
 
 
 FEW = 100
@@ -108,7 +118,7 @@ class _Learner:
             self.published = learn.publish(self.state)
 
 
-class _Policy:
+class Policy:
     """One ensemble with a learner per client, as served."""
 
     def __init__(self, ensemble: Ensemble, schedule: Schedule, world: World, seed: int):
