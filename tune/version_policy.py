@@ -1,0 +1,103 @@
+"""A published version as a policy on a log: frozen as it was published, or learning along the log.
+
+Shapes: N events of a block, K candidates (padded).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from actors.bandits import law, learn
+from actors.bandits.version import Version
+from actors.features.feature_map import FeatureMap
+from actors.features.features import Features, Floats
+from tune.block import Block, greatest
+
+CHUNK = 256
+"""Events whose features are held at a time."""
+PUBLISH_EVERY = 32
+"""Outcomes of a client between two publications of its learner."""
+
+
+class VersionPolicy:
+    """The law of a version for every event, each with a seed of its own.
+
+    Where it learns, every client has a learner, as in serving: the law under the present state is the policy, then
+    the logged reward is learned (progressive replay).
+
+    Args:
+        items: the log's catalogue; candidates that the version was not fitted on have the features of new items.
+        greedy: all probability on the greatest blended mean instead.
+        remark: what a reader of its estimate must know.
+    """
+
+    def __init__(
+        self, name: str, version: Version, items: pa.Table, seed: int, *, greedy: bool, learns: bool, remark: str = ""
+    ):
+        self.name, self.learns = name, learns
+        self._version, self._seed, self._greedy, self._remark = version, seed, greedy, remark
+        self._map = _following(version.feature_map, items)
+        self._learners: dict[str, _Learner] = {}
+
+    def probabilities(self, block: Block) -> Floats:
+        policy_NK = np.zeros(block.log.mask_NK.shape)
+        events = block.listed()
+        columns = [events[name].to_pylist() for name in ("client_id", "user_id", "session_id")]
+        for start in range(0, len(events), CHUNK):
+            batch = self._map.batch(events.slice(start, CHUNK))
+            for b in range(len(batch)):
+                n = start + b
+                client, user, session = (column[n] for column in columns)
+                found_K = self._one(block, n, client, user or session, batch.row(b))
+                policy_NK[n, : len(found_K)] = found_K
+        return policy_NK
+
+    def remark(self) -> str:
+        return self._remark
+
+    def _one(self, block: Block, n: int, client: str, user: str | None, features: Features) -> Floats:
+        learner = self._learner(client if self.learns else "")
+        history = None if user is None else learner.state.histories.get(user)
+        found = law.probabilities(learner.published, features, history, (self._seed << 32) + block.first + n)
+        if self.learns:
+            self._learn(learner, found, block, n, user, features)
+        if not self._greedy:
+            return found.pi_K
+        return np.asarray(greatest(found.mean_K[None], np.ones((1, len(features)), np.bool_))[0])
+
+    def _learner(self, client: str) -> "_Learner":
+        if client not in self._learners:
+            state = learn.start(self._version.ensemble)
+            self._learners[client] = _Learner(state, learn.publish(state))
+        return self._learners[client]
+
+    def _learn(
+        self, learner: "_Learner", found: law.Law, block: Block, n: int, user: str | None, features: Features
+    ) -> None:
+        action, propensity_N = int(block.log.action_N[n]), block.log.propensity_N
+        outcome = learn.Outcome(
+            user=user,
+            phi_D=features.phi_KD[action],
+            arm=int(features.arm_K[action]),
+            item=int(features.item_K[action]),
+            reward=block.reward(n),
+            propensity=1.0 if propensity_N is None else float(propensity_N[n]),
+            member_propensities_M=found.member_MK[:, action],
+        )
+        learner.state = learn.step(learner.state, outcome)
+        if learner.state.count % PUBLISH_EVERY == 0:
+            learner.published = learn.publish(learner.state)
+
+
+@dataclass
+class _Learner:
+    state: learn.State
+    published: law.Published
+
+
+def _following(feature_map: FeatureMap, items: pa.Table) -> FeatureMap:
+    """The version's map on the log's catalogue; the same map where it is the catalogue that it was fitted on."""
+    if tuple(items["item_id"].to_pylist()) == feature_map.item_ids:
+        return feature_map
+    return feature_map.with_items(items)
