@@ -12,7 +12,7 @@ from cluster.records import Dataset
 from tests import bandit_cases
 from tests.compose_cases import changed
 from tests.features_samples import labelled, shop
-from tune.estimators import dr
+from tune.estimators import evaluate
 from tune.groundwork import Groundwork
 from tune.walk import MINIMUM, PUBLISH_EVERY, Trail, walk
 
@@ -93,7 +93,7 @@ def test_uniform_is_worth_what_the_estimator_says_of_it(case: tuple[Ensemble, Tr
     ensemble, trail = case
     mask = trail.log.mask_NK
     flat = mask / mask.sum(1, keepdims=True)
-    assert walk(ensemble, trail, SEED).mean()["uniform"] == pytest.approx(dr(trail.log, flat, trail.q_NK).value)
+    assert walk(ensemble, trail, SEED).mean()["uniform"] == pytest.approx(evaluate("dr", trail.log, flat, trail.q_NK).value)
 
 
 def test_differences_pair_by_event_and_sum_by_user(case: tuple[Ensemble, Trail]) -> None:

@@ -1,0 +1,180 @@
+"""A value with its interval, and what it rests on.
+
+The interval is by user: their events hang together. Clipping, switching, shrinking and reward models bring a bias that
+no resampling shows, and the log that chose the parameter cannot vouch for it. So:
+
+- *bootstrap* and *sequence* take in the interval of the unbiased estimate beside it as well (ips for clipped_ips, dr
+  for switch_dr, dros and dm; none for dm without propensities). A choice by the same log then costs no coverage. What
+  clipping buys is a value with less error, not a narrower interval.
+- *bernstein* holds at every number of users and for every distribution: what clipping left out of the policy's
+  probability, 1 − mean w, may have earned anything between 0 and 1; a chosen parameter pays for the whole grid.
+
+Shapes: U users.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy import special
+
+from actors.features.features import Floats
+from cluster.errors import EvidenceError
+from cluster.statistics import ratio_error
+from tune import intervals
+from tune.intervals import Interval
+from tune.slope import choose
+from tune.terms import MODELLED, TUNED, Method
+from tune.totals import Sums, Totals
+
+Kind: TypeAlias = Literal["bootstrap", "bernstein", "sequence"]
+"""Bootstrap by user; empirical Bernstein; a confidence sequence, which may be looked at any time."""
+
+LEAST_EFFECTIVE = 30.0
+"""Events that the weights must amount to."""
+MOST_TAIL = 0.5
+"""Largest share of the weight that 1 % of users may hold."""
+MOST_UNSUPPORTED = 0.05
+"""Largest share of the policy's choices that the log may lack."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean reward per event, scaled to [0, 1], and what it rests on.
+
+    value: NaN where the policy takes none of the logged actions and no reward model speaks for it.
+    low, high: bounds at error alpha, of the kind `interval`.
+    parameter: λ, None where the method has none. chosen: whether SLOPE chose it.
+    bias: this value less the unbiased one beside it, 0 where there is none.
+    effective_events: (Σw)²/Σw², the number of events that the weights amount to (N for dm).
+    unsupported_share: share of the policy's probability on actions that the log never takes, estimated as
+        1 − mean ρ and never below 0 (0 without propensities, where it cannot be seen).
+    tail: share of Σw that the heaviest 1 % of users hold.
+    supported: false where `note` says that the log cannot carry the estimate.
+    """
+
+    method: Method
+    value: float
+    low: float
+    high: float
+    interval: Kind
+    parameter: float | None
+    chosen: bool
+    bias: float
+    events: int
+    users: int
+    effective_events: float
+    unsupported_share: float
+    tail: float
+    supported: bool
+    note: str
+
+    @property
+    def model_based(self) -> bool:
+        return self.method == "dm"
+
+
+def estimate(
+    totals: Totals,
+    method: Method,
+    *,
+    interval: Kind = "bootstrap",
+    alpha: float = 0.05,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Estimate:
+    """The estimate of a method whose terms were added up; a parameter that was not fixed is SLOPE's choice.
+
+    Raises:
+        EvidenceError: there is no event, or a bernstein interval was asked for where values have no range.
+    """
+    tried = totals.parameters(method)
+    chosen = len(tried) > 2
+    if interval == "bernstein":
+        need_unit_rewards(totals)
+        tried = tuple(value for value in tried if np.isfinite(value))
+        alpha = alpha / len(tried) if chosen else alpha
+    every = [totals.sums(method, parameter) for parameter in tried] or [totals.sums(method)]
+    place = choose([each.value for each in every], [_deviation(each) for each in every]) if chosen else -1
+    sums, beside = every[place], _beside(totals, method)
+    value = sums.value if method in MODELLED or sums.weight_U.sum() > 0 else float("nan")
+    faults = _faults(sums)
+    if not np.isfinite(value):
+        bounds = Interval(value, 0.0, 1.0)
+    elif interval == "bernstein":
+        bounds = intervals.bernstein(sums, alpha)
+    else:
+        bounds = _taking_in([sums, *beside], interval, alpha, resamples, seed)
+    ratio_U = sums.count_U if sums.ratio_U is None else sums.ratio_U
+    return Estimate(
+        method,
+        value,
+        bounds.low,
+        bounds.high,
+        interval,
+        sums.parameter,
+        chosen,
+        value - beside[0].value if beside else 0.0,
+        int(sums.count_U.sum()),
+        len(sums.count_U),
+        float(sums.weight_U.sum()) ** 2 / sums.square if sums.square else 0.0,
+        max(0.0, 1.0 - float(ratio_U.sum() / sums.count_U.sum())),
+        _tail(sums.weight_U),
+        not faults,
+        "; ".join(faults),
+    )
+
+
+def _deviation(sums: Sums) -> float:
+    return ratio_error(sums.above_U, sums.below_U)[1]
+
+
+def _beside(totals: Totals, method: Method) -> list[Sums]:
+    """The unbiased estimate from the same terms, if there is another."""
+    if method in TUNED:
+        return [totals.sums(method, np.inf)]
+    return [totals.sums("dr")] if method == "dm" and totals.known else []
+
+
+def _taking_in(found: list[Sums], kind: Kind, alpha: float, resamples: int, seed: int) -> Interval:
+    each = [
+        intervals.sequence(sums, alpha) if kind == "sequence" else intervals.bootstrap(sums, alpha, resamples, seed)
+        for sums in found
+    ]
+    return Interval(each[0].value, min(one.low for one in each), max(one.high for one in each))
+
+
+def _tail(weight_U: Floats) -> float:
+    heaviest = max(1, len(weight_U) // 100)
+    total = float(weight_U.sum())
+    return float(np.partition(weight_U, -heaviest)[-heaviest:].sum()) / total if total > 0 else 0.0
+
+
+def _faults(sums: Sums) -> list[str]:
+    """Why the log cannot carry the estimate, in words."""
+    if sums.ratio_U is None:
+        return []
+    if not sums.ratio_U.sum() > 0:
+        spoken = "the value is the reward model's alone" if sums.method in MODELLED else "no value is claimed"
+        return [f"no support: the policy takes none of the {int(sums.count_U.sum())} logged actions; {spoken}"]
+    faults = []
+    mean, error = ratio_error(sums.ratio_U, sums.count_U)
+    reach = float(special.ndtri(0.999)) * error
+    if mean + reach < 1 - MOST_UNSUPPORTED:
+        faults.append(f"the log lacks {1 - mean:.0%} of what the policy does")
+    if mean - reach > 1 + MOST_UNSUPPORTED:
+        faults.append(f"weights average {mean:.3g}, not 1: propensities are not those of the policy that logged")
+    if sums.method != "dm":
+        effective = float(sums.weight_U.sum()) ** 2 / sums.square if sums.square else 0.0
+        if effective < LEAST_EFFECTIVE:
+            faults.append(f"it rests on the weight of {effective:.0f} events")
+        if (tail := _tail(sums.weight_U)) > MOST_TAIL and len(sums.weight_U) >= 100:
+            faults.append(f"1 % of users hold {tail:.0%} of the weight")
+    return faults
+
+
+def need_unit_rewards(totals: Totals) -> None:
+    """Raises EvidenceError where a reward is outside [0, 1]."""
+    least, most = totals.reward_range
+    if least < 0 or most > 1:
+        raise EvidenceError(f"rewards from {least:g} to {most:g} are outside [0, 1]; declare their true range")
