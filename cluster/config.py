@@ -72,6 +72,26 @@ class RewardKind(Section):
         return self
 
 
+class MetricSettings(Section):
+    """What a decision earns (docs/metric.md). All but `reward` give values in [0, 1]."""
+
+    kind: Literal["reward", "click_through", "conversion", "session_length", "mix"] = Field(
+        "reward", description="the log's reward as it is, or what is made of its rows"
+    )
+    clicks: tuple[str, ...] = Field(("click",), min_length=1, description="reward kinds of the log that are clicks")
+    conversions: tuple[str, ...] = Field(
+        ("purchase",), min_length=1, description="reward kinds of the log that are conversions"
+    )
+    gap_minutes: Positive = Field(
+        30.0, description="pause of a user that ends a session where the log names none, minutes"
+    )
+    weights: dict[Literal["click_through", "conversion", "session_length"], Positive] = Field(
+        {"click_through": 1.0, "conversion": 1.0},
+        min_length=1,
+        description="what a mix is made of; the weights are scaled to sum to 1",
+    )
+
+
 class LawSettings(Section):
     """The law of a decision (docs/law.md)."""
 
@@ -107,6 +127,7 @@ class FeatureSettings(Section):
 class BanditSettings(Section):
     predefined: tuple[Literal["uniform", "popularity", "linear", "forgetting"], ...] = Field(
         ("uniform", "popularity", "linear", "forgetting"),
+        min_length=1,
         description="trusted models of every ensemble",
     )
     custom: tuple[str, ...] = Field((), description="own models as module:Class")
@@ -115,6 +136,16 @@ class BanditSettings(Section):
         1.0, description="factor on the weight of the pooled posterior that shared models start from"
     )
     history: int = Field(64, ge=0, description="final rewards of a user that a generated prior reads")
+
+    @pydantic.model_validator(mode="after")
+    def _named_once(self) -> "BanditSettings":
+        names = [*self.predefined, *(source.rpartition(":")[2].lower() for source in self.custom), "generated"]
+        again = sorted({name for name in names if names.count(name) > 1})
+        if again:
+            raise ValueError(
+                f"two members named {again[0]!r}; list each predefined model once, and give own classes other names"
+            )
+        return self
 
 
 class GeneratorSettings(Section):
@@ -228,6 +259,7 @@ class Settings(Section):
     cluster: ClusterSettings = ClusterSettings()
     data: DataSettings = DataSettings()
     budgets: Budgets = Budgets()
+    metric: MetricSettings = MetricSettings()
     law: LawSettings = LawSettings()
     weights: WeightSettings = WeightSettings()
     features: FeatureSettings = FeatureSettings()
@@ -243,6 +275,12 @@ class Settings(Section):
     def _consistent(self) -> "Settings":
         if self.reward_kind not in self.rewards:
             raise ValueError(f"reward_kind {self.reward_kind!r} is not one of rewards {sorted(self.rewards)}")
+        if self.metric.kind != "reward" and (self.reward.low, self.reward.high) != (0, 1):
+            raise ValueError(
+                f"metric.kind = {self.metric.kind!r} gives rewards in [0, 1], and rewards.{self.reward_kind}, which "
+                f"models go on learning from, is declared [{self.reward.low:g}, {self.reward.high:g}]; declare it "
+                "[0, 1] and send such rewards, or take another reward_kind"
+            )
         if max(self.serve.replicas, self.serve.max_replicas) > 1 and not self.postgres:
             raise ValueError(
                 "serve.replicas and serve.max_replicas above 1 need PostgreSQL: "

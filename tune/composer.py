@@ -39,8 +39,11 @@ def compose(
     registry.ensure(name)
     with stages.stage("features"):
         work = Groundwork.of(dataset, settings)
+        dataset = work.dataset
         predefined = work.predefined.members()
     stages.write(data=work.facts())
+    if left_out := dataset.facts.get("metric_left_out"):
+        stages.warn(f"{left_out:,} decisions left out: metric.kind = {settings.metric.kind!r} cannot be known of them")
     missing = dataset.events["propensity"].null_count
     if 0 < missing < len(dataset.events):
         stages.warn(

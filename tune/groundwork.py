@@ -14,6 +14,7 @@ from actors.features.features import Ints
 from cluster.config import Settings
 from cluster.errors import EvidenceError
 from cluster.records import Dataset
+from tune import metric
 from tune.predefined import Design, Predefined
 from tune.split import Parts, parts, tasks
 
@@ -27,10 +28,11 @@ class Groundwork:
 
     @classmethod
     def of(cls, dataset: Dataset, settings: Settings) -> "Groundwork":
-        """Split, and fit the feature map on *fit* alone.
+        """Take up the metric, split, and fit the feature map on *fit* alone.
 
         Raises EvidenceError where the log's rewards are not of the kind that models learn from.
         """
+        dataset = metric.apply(dataset, settings)
         check_rewards(dataset.events, settings)
         split = parts(dataset, settings.seed)
         return cls(dataset, settings, split, FeatureMap.fit(dataset, split.fit, settings.features, settings.seed))
@@ -72,6 +74,8 @@ class Groundwork:
             "clients": len(set(events["client_id"].to_pylist())),
             "parts": self.split.sizes(),
             "features": {"kind": self.feature_map.kind, "dimension": self.feature_map.dimension},
+            "metric": self.settings.metric.kind,
+            "metric_left_out": self.dataset.facts.get("metric_left_out", 0),
             "reward_mean": float(np.mean(self.predefined.design.reward_N)),
         }
 
@@ -80,15 +84,15 @@ def check_rewards(events: pa.Table, settings: Settings) -> None:
     """Raises EvidenceError for rewards outside the declared range, or of several kinds: what a model is fitted on
     is scaled by that range, and a click is no purchase."""
     kind, name = settings.reward, settings.reward_kind
+    kinds = sorted(events["reward_kind"].unique().drop_null().to_pylist())
+    if len(kinds) > 1:
+        raise EvidenceError(
+            f"the log holds rewards of {len(kinds)} kinds ({', '.join(kinds[:5])}), and models learn from one; "
+            "say by metric.kind what a decision earns, or import the rows of one kind"
+        )
     least, most = pc.min_max(events["reward"]).as_py().values()
     if least is not None and not kind.low <= least <= most <= kind.high:
         raise EvidenceError(
             f"rewards of the log go from {least:g} to {most:g}, outside [{kind.low:g}, {kind.high:g}], the range of "
             f"{name!r}; set rewards.{name}.low and rewards.{name}.high in the configuration"
-        )
-    kinds = sorted(events["reward_kind"].unique().drop_null().to_pylist())
-    if len(kinds) > 1:
-        raise EvidenceError(
-            f"the log holds rewards of {len(kinds)} kinds ({', '.join(kinds[:5])}), and models learn from one; "
-            "import the rows of one kind"
         )

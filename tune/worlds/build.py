@@ -4,6 +4,7 @@ feedback a reward model fitted on the held-out part; and what the settings put a
 from actors.features.features import Ints
 from cluster.config import Settings
 from cluster.records import Dataset
+from tune import metric
 from tune.split import parts
 from tune.worlds.base import World
 from tune.worlds.churn import Churn
@@ -17,12 +18,14 @@ from tune.worlds.reward_model import RewardModel
 
 
 def build(dataset: Dataset, settings: Settings) -> World:
-    """The world on the held-out part of a data set; the same settings and data give the same world."""
+    """The world on the held-out part of a data set, answering with the settings' metric; the same settings and data
+    give the same world."""
+    dataset = metric.apply(dataset, settings)
     return on(dataset, parts(dataset, settings.seed).world, settings)
 
 
 def on(dataset: Dataset, rows: Ints, settings: Settings) -> World:
-    """The world on these rows of a data set, wrapped as `settings.world` says."""
+    """The world on these rows of a data set that has the metric, wrapped as `settings.world` says."""
     return wrapped(plain(dataset, rows, settings), dataset, settings)
 
 
