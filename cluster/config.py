@@ -118,7 +118,14 @@ class FeatureSettings(Section):
         "auto",
         description="joint features of context and item, or context features with parameters per item",
     )
-    max_dimension: Count = Field(96, description="largest number of features of a decision's row")
+    map: Literal["auto", "linear", "quadratic", "fourier"] = Field(
+        "auto", description="what stands beside or in place of the base features (docs/features.md)"
+    )
+    map_width: Count | None = Field(None, description="features that the map makes; null takes its own default")
+    map_bytes: Count = Field(
+        4 * 2**20, description="posterior precision at most, 8 bytes x parameter rows x features squared; caps the map"
+    )
+    max_dimension: Count = Field(96, description="largest number of features of a decision's row, before the map's")
     levels: Count = Field(24, description="levels kept of a categorical column; the rest share one")
     text_rank: Count = Field(12, description="dimensions of item text after truncated SVD")
     behaviour_rank: Count = Field(12, description="dimensions of item co-occurrence after truncated SVD")

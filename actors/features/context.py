@@ -54,6 +54,11 @@ class ContextBlock:
         return sum(self.basis.sizes) + len(self.level_T)
 
     @property
+    def plain(self) -> Ints:
+        """Linear terms and levels: what is no hinge, product, point or indicator of missing."""
+        return np.append(np.arange(len(self.basis.linear_T)), np.arange(sum(self.basis.sizes), self.size))
+
+    @property
     def names(self) -> tuple[str, ...]:
         numbers = self.reader.number_names + [f"user.{n}" for n in self.users.reader.number_names]
         levels = self.reader.code_names + [f"user.{n}" for n in self.users.reader.code_names]

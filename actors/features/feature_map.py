@@ -22,11 +22,13 @@ from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
 from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
-from actors.features.fitted import parameters_fingerprint
-from actors.features.fitting import fit
+from actors.features.fitted import Fitted, parameters_fingerprint
+from actors.features.fitting import fit_base, fit_rows
 from actors.features.joint import Joint, Tables
 from actors.features.joint_fitting import item_tables
 from actors.features.keys import item_keys, key
+from actors.features.lift import Lift
+from actors.features.lift_fitting import fit_lift
 from actors.features.recent import RECENT, known_recent, recent_padded
 from cluster.config import FeatureSettings
 from cluster.records import Dataset, Value
@@ -51,6 +53,7 @@ class FeatureMap:
     tables: Tables | None
     taste_mean_T: Floats
     taste_scale_T: Floats
+    lift: Lift | None
     _row: dict[str, int] = field(init=False, repr=False, compare=False)
     _keys_I: Keys = field(init=False, repr=False, compare=False)
     _fitted_I: Ints = field(init=False, repr=False, compare=False)
@@ -71,15 +74,34 @@ class FeatureMap:
         Raises:
             ModelError: there are no rows or no items.
         """
-        fitted = fit(dataset, rows, settings, seed)
-        values = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted)}
-        made = cls(fingerprint=parameters_fingerprint(fitted), item_ids=fitted.fitted_ids, **values)
+        events = fit_rows(dataset, rows)
+        fitted = fit_base(dataset, events, settings, seed)
+        base = cls._of(fitted)
+        lift = fit_lift(base, events, settings, seed)
+        made = cls._of(dataclasses.replace(fitted, lift=lift))
         return cls.load(made.arrays(), made.facts())  # the same memory layout, hence bits, as once published
+
+    @classmethod
+    def _of(cls, fitted: Fitted) -> "FeatureMap":
+        values = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted)}
+        return cls(fingerprint=parameters_fingerprint(fitted), item_ids=fitted.fitted_ids, **values)
 
     @property
     def dimension(self) -> int:
         """D."""
+        return self.base + (self.lift.size if self.lift else 0)
+
+    @property
+    def base(self) -> int:
+        """Features before the lift, the first ones."""
         return self.joint.dimension if self.joint else 1 + self.context.size
+
+    @property
+    def plain(self) -> Ints:
+        """Which of the base features are no curves or crosses of others: what a lift reads."""
+        if self.joint:
+            return np.arange(self.base - self.joint.crosses)
+        return np.append(0, 1 + self.context.plain)
 
     @property
     def arms(self) -> int:
@@ -90,8 +112,10 @@ class FeatureMap:
     def names(self) -> tuple[str, ...]:
         """D names of features."""
         if self.joint is None or self.encoder is None or self.tables is None:
-            return ("1", *self.context.names)
-        return self.joint.names((*self.encoder.names, *self.tables.behaviour.names))
+            base: tuple[str, ...] = ("1", *self.context.names)
+        else:
+            base = self.joint.names((*self.encoder.names, *self.tables.behaviour.names))
+        return (*base, *self.lift.names(base)) if self.lift else base
 
     @property
     def context_names(self) -> tuple[str, ...]:
@@ -109,8 +133,8 @@ class FeatureMap:
         fitted_K = self._fitted_I.take(rows_K)
         context_X = self.context.one(context, user_id)
         if self.joint is None:
-            phi_D = np.concatenate([[1.0], context_X])
-            phi_KD = np.broadcast_to(phi_D, (len(rows_K), len(phi_D)))
+            phi_1D = self._arms(context_X[None])
+            phi_KD = np.broadcast_to(phi_1D, (len(rows_K), self.dimension))
             return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X)
         recent_BR = known_recent(context.get(RECENT), self._row)[None]
         context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, fold(user_id))
@@ -125,7 +149,7 @@ class FeatureMap:
         fitted_BK = self._fitted_I[rows_BK]
         context_BX = self.context.many(events)
         if self.joint is None:
-            phi_BD = np.concatenate([np.ones((len(events), 1)), context_BX], axis=1)
+            phi_BD = self._arms(context_BX)
             phi_BKD = np.broadcast_to(phi_BD[:, None, :], (*rows_BK.shape, phi_BD.shape[1]))
             return FeatureBatch(phi_BKD, fitted_BK, fitted_BK, keys_BK, mask_BK, context_BX)
         context_BX, phi_BKD = self._joint(
@@ -134,13 +158,15 @@ class FeatureMap:
         phi_BKD[~mask_BK] = 0.0
         return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX)
 
+    def _arms(self, context_BX: Floats) -> Floats:
+        """phi_BD of contexts, the same for every item."""
+        base_BD = np.concatenate([np.ones((len(context_BX), 1)), context_BX], axis=1)
+        return np.concatenate([base_BD, self.lift.rows(base_BD)], axis=1) if self.lift else base_BD
+
     def _joint(self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold_B: Ints) -> tuple[Floats, Floats]:
         """context_BX with the taste of the recent items, and phi_BKD."""
-        joint, tables = self.joint, self.tables
-        assert joint is not None
-        assert tables is not None
         b, k = rows_BK.shape
-        phi_BKD = np.empty((b, k, joint.dimension))
+        phi_BKD = np.empty((b, k, self.dimension))
         whole_BX = np.concatenate([context_BX, np.zeros((b, len(self.taste_mean_T)))], axis=1)
         for f, part in grouped(fold_B, max(1, CHUNK // max(k, 1))):
             whole_BX[part], phi_BKD[part] = self._one_fold(context_BX[part], rows_BK[part], recent_BR[part], f)
@@ -153,7 +179,12 @@ class FeatureMap:
         axes_IQ = self._axes_FIQ[f]
         taste_BT = (joint.taste(axes_IQ, recent_BR) - self.taste_mean_T) * self.taste_scale_T
         whole_BX = np.concatenate([context_BX, taste_BT], axis=1)
-        return whole_BX, joint.phi(tables, axes_IQ, whole_BX, rows_BK, recent_BR, f)
+        phi_BKD = np.empty((*rows_BK.shape, self.dimension))
+        joint.phi(tables, axes_IQ, whole_BX, rows_BK, recent_BR, f, phi_BKD[..., : self.base])
+        if self.lift:
+            flat_ND = phi_BKD.reshape(-1, self.dimension)
+            flat_ND[:, self.base :] = self.lift.rows(flat_ND[:, : self.base])
+        return whole_BX, phi_BKD
 
     def with_items(self, items: pa.Table) -> "FeatureMap":
         """The same parameters over another catalogue (ITEMS schema).

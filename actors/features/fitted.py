@@ -10,6 +10,7 @@ from actors.features.catalogue import ItemEncoder
 from actors.features.context import ContextBlock
 from actors.features.features import Floats
 from actors.features.joint import Joint, Tables
+from actors.features.lift import Lift
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Fitted:
     tables: Tables | None
     taste_mean_T: Floats
     taste_scale_T: Floats
+    lift: Lift | None = None
 
 
 def parameters_fingerprint(fitted: Fitted) -> str:

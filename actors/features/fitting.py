@@ -22,30 +22,38 @@ ROWS_PER_PARAMETER = 10
 SCREENED_ROWS_PER_PARAMETER = 4
 
 
-def fit(dataset: Dataset, rows: Ints, settings: FeatureSettings, seed: int) -> Fitted:
-    """The map of `settings.kind` on dataset.events[rows].
+STRAIGHT = ("linear", "quadratic")
+"""Maps whose base has clipped linear terms and indicators alone."""
 
-    Raises:
-        ModelError: there are no rows or no items.
-    """
+
+def fit_rows(dataset: Dataset, rows: Ints) -> pa.Table:
+    """Events of these row numbers, or of a mask."""
     rows = np.asarray(rows)
     rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
+    return dataset.events.take(pa.array(rows))
+
+
+def fit_base(dataset: Dataset, events: pa.Table, settings: FeatureSettings, seed: int) -> Fitted:
+    """The base features of `settings.kind` on these events.
+
+    Raises:
+        ModelError: there are no events or no items.
+    """
     ids = tuple(dataset.items["item_id"].to_pylist())
-    if not len(rows) or not ids:
+    if not len(events) or not ids:
         raise ModelError(
-            f"a feature map needs rows and items, found {len(rows)} rows and {len(ids)} items: "
+            f"a feature map needs rows and items, found {len(events)} rows and {len(ids)} items: "
             "import more events, or a larger share of them for fitting"
         )
-    events = dataset.events.take(pa.array(rows))
     if settings.kind != "joint" and (settings.kind == "arms" or len(ids) <= ARMS):
         seen = read_fit_rows(events, dataset.users, settings.levels, recent_levels=True)
         plain = seen.plain(settings.max_dimension - 1)
-        enough = len(rows) >= ROWS_PER_PARAMETER * len(ids) * (1 + plain.size)
-        if enough:
+        enough = len(events) >= ROWS_PER_PARAMETER * len(ids) * (1 + plain.size)
+        if enough and settings.map not in STRAIGHT:
             plain = _screened(events, ids, seen, settings.max_dimension - 1, seed)
         if enough or settings.kind == "arms":
             return Fitted("arms", plain, ids, None, None, None, np.zeros(0), np.zeros(0))
-    return fit_joint(events, dataset, ids, settings, seed)
+    return fit_joint(events, dataset, ids, settings, settings.map not in STRAIGHT, seed)
 
 
 def _screened(events: pa.Table, ids: tuple[str, ...], seen: Situations, limit: int, seed: int) -> ContextBlock:

@@ -82,26 +82,34 @@ class Joint:
         return taste_BT
 
     def phi(
-        self, tables: Tables, axes_IQ: Floats, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold: int
-    ) -> Floats:
-        """φ of every item for users of one fold, whose item axes are axes_IQ. recent_BR is padded by -1."""
+        self,
+        tables: Tables,
+        axes_IQ: Floats,
+        context_BX: Floats,
+        rows_BK: Ints,
+        recent_BR: Ints,
+        fold: int,
+        out: Floats,
+    ) -> None:
+        """φ of every item for users of one fold, whose item axes are axes_IQ, into `out` (B, K, D).
+
+        recent_BR is padded by -1.
+        """
         b, k = rows_BK.shape
         s, v = tables.static_IS.shape[1], len(self.item_mean_V)
         z, p, q = len(self.kept_Z), self.context_XP.shape[1], self.item_VQ.shape[1]
-        phi_BKD = np.empty((b, k, self.dimension))
-        phi_BKD[..., 0] = 1.0
-        phi_BKD[..., 1 : 1 + s] = tables.static_IS.take(rows_BK, axis=0)
-        phi_BKD[..., 1 + s : 1 + v] = tables.behaviour.facts_FIC[fold].take(tables.fitted_I.take(rows_BK), axis=0)
+        out[..., 0] = 1.0
+        out[..., 1 : 1 + s] = tables.static_IS.take(rows_BK, axis=0)
+        out[..., 1 + s : 1 + v] = tables.behaviour.facts_FIC[fold].take(tables.fitted_I.take(rows_BK), axis=0)
         near_BZK = similarities(tables, rows_BK, recent_BR, fold).take(self.kept_Z, axis=1)
         near_BZK -= self.shift_Z[:, None]
         near_BZK *= self.scale_Z[:, None]
-        phi_BKD[..., 1 + v : 1 + v + z] = near_BZK.swapaxes(1, 2)
+        out[..., 1 + v : 1 + v + z] = near_BZK.swapaxes(1, 2)
         context_BP = (context_BX - self.context_mean_X) @ self.context_XP
-        phi_BKD[..., 1 + v + z : 1 + v + z + p] = context_BP[:, None, :]
+        out[..., 1 + v + z : 1 + v + z + p] = context_BP[:, None, :]
         if self.crosses:
             cross_BKQP = axes_IQ.take(rows_BK, axis=0)[..., None] * context_BP[:, None, None, :]
-            phi_BKD[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, q * p)[..., : self.crosses]
-        return phi_BKD
+            out[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, q * p)[..., : self.crosses]
 
 
 def shares(recent_BR: Ints) -> tuple[Floats, Ints]:

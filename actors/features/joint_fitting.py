@@ -34,10 +34,12 @@ SAMPLE = 20_000
 CHUNK = 2_000
 
 
-def fit_joint(events: pa.Table, dataset: Dataset, ids: tuple[str, ...], settings: FeatureSettings, seed: int) -> Fitted:
-    """A joint map of these fit rows, over the catalogue and the users of the data set."""
+def fit_joint(
+    events: pa.Table, dataset: Dataset, ids: tuple[str, ...], settings: FeatureSettings, crossed: bool, seed: int
+) -> Fitted:
+    """A joint map of these fit rows, over the catalogue and the users of the data set, with crosses or without."""
     behaviour = fit_behaviour(events, ids, settings.behaviour_rank, seed)
-    widths = Widths.of(settings, len(behaviour.names), has_embeddings(dataset.items), len(ids))
+    widths = Widths.of(settings, len(behaviour.names), has_embeddings(dataset.items), len(ids), crossed)
     encoder = fit_items(
         dataset.items, settings.levels, widths.text, widths.embedding, widths.plain, widths.identity > 0, seed
     )
@@ -72,12 +74,12 @@ class Widths:
     plain: int
 
     @classmethod
-    def of(cls, settings: FeatureSettings, behaviour: int, embedding: bool, items: int) -> "Widths":
+    def of(cls, settings: FeatureSettings, behaviour: int, embedding: bool, items: int, crossed: bool) -> "Widths":
         """Spend `max_dimension` in the order of the module's docstring."""
         left = settings.max_dimension - 1
         wants = (
             behaviour, len(SIMILARITIES), settings.text_rank, settings.text_rank * embedding,
-            CONTEXT_AXES, CONTEXT_AXES * ITEM_AXES, items * (items <= ARMS),
+            CONTEXT_AXES, CONTEXT_AXES * ITEM_AXES * crossed, items * (items <= ARMS),
         )  # fmt: skip
         spent: list[int] = []
         for want in wants:

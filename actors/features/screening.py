@@ -23,16 +23,11 @@ GAIN = 4.0
 
 def screen(base_NF: Floats, pool_NP: Floats, arm_N: Ints, reward_N: Floats, room: int) -> NDArray[np.bool_]:
     """Which of the pool to take, at most `room`. Rows without an arm (-1) or a finite reward are left out."""
-    rows = np.flatnonzero((arm_N >= 0) & np.isfinite(reward_N))
     kept_P = np.zeros(pool_NP.shape[1], np.bool_)
-    arms = [rows[arm_N[rows] == arm] for arm in np.unique(arm_N[rows])]
-    arms = [part for part in arms if reward_N[part].var() > 1e-12]
+    arms = _arms(arm_N, reward_N)
     base_NF = np.concatenate([np.ones((len(base_NF), 1)), base_NF], axis=1)
     for count in _rounds(min(room, pool_NP.shape[1])):
-        features_NF = np.concatenate([base_NF, pool_NP[:, kept_P]], axis=1)
-        score_P = np.zeros(pool_NP.shape[1])
-        for part in arms:
-            score_P += _gain(features_NF[part], pool_NP[part], reward_N[part])
+        score_P = _gains(np.concatenate([base_NF, pool_NP[:, kept_P]], axis=1), pool_NP, arms, reward_N)
         score_P[kept_P] = -1.0
         best = np.argsort(-np.round(score_P, 9), kind="stable")[:count]
         best = best[score_P[best] > GAIN * max(len(arms), 1)]
@@ -40,6 +35,25 @@ def screen(base_NF: Floats, pool_NP: Floats, arm_N: Ints, reward_N: Floats, room
             break
         kept_P[best] = True
     return kept_P
+
+
+def gains(base_NF: Floats, pool_NP: Floats, arm_N: Ints, reward_N: Floats) -> Floats:
+    """Score of each feature of the pool beside the base, which has an intercept."""
+    return _gains(base_NF, pool_NP, _arms(arm_N, reward_N), reward_N)
+
+
+def _gains(features_NF: Floats, pool_NP: Floats, arms: list[Ints], reward_N: Floats) -> Floats:
+    score_P = np.zeros(pool_NP.shape[1])
+    for part in arms:
+        score_P += _gain(features_NF[part], pool_NP[part], reward_N[part])
+    return score_P
+
+
+def _arms(arm_N: Ints, reward_N: Floats) -> list[Ints]:
+    """Rows of each arm whose rewards vary."""
+    rows = np.flatnonzero((arm_N >= 0) & np.isfinite(reward_N))
+    arms = [rows[arm_N[rows] == arm] for arm in np.unique(arm_N[rows])]
+    return [part for part in arms if reward_N[part].var() > 1e-12]
 
 
 def _rounds(room: int) -> Iterator[int]:

@@ -40,7 +40,7 @@ def _put(name: str, value: Any, arrays: Arrays, facts: dict[str, Any]) -> None:
         for i, part in enumerate(value):
             _put(f"{name}.{i}", part, arrays, facts)
     elif dataclasses.is_dataclass(value):
-        facts[f"{name}#"] = 1
+        facts[f"{name}#"] = type(value).__name__
         below = pack(value, f"{name}.")
         arrays |= below[0]
         facts |= below[1]
@@ -85,7 +85,7 @@ def _get(hint: Any, name: str, arrays: Mapping[str, NDArray[Any]], facts: Mappin
         return facts[name]
     if get_origin(hint) is tuple:
         return tuple(unpack(classes[0], arrays, facts, f"{name}.{i}.") for i in range(count))
-    return unpack(classes[0], arrays, facts, f"{name}.")
+    return unpack(next(c for c in classes if c.__name__ == count), arrays, facts, f"{name}.")
 
 
 def fingerprint(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> str:
