@@ -96,7 +96,7 @@ def estimate(
         alpha = alpha / len(tried) if chosen else alpha
     every = [totals.sums(method, parameter) for parameter in tried] or [totals.sums(method)]
     place = choose([each.value for each in every], [_deviation(each) for each in every]) if chosen else -1
-    sums, beside = every[place], _beside(totals, method)
+    sums, others = every[place], beside(totals, method)
     value = sums.value if method in MODELLED or sums.weight_U.sum() > 0 else float("nan")
     faults = _faults(sums)
     if not np.isfinite(value):
@@ -104,7 +104,7 @@ def estimate(
     elif interval == "bernstein":
         bounds = intervals.bernstein(sums, alpha)
     else:
-        bounds = _taking_in([sums, *beside], interval, alpha, resamples, seed)
+        bounds = _taking_in([sums, *others], interval, alpha, resamples, seed)
     ratio_U = sums.count_U if sums.ratio_U is None else sums.ratio_U
     return Estimate(
         method,
@@ -114,7 +114,7 @@ def estimate(
         interval,
         sums.parameter,
         chosen,
-        value - beside[0].value if beside else 0.0,
+        value - others[0].value if others else 0.0,
         int(sums.count_U.sum()),
         len(sums.count_U),
         float(sums.weight_U.sum()) ** 2 / sums.square if sums.square else 0.0,
@@ -129,7 +129,7 @@ def _deviation(sums: Sums) -> float:
     return ratio_error(sums.above_U, sums.below_U)[1]
 
 
-def _beside(totals: Totals, method: Method) -> list[Sums]:
+def beside(totals: Totals, method: Method) -> list[Sums]:
     """The unbiased estimate from the same terms, if there is another."""
     if method in TUNED:
         return [totals.sums(method, np.inf)]
