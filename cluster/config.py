@@ -233,6 +233,25 @@ class WorldSettings(Section):
     delay_tail: Positive = Field(1.5, description="index of the delays' tail: the smaller, the heavier")
 
 
+class ScheduledJob(Section):
+    """A recurring job; exactly one of every_s, at and every_rewards says when."""
+
+    job: str = Field("compose", description="a job that `medley submit` knows")
+    arguments: tuple[str, ...] = Field((), description="what follows the job's name")
+    every_s: Positive | None = Field(None, description="between two starts, seconds")
+    at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
+        None, description="time of day, HH:MM in UTC"
+    )
+    every_rewards: Count | None = Field(None, description="final rewards between two starts")
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> "ScheduledJob":
+        given = [name for name in ("every_s", "at", "every_rewards") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of every_s, at and every_rewards is needed, found {given or 'none'}")
+        return self
+
+
 class ServeSettings(Section):
     host: str = Field("127.0.0.1", description="address the HTTP server listens on")
     port: int = Field(8000, ge=1, le=65535, description="port of the HTTP server")

@@ -32,6 +32,8 @@ def show_run(figures: dict[str, Any], report: Path, example: str | None, *, mach
         highlight=False,
         soft_wrap=True,
     )
+    if "world" in figures:
+        console.print(f"The world that answered is fitted on the log: {figures['world']}", highlight=False)
     if example is not None:
         console.print("Ask it yourself:", style="bold")
         console.print(example, markup=False, highlight=False, soft_wrap=True)

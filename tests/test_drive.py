@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 import time
@@ -13,8 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import uvicorn
+from rich.console import Console
 
-from cluster.config import Settings
+from cluster.config import RewardKind, Settings
 from cluster.errors import ConfigError, StateError
 from cluster.records import decode
 from serve.app import prepare
@@ -27,6 +29,8 @@ from tune.results import Played
 from tune.stages import Stages
 from tune.traffic import Answer, Traffic
 from tune.worlds.base import draw
+from tune.worlds.delayed import Delayed
+from tune.worlds.reward_model import RewardModel
 
 POLICIES = ["uniform", "popularity", "pooled_linear", "best_predefined", "ensemble"]
 
@@ -144,6 +148,19 @@ def test_a_run_without_a_version_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("[]")
     with pytest.raises(StateError, match="expected an object, found list; again"):
         driving.read_json(tmp_path / "keys.json", "again")
+
+
+def test_what_is_known_of_a_fitted_world_is_said_before_traffic(tmp_path: Path) -> None:
+    data = serving.dataset(rows=900, seed=2)
+    stages = Stages(None, Console(file=io.StringIO(), width=200))
+    fitted = Delayed(RewardModel(data, np.arange(900), RewardKind(), 0), 0, 1.0, 1.5)
+    found = Drive(tmp_path, small(tmp_path), "linear", serving.version(), fitted).judge_world(stages)
+    assert found["world"]["words"] in stages.console.file.getvalue()
+    few = RewardModel(data, np.arange(4), RewardKind(), 0)
+    found = Drive(tmp_path, small(tmp_path), "linear", serving.version(), few).judge_world(stages)
+    assert found["world"]["verdict"] == "none"
+    assert "users are too few to leave any out" in found["world"]["words"]
+    assert Drive(tmp_path, small(tmp_path), "linear", serving.version(), Shop(3)).judge_world(stages) == {}
 
 
 def answer(row: int, models: dict[str, float], reward: float, mode: str = "live") -> Answer:

@@ -14,6 +14,9 @@ import pytest
 from cluster.errors import StateError
 from tune import report, results
 from tune.results import Played
+from tune.worlds.fidelity import Fidelity
+from tune.worlds.held_out import HeldOut
+from tune.worlds.segments import Segment
 
 POLICIES = {"uniform": 0.08, "popularity": 0.11, "pooled_linear": 0.14, "best_predefined": 0.14, "ensemble": 0.17}
 MEMBERS = ["uniform", "popularity", "linear", "forgetting", "generated/7f3a"]
@@ -195,6 +198,33 @@ def test_the_verdict_follows_the_interval(interval: list[float | None], said: st
     facts = driven()
     facts["difference"]["best_predefined"]["interval"] = interval
     assert any(said in text for text in parse(report.render("x", {}, facts)).seen)
+
+
+def fitted() -> dict[str, Any]:
+    """What a drive says of a fitted world."""
+    rng = np.random.default_rng(3)
+    item_N, user_N = rng.integers(0, 4, 4_000), rng.integers(0, 900, 4_000)
+    said_N = np.array([0.1, 0.2, 0.3, 0.4])[item_N]
+    names = ("<b>", "i1", "i2", "i3")
+    real_N = (rng.random(4_000) < said_N).astype(float)
+    level_N, user_N = np.full(4_000, 0.25), np.unique(user_N, return_inverse=True)[1]
+    held = HeldOut(real_N, said_N, level_N, level_N, user_N, (Segment("item", item_N, names),), np.ones(4_000))
+    return Fidelity.of(held).facts()
+
+
+def test_a_fitted_world_shows_how_it_was_checked() -> None:
+    world = fitted()
+    text = report.render("x", composed(), driven() | {"world": world})
+    seen = parse(text).seen
+    said = " ".join(seen)
+    assert f"{world['words']}." in said
+    assert "trust it to compare policies" in said
+    assert {"mean reward", "mean reward under uniform choice", "AUC", "item", "events by what the world said"} <= {
+        *seen
+    }
+    assert "The world that answered" not in report.render("x", composed(), driven())
+    unchecked = {"verdict": "none", "words": "do not trust it: 3 users", "remarks": [], "means": []}
+    assert "do not trust it: 3 users." in " ".join(parse(report.render("x", {}, {"world": unchecked})).seen)
 
 
 def test_text_from_outside_is_escaped() -> None:

@@ -109,6 +109,7 @@ def last_line(figures: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         "decisions": figures["decisions"],
         "generated_weight": figures["generated_weight"],
         "seconds": round(seconds, 1),
+        **({"world": figures["world"]["words"]} if "world" in figures else {}),
     }
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from actors.bandits.version import Version
 from cluster.config import Settings
-from cluster.errors import ConfigError, StateError
+from cluster.errors import ConfigError, EvidenceError, StateError
 from cluster.records import Dataset
 from cluster.registry import DEFAULT_NAME, Registry
 from tune import account, baselines
@@ -24,6 +24,8 @@ from tune.stages import Stages
 from tune.traffic import Answer, Delays, Driver, Plan, Traffic
 from tune.worlds.base import Situations, World
 from tune.worlds.build import build
+from tune.worlds.reward_model import RewardModel
+from tune.worlds.wrapped import innermost
 
 Progress = Callable[[float, float], None]
 LEAST_S = 1.0
@@ -59,6 +61,7 @@ class Drive:
             ClusterError: the server refuses a request or stops answering.
         """
         self._check(keys)
+        world = self.judge_world(stages)
         with stages.stage("traffic", self.settings.budgets.drive_s) as stage:
             traffic, caller = asyncio.run(self._send(url, keys, stage.progress))
             if traffic.left_out:
@@ -75,11 +78,27 @@ class Drive:
             generated=[member.name for member in members if not member.predefined],
             best=self.best,
         )
-        figures = found.figures()
+        figures = found.figures() | world
         pq.write_table(found.rows(), self.run / "drive.parquet", compression="zstd")
         about = {"traffic": account.of_traffic(traffic, caller), "notes": account.notes(traffic)}
         stages.write(**figures, **found.curves(), **about)
         return figures
+
+    def judge_world(self, stages: Stages) -> dict[str, Any]:
+        """What is to be said of a world that was fitted; nothing of one that knows its truth."""
+        fitted = innermost(self.world)
+        if not isinstance(fitted, RewardModel):
+            return {}
+        try:
+            with stages.stage("fidelity"):
+                found = fitted.fidelity
+        except EvidenceError as error:
+            stages.warn(f"the world that answers is a fitted model that cannot be checked: {error}")
+            return {"world": {"verdict": "none", "words": f"do not trust it: {error}", "remarks": [], "means": []}}
+        say = stages.say if found.verdict == "trust" else stages.warn
+        for text in (f"the world that answers is a fitted model: {found.say()}", *found.remarks):
+            say(text)
+        return {"world": found.facts()}
 
     def _check(self, keys: dict[str, str]) -> None:
         missing = sorted(set(self.world.events["client_id"].unique().to_pylist()) - set(keys))

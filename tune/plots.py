@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -131,6 +132,27 @@ def _reach(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     high = max(min(row["high"], row["difference"] + usual) for row in rows)
     margin = 0.04 * (high - low) or 0.01
     return min(low, 0.0) - margin, max(high, 0.0) + margin
+
+
+def fidelity(world: Mapping[str, Any]) -> str:
+    """What came against what a fitted world said, by tenths of the events and by item, with 95 % intervals."""
+    items = [group for family in world["families"] if family["name"] == "item" for group in family["groups"]]
+    panels = [("events by what the world said", world["calibration"]), *([("items", items)] if items else [])]
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "fidelity"}):
+        figure = Figure(figsize=(8.4, 3.7), layout="constrained")
+        for axes, (title, groups) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+            _agreement(axes, groups)
+            axes.set_title(title, fontsize=10, color="#3c4149")
+        return _svg(figure)
+
+
+def _agreement(axes: Axes, groups: Sequence[Mapping[str, Any]]) -> None:
+    said, came = [group["world"] for group in groups], [group["real"] for group in groups]
+    reach = [(group["difference"][2] - group["difference"][1]) / 2 for group in groups]
+    ends = [min(*said, *came), max(*said, *came)]
+    axes.plot(ends, ends, color=COLOURS["best_predefined"], lw=1.6)
+    axes.errorbar(said, came, reach, fmt="o", color=COLOURS["ensemble"], ms=4.5, lw=1.2, alpha=0.9)
+    axes.set(xlabel="the world said, reward", ylabel="came, reward")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -76,6 +76,8 @@ def _body(name: str, composed: Facts, driven: Facts) -> Iterator[str]:
     yield f"<header><h1>Medley run</h1>{page.say(name)}</header>"
     yield from _headline(driven)
     yield page.section("Reward", *_reward(driven))
+    if world := driven.get("world"):
+        yield page.section("The world that answered", *_world(world))
     yield page.section("Learning", *_learning(driven))
     yield page.section("Weights", *_weights(driven))
     yield page.section("Candidates", *_candidates(composed))
@@ -146,6 +148,49 @@ def _reward(driven: Facts) -> Iterator[str]:
     yield page.table(head, rows, numbers=3, strong=[list(LABELS).index("ensemble")])
     for note in driven.get("notes", []):
         yield page.missing(note)
+
+
+def _world(world: Facts) -> Iterator[str]:
+    yield page.say(
+        "The log cannot say what other choices would have earned, so a reward model fitted on its held-out part "
+        "answered. Here the same fit without a user is compared with what that user did."
+    )
+    tone = "yes" if world["verdict"] == "trust" else "no"
+    yield f'<p><span class="{tone}">Verdict</span>: {escape(world["words"])}.</p>'
+    for remark in world["remarks"]:
+        yield page.missing(f"{remark[:1].upper()}{remark[1:]}.")
+    if not world["means"]:
+        return
+    yield page.table(("checked", "came", "the world said", "difference"), _checks(world), numbers=3)
+    yield plots.fidelity(world)
+    yield page.say("Lines are 95 % intervals by user; on the diagonal the world is right.")
+    rows = [
+        (family["name"], str(len(family["groups"])), f"{family['spread']:.2g}", f"{family['missed']:.2g}")
+        for family in world["families"]
+    ]
+    if rows:
+        yield page.table(("means by", "groups", "differ by", "off by, beyond noise"), rows, numbers=3)
+
+
+def _checks(world: Facts) -> Iterator[tuple[str, str, str, str]]:
+    for mean in world["means"]:
+        yield mean["name"], f"{mean['real']:.4g}", f"{mean['world']:.4g}", _bounds(mean["difference"])
+    if between := world["between_users"]:
+        real, said = f"{between['real']:.3f}", f"{between['world']:.3f}"
+        yield "correlation of a user's rewards", real, said, _bounds(between["difference"])
+    slopes = {"choice_slope": "of a difference between items that it says", "slope": "of any difference that it says"}
+    for name, what in slopes.items():
+        if world[name]:
+            yield f"share that came {what}", _bounds(world[name]), "1", ""
+    if world["auc"]:
+        yield "AUC", _bounds(world["auc"]), "", ""
+    noise = f"{world['calibration_error_of_noise']:.2g} by chance"
+    yield "calibration error (ECE)", f"{world['calibration_error']:.2g}", noise, ""
+
+
+def _bounds(interval: list[float]) -> str:
+    value, low, high = interval
+    return f"{value:.3g}  [{low:.3g}, {high:.3g}]"
 
 
 def _learning(driven: Facts) -> Iterator[str]:

@@ -29,15 +29,23 @@ class Column:
 
 
 def contexts(dataset: Dataset, events: pa.Table) -> Floats:
-    """Context and the user's attributes of each event as indicator columns, (N, X)."""
+    """Context, logged position and the user's attributes of each event as indicator columns, (N, X)."""
+    return indicators(told(dataset, events), len(events))
+
+
+def told(dataset: Dataset, events: pa.Table) -> dict[str, Column]:
+    """Context, logged position and the user's attributes (`user.` before the name) of each event."""
     columns = _maps(events["context"], range(len(events)))
+    placed = np.flatnonzero(events["position"].is_valid()).tolist()
+    if placed and "position" not in columns:
+        columns["position"] = Column(placed, [str(place) for place in events["position"].drop_null().to_pylist()])
     if len(dataset.users):
         place = {user: row for row, user in enumerate(dataset.users["user_id"].to_pylist())}
         known = [(row, place[u]) for row, u in enumerate(events["user_id"].to_pylist()) if u in place]
         attributes = dataset.users["attributes"].take(pa.array([user for _, user in known], pa.int64()))
         for name, column in _maps(attributes, [row for row, _ in known]).items():
             columns[f"user.{name}"] = column
-    return indicators(columns, len(events))
+    return columns
 
 
 def items(table: pa.Table) -> Floats:
@@ -86,7 +94,7 @@ def _maps(column: pa.ChunkedArray, rows: Iterable[int]) -> dict[str, Column]:
 
 
 def _expand(column: Column, rows: int) -> list[Floats]:
-    values = [_value(text) for text in column.texts]
+    values = [value_of(text) for text in column.texts]
     at = np.asarray(column.rows, dtype=np.int64)
     numeric = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if numeric and len(set(values)) > LEVELS:
@@ -109,7 +117,7 @@ def _mark(at: Any, rows: int) -> Floats:
     return marked
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A cell: JSON where it is, else the text itself (attributes may hold plain text)."""
     try:
         return json.loads(text)

@@ -1,0 +1,54 @@
+"""Which rewards are drawn, so that their mean is the one asked for.
+
+Shapes: N logged rewards, K means, V values of the reward.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.features.features import Floats
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The rewards seen, at most 32 values with their shares: draws are tilted to have the mean asked for."""
+
+    value_V: Floats
+    share_V: Floats
+
+    @classmethod
+    def of(cls, reward_N: Floats) -> "Levels":
+        values, counts = np.unique(reward_N, return_counts=True)
+        if len(values) > 32:
+            values = np.quantile(reward_N, (np.arange(32) + 0.5) / 32)
+            values, counts = np.unique(values, return_counts=True)
+        return cls(values, counts / counts.sum())
+
+    def clip(self, mean_K: Floats) -> Floats:
+        """Into the range, a tenth of the way from the overall mean to its nearer end away from both ends."""
+        low, high, mean = self.value_V[0], self.value_V[-1], float(self.value_V @ self.share_V)
+        edge = 0.1 * min(mean - low, high - mean)
+        return np.asarray(np.clip(mean_K, low + edge, high - edge))
+
+    def draw(self, mean: float, uniform: float) -> float:
+        """The value at `uniform` of the law whose mean is `mean`."""
+        edges_V = np.cumsum(self.tilted(mean))
+        place = np.searchsorted(edges_V, uniform * edges_V[-1], side="right")
+        return float(self.value_V[min(int(place), len(edges_V) - 1)])
+
+    def tilted(self, mean: float) -> Floats:
+        """The law ∝ share·exp(λ·value) whose mean is `mean`, λ by bisection, (V,)."""
+        span = self.value_V[-1] - self.value_V[0]
+        if span == 0:
+            return self.share_V
+        target = (mean - self.value_V[0]) / span
+        if len(self.value_V) == 2:
+            return np.array([1 - target, target])
+        scaled_V = (self.value_V - self.value_V[0]) / span
+        low, high = -60.0, 60.0
+        for _ in range(40):
+            tilt = (low + high) / 2
+            weight_V = self.share_V * np.exp(tilt * (scaled_V - (tilt > 0)))
+            low, high = (tilt, high) if weight_V @ scaled_V < target * weight_V.sum() else (low, tilt)
+        return np.asarray(weight_V / weight_V.sum())
