@@ -1,0 +1,210 @@
+"""The search: Ray Tune runs trials over settings, loses none when a worker or this process is killed, and resumes.
+
+Grid and random search draw their points up front, so that a table is the same for the same seed, however often it
+was interrupted. Optuna and ASHA go by which trial ended when: they repeat no table, but lose no trial either.
+
+Import after `cluster.session` has prepared Ray. Shapes: U users.
+"""
+
+import base64
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+import optuna
+from ray import tune as ray_tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from actors.features.features import Floats
+from cluster.config import TuneSettings
+from cluster.errors import MedleyError
+from tune.space import Dimension, Point, Space, Values
+from tune.trials import Score, Trials
+
+Kind: TypeAlias = Literal["grid", "random", "optuna"]
+RUNGS, REDUCTION = 4, 3
+"""ASHA looks after each quarter of the events, and lets the best third go on."""
+FOLDER = "trials"
+"""Ray Tune's folder within that of a sweep."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """points: what grid and random search try; Optuna draws `trials` points from the space itself."""
+
+    space: Space
+    kind: Kind
+    points: tuple[Point, ...]
+    trials: int
+    asha: bool
+    seed: int
+
+    @classmethod
+    def of(cls, space: Space, kind: Kind, trials: int, asha: bool, seed: int) -> "Plan":
+        match kind:
+            case "grid":
+                points = tuple(space.grid(trials))
+            case "random":
+                points = tuple(space.random(trials, seed))
+            case _:
+                points = ()
+        return cls(space, kind, points, len(points) or trials, asha, seed)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same seed gives the same table."""
+        return self.kind != "optuna" and not self.asha
+
+    def point(self, config: dict[str, Any]) -> Point:
+        """What a trial of this Ray Tune configuration tries."""
+        if self.points:
+            return self.points[int(config["number"])]
+        return {path: dimension.at(config[path]) for path, dimension in self.space.dimensions.items()}
+
+    def parameters(self) -> dict[str, Any]:
+        """The search space as Ray Tune takes it; trials of equal features stand together and share a feature map."""
+        if self.points:
+            numbers = sorted(range(len(self.points)), key=lambda number: _features(self.points[number]))
+            return {"number": ray_tune.grid_search(numbers)}
+        return {path: _domain(dimension) for path, dimension in self.space.dimensions.items()}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of one trial. score: None where it failed, with the reason in `error`, or was not reached.
+
+    stopped: ASHA ended it before its last event.
+    """
+
+    number: int
+    point: Point
+    score: Score | None
+    error: str = ""
+    stopped: bool = False
+
+
+class Trial(ray_tune.Trainable):
+    """One trial; the actor that ran it runs the next one with what both share."""
+
+    def setup(self, config: dict[str, Any], trials: Trials, plan: Plan) -> None:  # type: ignore[override]
+        self._trials, self._plan = trials, plan
+        self._rungs = RUNGS if plan.asha else 1
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._scores = self._trials.score(self._plan.point(new_config), self._rungs)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        low = self._trials.settings.reward.low
+        try:
+            score = next(self._scores)
+        except MedleyError as error:  # these settings cannot be scored, and would not be at another try
+            return {"value": low, "error": str(error), "done": True}
+        done = score.events == len(self._trials.rows)
+        return {"value": score.value, "sums": _pack(score.sums_U), "counts": _pack(score.counts_U), "done": done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial that is cut short begins again."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing."""
+
+
+class Ended(ray_tune.Callback):
+    """Shows trials as they end. Tune pickles its callbacks, and a progress bar holds locks: it stays on the class."""
+
+    progress: ClassVar[Callable[[int, int], None]] = staticmethod(lambda done, total: None)
+    total: ClassVar[int] = 0
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        Ended.progress(sum(one.is_finished() for one in trials) + 1, Ended.total)
+
+
+def search(
+    trials: Trials, plan: Plan, settings: TuneSettings, folder: Path, progress: Callable[[int, int], None]
+) -> list[Found]:
+    """Run all trials, or those that an earlier call with the same folder did not end; in order of their numbers.
+
+    Trials that the time budget does not reach are not among them.
+    """
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # seconds of trials that a killed driver repeats
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Ended.progress, Ended.total = staticmethod(progress), plan.trials
+    trainable = ray_tune.with_resources(
+        ray_tune.with_parameters(Trial, trials=trials, plan=plan),
+        {"cpu": settings.trial_cpus, "gpu": settings.trial_gpus},
+    )
+    place = folder / FOLDER
+    if ray_tune.Tuner.can_restore(str(place)) and list(place.glob("experiment_state-*.json")):
+        tuner = ray_tune.Tuner.restore(str(place), trainable, restart_errored=True)
+    else:
+        tuner = _begun(trainable, plan, settings, folder)
+    with contextlib.redirect_stdout(io.StringIO()):  # Tune's tables; a job's last line of output is its answer
+        results = tuner.fit()
+    found = [_found(plan, number, results[number], len(trials.rows)) for number in range(len(results))]
+    return sorted((one for one in found if one is not None), key=lambda one: one.number)
+
+
+def _begun(trainable: Any, plan: Plan, settings: TuneSettings, folder: Path) -> Any:
+    adaptive = OptunaSearch(metric="value", mode="max", seed=plan.seed) if plan.kind == "optuna" else None
+    halving = ASHAScheduler(metric="value", mode="max", max_t=RUNGS, grace_period=1, reduction_factor=REDUCTION)
+    return ray_tune.Tuner(
+        trainable,
+        param_space=plan.parameters(),
+        tune_config=ray_tune.TuneConfig(
+            search_alg=adaptive,
+            num_samples=plan.trials if adaptive else 1,
+            scheduler=halving if plan.asha else None,
+            max_concurrent_trials=settings.concurrent,
+            time_budget_s=settings.budget_s,
+            reuse_actors=True,
+        ),
+        run_config=ray_tune.RunConfig(
+            name=FOLDER,
+            storage_path=str(folder),
+            failure_config=ray_tune.FailureConfig(max_failures=settings.max_failures),
+            verbose=0,
+            callbacks=[Ended()],
+        ),
+    )
+
+
+def _found(plan: Plan, number: int, result: Any, events: int) -> Found | None:
+    number = result.config.get("number", number)
+    point, metrics = plan.point(result.config), result.metrics or {}
+    if result.error is not None:
+        return Found(number, point, None, str(result.error).strip().splitlines()[-1])
+    if "error" in metrics:
+        return Found(number, point, None, metrics["error"])
+    if "sums" not in metrics:
+        return None
+    score = Score(_unpack(metrics["sums"]), _unpack(metrics["counts"]))
+    return Found(number, point, score, stopped=score.events < events)
+
+
+def _domain(dimension: Dimension) -> Any:
+    """What `Dimension.at` takes, as Ray Tune draws it."""
+    return (
+        ray_tune.choice(range(len(dimension.values))) if isinstance(dimension, Values) else ray_tune.uniform(0.0, 1.0)
+    )
+
+
+def _features(point: Point) -> str:
+    return json.dumps({path: value for path, value in point.items() if path.startswith("features.")})
+
+
+def _pack(values_U: Floats) -> str:
+    return base64.b64encode(values_U.astype("<f8").tobytes()).decode()
+
+
+def _unpack(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text), "<f8")

@@ -1,0 +1,54 @@
+"""The sweep over settings: which would have served this data best?
+
+    python -m tune.sweep --data FOLDER [--space space.yaml] [--set law.delta=0.05,0.1] [--search random] [--name NAME]
+
+The last line of standard output is JSON: {"name": ..., "best": {...}, "config": "best.yaml", ...}.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tune.sweep", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of a finished import")
+    parser.add_argument("--space", type=Path, help="YAML of settings and their values or ranges")
+    parser.add_argument("--set", action="append", default=[], help="path=values, such as law.delta=uniform(0, 0.3)")
+    parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random", help="how it is searched")
+    parser.add_argument("--asha", action="store_true", help="stop trials early that fall behind")
+    parser.add_argument("--trials", type=int, help="number of trials; of a grid the most; default tune.trials")
+    parser.add_argument("--by", choices=("world", "replay"), help="what scores a trial; default what suits the data")
+    parser.add_argument("--name", help="folder under home/sweeps; the same name goes on with a sweep cut short")
+    parser.add_argument("--config", type=Path, help="settings in YAML, which the sweep varies")
+    arguments = parser.parse_args()
+
+    from cluster import config, session
+    from cluster.errors import MedleyError
+    from cluster.records import Dataset
+    from tune import space, sweep_output
+    from tune.stages import Stages
+
+    try:
+        settings = config.load(arguments.config)
+        dataset = Dataset.load(arguments.data.expanduser().absolute())
+        texts = space.read(arguments.space, arguments.set)
+        session.prepare(settings)
+        from tune.sweeper import Request, Sweeper
+
+        request = Request(texts, arguments.search, arguments.by, arguments.trials, arguments.asha)
+        sweeper = Sweeper.of(dataset, settings, request)
+        folder = sweeper.folder(arguments.name)
+        with session.opened(settings):
+            figures = sweeper.go(folder, Stages(None))
+    except (MedleyError, OSError) as error:
+        print(f"sweep: {error}", file=sys.stderr)
+        return 1
+    sweep_output.show(figures)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""A sweep from its space to its table, its plot and the best settings, in a folder of its own under home/sweeps.
+
+The folder belongs to one question: the same command again goes on where it was cut short, and another question is
+refused. `sweep.json` is the question, `trials/` what Ray Tune keeps, the rest the answer.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import place
+from cluster.config import Settings, changed
+from cluster.config_text import as_values
+from cluster.errors import ConfigError, StateError
+from cluster.records import Dataset
+from tune import coordinates, metric
+from tune.search import RUNGS, Kind, Plan, search
+from tune.space import EXPLORING, Point, Space, default
+from tune.stages import Stages
+from tune.swept import Row, Swept
+from tune.trials import By, Trials, situations, way
+
+SHOWN = 10
+"""Trials told of; the others are in the table."""
+ELSEWHERE = ("home", "database_url", "registry", "cluster", "serve", "budgets", "gate", "tune")
+"""Settings that do not change what a trial scores."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """texts: the space as given, empty for the default. by, trials: None for what suits data and settings."""
+
+    texts: dict[str, Any]
+    kind: Kind = "random"
+    by: By | None = None
+    trials: int | None = None
+    asha: bool = False
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """Checked and ready: who asks what of which data."""
+
+    settings: Settings
+    trials: Trials
+    plan: Plan
+
+    @classmethod
+    def of(cls, dataset: Dataset, settings: Settings, request: Request) -> "Sweeper":
+        """Raises ConfigError for a space or search that cannot be, EvidenceError for too few events."""
+        dataset = metric.apply(dataset, settings)
+        by = request.by or way(dataset)
+        if request.asha and by == "replay":
+            raise ConfigError("--asha stops trials by what they earned so far, and a replay says so at its end only")
+        space = Space.of(request.texts or default(exploring=by == "world"), settings)
+        plan = Plan.of(space, request.kind, request.trials or settings.tune.trials, request.asha, settings.seed)
+        return cls(settings, Trials(dataset, settings, by, situations(dataset, settings)), plan)
+
+    def question(self) -> dict[str, Any]:
+        """All that decides the table."""
+        plan, trials = self.plan, self.trials
+        settings = {key: value for key, value in as_values(self.settings).items() if key not in ELSEWHERE}
+        return {
+            "space": plan.space.facts(),
+            "search": plan.kind,
+            "asha": plan.asha,
+            "trials": plan.trials,
+            "by": trials.by,
+            "events": len(trials.rows),
+            "data": trials.dataset.facts.get("fingerprint"),
+            "settings": settings,
+        }
+
+    def folder(self, name: str | None) -> Path:
+        """home/sweeps/<name>, by default a name of the question's own."""
+        digest = hashlib.sha256(json.dumps(self.question(), sort_keys=True).encode()).hexdigest()
+        return self.settings.folder("sweeps") / (name or f"{self.trials.dataset.format}-{digest[:12]}")
+
+    def go(self, folder: Path, stages: Stages) -> dict[str, Any]:
+        """Run what is left of the sweep; returns its figures. Raises ConfigError where the folder is another's."""
+        self._warn(stages)
+        with _taken(folder):
+            _keep(folder / "sweep.json", self.question(), folder)
+            with stages.stage("as configured"):
+                base = list(self.trials.score({}, RUNGS if self.plan.asha else 1))
+            with stages.stage("trials", self.settings.tune.budget_s) as stage:
+                found = search(self.trials, self.plan, self.settings.tune, folder, stage.progress)
+                left_out = self.plan.trials - len(found)
+                stage.left_out = f"{left_out} trials not reached; the same command goes on with them" * bool(left_out)
+            swept = Swept.of(self.plan.space, self._configured(), base, found)
+            swept.save(folder / "trials.parquet")
+            coordinates.save(swept, folder / "trials.png", f"{folder.name}: {len(swept.rows)} trials")
+            place.write_private(folder / "best.yaml", self._best(swept.best, folder.name))
+        return self._figures(swept, left_out, folder)
+
+    def _configured(self) -> Point:
+        """What the settings as they are say of what varies."""
+        return {path: reduce(getattr, path.split("."), self.settings) for path in self.plan.space.dimensions}
+
+    def _warn(self, stages: Stages) -> None:
+        exploring = [path for path in self.plan.space.dimensions if path in EXPLORING]
+        if self.trials.by == "replay" and exploring:
+            stages.warn(
+                f"a replay cannot judge {', '.join(exploring)}: it learns from the log's choices whatever is tried, so "
+                "that exploring can only cost; say --by world"
+            )
+        if not self.plan.repeats:
+            stages.warn(
+                "this search goes by which trial ends first: the same seed may give another table (no trial is lost)"
+            )
+
+    def _best(self, best: Row, name: str) -> str:
+        """The settings of that trial that differ from the defaults, as `config.load` reads them."""
+        settings = changed(self.settings, best.point)
+        values = settings.model_dump(mode="json", exclude_defaults=True)
+        which = "no trial did better than these settings" if best.trial is None else f"trial {best.trial}"
+        return f"# sweep {name}: {which}\n{yaml.safe_dump(values)}"
+
+    def _figures(self, swept: Swept, left_out: int, folder: Path) -> dict[str, Any]:
+        states = {state: swept.count(state) for state in ("done", "stopped", "failed")}
+        return {
+            "name": folder.name,
+            "by": self.trials.by,
+            "trials": self.plan.trials,
+            **states,
+            "left_out": left_out,
+            "repeats": self.plan.repeats,
+            "configured": _told(swept.configured),
+            "best": _told(swept.best),
+            "better": (swept.best.difference_low or 0.0) > 0,
+            "rows": [_told(row) for row in swept.rows[:SHOWN]],
+            "folder": str(folder),
+            "config": str(folder / "best.yaml"),
+        }
+
+
+def _told(row: Row) -> dict[str, Any]:
+    return {**row.figures, "settings": row.point}
+
+
+@contextlib.contextmanager
+def _taken(folder: Path) -> Iterator[None]:
+    """The folder for this process alone; the system frees it when the process ends, however that comes about."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(
+                f"{folder}: another sweep is at work there; wait for it, or give another --name"
+            ) from error
+        yield
+
+
+def _keep(path: Path, question: dict[str, Any], folder: Path) -> None:
+    """Write the question, or compare it with the one that is there."""
+    asked = json.loads(json.dumps(question))
+    if not path.exists():
+        aside = path.with_suffix(".partial")
+        aside.write_text(json.dumps(asked, indent=1))
+        aside.replace(path)
+        return
+    before = json.loads(path.read_text())
+    differing = [key for key in asked if asked[key] != before.get(key)]
+    if differing:
+        key = differing[0]
+        raise ConfigError(
+            f"sweep {folder.name!r} was begun with other {' and other '.join(differing)} "
+            f"({key}: {_brief(before.get(key), asked[key])}); give another --name, or remove {folder}"
+        )
+
+
+def _brief(before: Any, asked: Any) -> str:
+    """The first difference in words."""
+    if isinstance(before, dict) and isinstance(asked, dict):
+        name = next(name for name in sorted({*before, *asked}) if before.get(name) != asked.get(name))
+        return f"{name} {_brief(before.get(name), asked.get(name))}"
+    return f"{before!r} then, {asked!r} now"
