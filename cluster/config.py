@@ -33,6 +33,24 @@ class ClusterSettings(Section):
     log_to_driver: bool = Field(False, description="print the workers' output in the driver")
 
 
+class DialSettings(Section):
+    """What makes the truth of the built-in marketplace harder, in its log and in its world (docs/worlds.md)."""
+
+    seasonal: float = Field(0.5, ge=0, description="logits by which tastes for styles sway over the days")
+    fashion: float = Field(0.7, ge=0, description="logits that one style gains and another loses at 60 % of the days")
+    fashion_span: Share = Field(0.1, description="share of the days that this takes; 0 is at once")
+    late: Share = Field(0.15, description="share of items launched within the days")
+    leaving: Share = Field(0.0, description="share of items withdrawn within the days")
+    non_responders: Share = Field(0.0, description="share of users who never answer")
+    examination: tuple[Share, ...] = Field(
+        (),
+        description="probability that position 0, 1, ... is looked at; logged events then stand at one of them, drawn "
+        "uniformly; empty is one position, always looked at",
+    )
+    delay_scale: float = Field(1.0, ge=0, description="factor on delays of rewards")
+    delay_shape: Positive = Field(0.6, description="Weibull shape of delays: the smaller, the heavier the tail")
+
+
 class DataSettings(Section):
     max_events: Count = Field(50_000, description="events kept for a run: the most recent; of a table a sample")
     max_line_bytes: Count = Field(1_000_000, description="longest line accepted in a text file, bytes")
@@ -42,6 +60,7 @@ class DataSettings(Section):
     marketplace_users: Count = Field(2_000, description="synthetic users of the built-in marketplace")
     marketplace_items: Count = Field(120, description="synthetic items of the built-in marketplace")
     marketplace_events: Count = Field(30_000, description="logged events of the built-in marketplace")
+    dials: DialSettings = DialSettings()
 
 
 class Budgets(Section):

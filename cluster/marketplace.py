@@ -13,11 +13,14 @@ indices; -1 pads. Times are seconds since 1970.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cluster.config import DialSettings
+from cluster.errors import DataError
 from cluster.people import DEVICES, People
 from cluster.records import EVENTS, Value, decode
 from cluster.situations import Situations, browse, moments, pick, table
@@ -31,9 +34,8 @@ CANDIDATES = 20
 MEAN_REWARD = 0.08
 LOGGING_UNIFORM = 0.3
 PROVIDER_SHARE = 0.75
-DRIFT = 0.5
-FASHION = 0.7
-"""Logits that one style gains and another loses at 60 % of the days."""
+FASHION_FROM = 0.6
+"""Share of the days after which fashion turns."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Truth:
     offered_CI: NDArray[np.bool_]
     shown_I: Floats
     delay_G: Floats
+    silent_U: NDArray[np.bool_]
 
 
 class Marketplace:
@@ -56,6 +59,7 @@ class Marketplace:
         seed: decides everything.
         users, items, clients, providers: how many.
         days: length of the log; drift goes on after it.
+        dials: what is harder than usual, as settings or as values that `facts` told.
     """
 
     def __init__(
@@ -67,9 +71,11 @@ class Marketplace:
         clients: int = 3,
         providers: int = 8,
         days: float = 28.0,
+        dials: DialSettings | Mapping[str, Any] | None = None,
     ) -> None:
         self.seed, self.days = seed, days
-        self.wares = Wares.make(seed, items, providers, days)
+        self.dials = DialSettings.model_validate(dials or {})
+        self.wares = Wares.make(seed, items, providers, days, self.dials)
         self.people = People.make(seed, users, clients)
         self.providers = providers
         self.start_s = START.timestamp()
@@ -81,8 +87,9 @@ class Marketplace:
         self._intercept = self._calibrated(np.random.default_rng([seed, 0xCA1]))
 
     @property
-    def facts(self) -> dict[str, float]:
+    def facts(self) -> dict[str, Any]:
         """The arguments that build this marketplace again."""
+        dials = self.dials.model_dump(mode="json", exclude_defaults=True)
         return {
             "seed": self.seed,
             "users": len(self.people),
@@ -90,6 +97,7 @@ class Marketplace:
             "clients": self.people.clients,
             "providers": self.providers,
             "days": self.days,
+            **({"dials": dials} if dials else {}),
         }
 
     @property
@@ -116,7 +124,17 @@ class Marketplace:
         return Situations(user_N, time_N, device_N, recent_NR, self._candidates(rng, user_N, time_N))
 
     def mean_rewards(self, situations: Situations, items_NK: Ints | None = None) -> Floats:
-        """The probability of a reward, [N, K]; of the situations' candidates where no items are given."""
+        """The probability of a reward, [N, K], where an item is looked at; of the situations' candidates where no
+        items are given."""
+        liked_NK = self._liked(situations, items_NK)
+        return np.where(self.truth.silent_U[situations.user_N][:, None], 0.0, liked_NK)
+
+    def looked_at(self, position_N: Ints) -> Floats:
+        """The probability that these positions are looked at."""
+        shares = np.array(self.dials.examination or (1.0,))
+        return np.asarray(shares[np.minimum(position_N, len(shares) - 1)])
+
+    def _liked(self, situations: Situations, items_NK: Ints | None = None) -> Floats:
         items_NK = situations.candidates_NK if items_NK is None else items_NK
         logits_NK = self._intercept + self._taste(situations.user_N, items_NK)
         logits_NK += self._situation(situations, items_NK) + self._odd(situations, items_NK)
@@ -165,14 +183,14 @@ class Marketplace:
         )
 
     def delay_s(self, item_indices: Ints, uniform: Floats) -> Floats:
-        """Seconds from decision to reward: Weibull with shape 0.6, so many come at once and a few very late.
+        """Seconds from decision to reward: Weibull with a shape below 1, so many come at once and a few very late.
 
         Args:
             item_indices: items that earned a reward; the median depends on the category.
             uniform: a number in (0, 1) for each.
         """
-        scale = self.truth.delay_G[self.wares.category_I[item_indices]]
-        return np.asarray(scale * (-np.log(uniform)) ** (1 / 0.6), np.float64)
+        scale = self.dials.delay_scale * self.truth.delay_G[self.wares.category_I[item_indices]]
+        return np.asarray(scale * (-np.log(uniform)) ** (1 / self.dials.delay_shape), np.float64)
 
     def logging_policy(self, situations: Situations) -> Floats:
         """[N, K]: 30 % uniform, else by how much an item is promoted and whether it is like the last one seen."""
@@ -195,9 +213,18 @@ class Marketplace:
         column_N = (rng.random((n_events, 1)) > policy_NK.cumsum(axis=1)).sum(axis=1)
         column_N = np.minimum(column_N, (situations.candidates_NK >= 0).sum(axis=1) - 1)
         mean_N = self.mean_rewards(situations)[np.arange(n_events), column_N]
-        reward_N = (rng.random(n_events) < mean_N).astype(np.float64)
+        uniform_N = rng.random(n_events)
+        position_N = self._positions(rng, n_events)
+        if position_N is not None:
+            mean_N = mean_N * self.looked_at(position_N)
+        reward_N = (uniform_N < mean_N).astype(np.float64)
         propensity_N = policy_NK[np.arange(n_events), column_N]
-        return table(situations, self.people, self.wares, column_N, propensity_N, reward_N).cast(EVENTS)
+        return table(situations, self.people, self.wares, column_N, position_N, propensity_N, reward_N).cast(EVENTS)
+
+    def _positions(self, rng: np.random.Generator, n: int) -> Ints | None:
+        """Where each logged item stood; None where there is one position only."""
+        places = len(self.dials.examination)
+        return rng.integers(places, size=n) if places else None
 
     def image(self, item: int) -> bytes:
         """PNG of an item."""
@@ -219,6 +246,7 @@ class Marketplace:
             carried_CP[:, self.wares.provider_I],
             0.6 * self.wares.quality_I + rng.normal(0, 0.6, items),
             rng.choice([30.0, 120.0, 600.0], g),
+            np.random.default_rng([self.seed, 0x511E]).random(len(self.people)) < self.dials.non_responders,
         )
 
     def _taste(self, user_N: Ints, items_NK: Ints) -> Floats:
@@ -231,8 +259,8 @@ class Marketplace:
         """What the hour, the client and the fashion of the day add."""
         share_N = (situations.time_N - self.start_s) / (self.days * DAY_S)
         evening_N = np.sin(2 * np.pi * (situations.hour_N - 9) / 24)
-        drift_NT = DRIFT * np.sin(2 * np.pi * share_N[:, None] + self.truth.phase_T)
-        gone_N = FASHION * np.clip((share_N - 0.6) / 0.1, 0, 1)
+        drift_NT = self.dials.seasonal * np.sin(2 * np.pi * share_N[:, None] + self.truth.phase_T)
+        gone_N = self.dials.fashion * np.clip((share_N - FASHION_FROM) / (self.dials.fashion_span or 1e-9), 0, 1)
         drift_NT[:, 0] += gone_N
         drift_NT[:, 1] -= gone_N
         category_NK, style_NK = self.wares.category_I[items_NK], self.wares.style_I[items_NK]
@@ -259,9 +287,15 @@ class Marketplace:
         return np.asarray(cdf_UI / cdf_UI[:, -1:], np.float64)
 
     def _candidates(self, rng: np.random.Generator, user_N: Ints, time_N: Floats) -> Ints:
-        """Up to 20 random items that the client offers and that are launched, [N, K]."""
-        launched_NI = self.wares.launch_I[None, :] <= ((time_N - self.start_s) / DAY_S)[:, None]
-        eligible_NI = self.truth.offered_CI[self.people.client_U[user_N]] & launched_NI
+        """Up to 20 random items that the client offers and that are on sale then, [N, K]."""
+        day_N1 = ((time_N - self.start_s) / DAY_S)[:, None]
+        on_sale_NI = (self.wares.launch_I <= day_N1) & (day_N1 < self.wares.leave_I)
+        eligible_NI = self.truth.offered_CI[self.people.client_U[user_N]] & on_sale_NI
+        if not eligible_NI.any(axis=1).all():
+            raise DataError(
+                "the marketplace has moments without any item on offer; lower data.dials.late or data.dials.leaving, "
+                "or raise data.marketplace_items"
+            )
         keys_NI = np.where(eligible_NI, rng.random(eligible_NI.shape), 2.0)
         size = min(CANDIDATES, len(self.wares))
         chosen_NK = np.argpartition(keys_NI, size - 1, axis=1)[:, :size]
@@ -270,10 +304,10 @@ class Marketplace:
         return np.where(np.take_along_axis(eligible_NI, chosen_NK, axis=1), chosen_NK, -1)
 
     def _calibrated(self, rng: np.random.Generator) -> float:
-        """The intercept at which uniform choice earns MEAN_REWARD (bisection)."""
+        """The intercept at which uniform choice earns MEAN_REWARD of those who answer and look (bisection)."""
         situations = self.arrive(rng, 2_000)
         there_NK = situations.candidates_NK >= 0
-        logits = (lambda p: np.log(p / (1 - p)))(self.mean_rewards(situations)[there_NK])
+        logits = (lambda p: np.log(p / (1 - p)))(self._liked(situations)[there_NK])
         low, high = -20.0, 20.0
         for _ in range(60):
             middle = (low + high) / 2

@@ -107,7 +107,13 @@ def browse(rng: np.random.Generator, user_N: Ints, cdf_UI: Floats) -> Ints:
 
 
 def table(
-    situations: Situations, people: People, wares: Wares, column_N: Ints, propensity_N: Floats, reward_N: Floats
+    situations: Situations,
+    people: People,
+    wares: Wares,
+    column_N: Ints,
+    position_N: Ints | None,
+    propensity_N: Floats,
+    reward_N: Floats,
 ) -> pa.Table:
     """EVENTS of decided situations; event ids count within the log."""
     n = len(situations)
@@ -127,11 +133,15 @@ def table(
             pa.array(offsets), ids.take(pa.array(situations.candidates_NK[there_NK]))
         ),
         "item_id": ids.take(pa.array(situations.candidates_NK[np.arange(n), column_N])),
+        "position": position_N,
         "propensity": propensity_N,
         "reward": reward_N,
         "reward_kind": pa.repeat("reward", n),
     }
-    return pa.table([pa.array(columns.get(f.name, [None] * n), f.type) for f in EVENTS], schema=EVENTS)
+    return pa.table(
+        [pa.nulls(n, f.type) if columns.get(f.name) is None else pa.array(columns[f.name], f.type) for f in EVENTS],
+        schema=EVENTS,
+    )
 
 
 def _sessions(situations: Situations) -> pa.Array:

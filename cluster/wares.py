@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cluster.config import DialSettings
 from cluster.records import ITEMS, encode
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -31,7 +32,6 @@ STYLES: dict[str, tuple[str, ...]] = {
 BRANDS = ("Alder", "Brook", "Corvo", "Dunlin", "Ember", "Fjell", "Garnet", "Hollin", "Isla", "Juno")
 ROOMS = ("kitchen", "bedroom", "hallway", "study", "garden room", "studio")
 HIDDEN = 3
-LATE_SHARE = 0.15
 PIXELS = 24
 SAMPLE_RATE_HZ = 8_000
 _PALETTE = ((235, 235, 230), (139, 94, 60), (219, 158, 38), (236, 72, 153), (88, 28, 135), (100, 116, 139))
@@ -39,7 +39,7 @@ _PALETTE = ((235, 235, 230), (139, 94, 60), (219, 158, 38), (236, 72, 153), (88,
 
 @dataclass(frozen=True)
 class Wares:
-    """I items. price in money units; launch_I: days after START at which an item goes on sale."""
+    """I items. price in money units; launch_I, leave_I: days after START between which an item is on sale."""
 
     seed: int
     category_I: NDArray[np.int64]
@@ -50,16 +50,19 @@ class Wares:
     quality_I: NDArray[np.float64]
     charm_IH: NDArray[np.float64]
     launch_I: NDArray[np.float64]
+    leave_I: NDArray[np.float64]
 
     @classmethod
-    def make(cls, seed: int, items: int, providers: int, days: float) -> "Wares":
-        """Items of `providers` sellers, each with its main categories; some are launched within the `days`."""
+    def make(cls, seed: int, items: int, providers: int, days: float, dials: DialSettings) -> "Wares":
+        """Items of `providers` sellers, each with its main categories; some come or go within the `days`."""
         rng = np.random.default_rng([seed, 0x3A4E5])
         category_I = rng.integers(len(CATEGORIES), size=items)
         at_home_I = rng.random(items) < 0.7
         provider_I = np.where(at_home_I, category_I % providers, rng.integers(providers, size=items))
-        late_I = rng.random(items) < LATE_SHARE
+        late_I = rng.random(items) < dials.late
         typical = rng.normal(3.2, 0.5, len(CATEGORIES))
+        leaves = np.random.default_rng([seed, 0x1EAF])
+        leaves_I = leaves.random(items) < dials.leaving
         return cls(
             seed,
             category_I,
@@ -70,6 +73,7 @@ class Wares:
             rng.normal(0, 0.4, items),
             rng.normal(0, 1, (items, HIDDEN)) / math.sqrt(HIDDEN),
             np.where(late_I, rng.uniform(0.2, 0.9, items) * days, 0.0),
+            np.where(leaves_I, leaves.uniform(0.2, 0.9, items) * days, np.inf),
         )
 
     def __len__(self) -> int:

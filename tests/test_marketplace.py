@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import DataError
 from cluster.marketplace import MEAN_REWARD, Marketplace
 from cluster.records import EVENTS, ITEMS, USERS, decode
 from cluster.situations import Situations, browse, moments, pick
@@ -209,3 +210,84 @@ def test_text_tells_the_style() -> None:
 def test_a_marketplace_is_written_as_parquet(tmp_path) -> None:
     pq.write_table(MARKET.log(50, rng()), tmp_path / "events.parquet")
     assert pq.read_table(tmp_path / "events.parquet").equals(MARKET.log(50, rng()))
+
+
+def dialled(**dials: object) -> Marketplace:
+    return Marketplace(3, users=300, items=60, dials=dials)
+
+
+def test_with_its_dials_untouched_the_marketplace_is_what_it_was() -> None:
+    """The figures were taken before there were dials."""
+    events = MARKET.log(500, rng())
+    assert events["item_id"][:5].to_pylist() == ["item-35", "item-23", "item-19", "item-1", "item-8"]
+    assert events["reward"].to_numpy().sum() == 47
+    assert MARKET.mean_rewards(MARKET.arrive(rng(), 50)).sum() == pytest.approx(79.5614801539918, rel=1e-12)
+    assert MARKET.delay_s(np.arange(60), rng().random(60)).sum() == pytest.approx(8507.755629563822, rel=1e-12)
+    assert events.equals(dialled(examination=(), leaving=0.0).log(500, rng()))
+    assert "dials" not in MARKET.facts
+
+
+def test_dials_are_among_its_facts() -> None:
+    market = dialled(non_responders=0.2, examination=(1.0, 0.5), fashion=0.7)
+    facts = json.loads(json.dumps(market.facts))
+    assert facts["dials"] == {"non_responders": 0.2, "examination": [1.0, 0.5]}
+    again = Marketplace(**facts)
+    assert again.log(200, rng()).equals(market.log(200, rng()))
+
+
+def test_some_users_never_answer() -> None:
+    market = dialled(non_responders=0.3)
+    situations = market.arrive(rng(), 4_000)
+    silent = market.truth.silent_U[situations.user_N]
+    assert abs(market.truth.silent_U.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 300)
+    assert (market.mean_rewards(situations)[silent] == 0).all()
+    assert (market.mean_rewards(situations)[~silent] == MARKET.mean_rewards(situations)[~silent]).all()
+
+
+def test_logged_positions_earn_by_how_much_they_are_looked_at() -> None:
+    market = dialled(examination=(1.0, 0.25))
+    events, plain = market.log(30_000, rng()), MARKET.log(30_000, rng())
+    position, reward = events["position"].to_numpy(), events["reward"].to_numpy()
+    assert abs((position == 1).mean() - 0.5) < 4 * 0.5 / np.sqrt(30_000)
+    assert plain["position"].null_count == 30_000
+    assert (reward[position == 0] == plain["reward"].to_numpy()[position == 0]).all()
+    first, second = reward[position == 0].mean(), reward[position == 1].mean()
+    assert second == pytest.approx(0.25 * first, abs=4 * np.sqrt(first / 4 / 15_000 + first / 16 / 15_000))
+    assert market.looked_at(np.array([0, 1, 5])).tolist() == [1.0, 0.25, 0.25]
+
+
+def test_items_leave() -> None:
+    market = dialled(leaving=0.5)
+    gone_s = market.start_s + market.wares.leave_I * 86_400
+    assert abs(np.isfinite(gone_s).mean() - 0.5) < 4 * 0.5 / np.sqrt(60)
+    situations = market.arrive(rng(), 500)
+    items_NK, there_NK = np.maximum(situations.candidates_NK, 0), situations.candidates_NK >= 0
+    assert (gone_s[items_NK] > situations.time_N[:, None])[there_NK].all()
+    assert np.isin(np.flatnonzero(np.isfinite(gone_s)), situations.candidates_NK).any()  # there before they left
+    with pytest.raises(DataError, match=r"lower data\.dials\.late or data\.dials\.leaving"):
+        Marketplace(0, users=20, items=3, dials={"leaving": 1.0, "late": 0.9}).log(100, rng())
+
+
+def test_tastes_drift_as_much_as_the_dials_say() -> None:
+    still = dialled(seasonal=0.0, fashion=0.0)
+    turned = dialled(seasonal=0.0, fashion=1.5, fashion_span=0.0)
+    situations = still.arrive(rng(), 50)
+    for market, day, moved in ((still, 20, 0.0), (turned, 0.5 * 28, 0.0), (turned, 0.61 * 28, 1.5)):
+        moment = Situations(**{**vars(situations), "time_N": np.full(50, market.start_s + day * 86_400)})
+        start = Situations(**{**vars(situations), "time_N": np.full(50, market.start_s + (day % 1) * 86_400)})
+        change = market._situation(moment, situations.candidates_NK) - market._situation(
+            start, situations.candidates_NK
+        )
+        assert np.abs(change).max() == pytest.approx(moved, abs=1e-9)
+
+
+def test_delays_by_the_dials() -> None:
+    uniform = np.full(60, np.exp(-1.0))  # −ln u = 1: the scale itself, whatever the shape
+    items = np.arange(60)
+    assert dialled(delay_scale=3.0, delay_shape=0.3).delay_s(items, uniform) == pytest.approx(
+        3 * MARKET.delay_s(items, uniform)
+    )
+    late = np.full(60, np.exp(-8.0))  # 8^(1/0.3) against 8^(1/0.6)
+    assert dialled(delay_shape=0.3).delay_s(items, late) == pytest.approx(
+        MARKET.delay_s(items, late) * 8 ** (1 / 0.3 - 1 / 0.6)
+    )

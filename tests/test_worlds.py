@@ -13,7 +13,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from cluster import records
-from cluster.config import DataSettings, RewardKind, Settings
+from cluster.config import DataSettings, DialSettings, RewardKind, Settings
 from cluster.errors import DataError, EvidenceError
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
@@ -284,6 +284,29 @@ def test_the_marketplaces_rewards_are_draws_and_late(market: records.Dataset) ->
     assert (delays > 0).all()
     assert np.median(delays) < 600 < delays.max()
     assert world.reward(*chosen[0]) == MarketplaceWorld(market, np.arange(400), seed=1).reward(*chosen[0])
+
+
+def test_the_dials_of_the_marketplace_hold_in_its_world() -> None:
+    settings = DataSettings(
+        marketplace_users=40,
+        marketplace_items=25,
+        marketplace_events=400,
+        dials=DialSettings(non_responders=0.3, examination=(0.8, 0.2)),
+    )
+    data = read_marketplace([], Options(), settings, seed=3).dataset
+    world, truth = MarketplaceWorld(data, np.arange(400), seed=1), Marketplace(**data.facts["marketplace"])
+    silent = [truth.truth.silent_U[truth.user_index[user]] for user in world.events["user_id"].to_pylist()]
+    assert 0 < sum(silent) < 400
+    for row in range(50):
+        listed = world.events["candidates"][row].as_py()
+        top, second = world.mean_rewards(row, listed), world.mean_rewards(row, listed, position=1)
+        np.testing.assert_allclose(second, top / 4)
+        assert (top > 0).all() != silent[row]
+    chosen = [(row, world.events["item_id"][row].as_py()) for row in range(400)]
+    for position in (0, 1):
+        mean = np.array([world.mean_rewards(row, [item], position)[0] for row, item in chosen])
+        drawn = np.array([world.reward(row, item, position) for row, item in chosen])
+        assert abs(drawn.mean() - mean.mean()) < 4 * np.sqrt(mean @ (1 - mean)) / 400
 
 
 def test_each_format_gets_its_world(market: records.Dataset) -> None:

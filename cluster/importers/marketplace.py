@@ -29,7 +29,8 @@ def read_marketplace(
             "the marketplace is built in and takes no --data, --map, --exclude or --client; "
             "for your own files say which --format they have"
         )
-    market = Marketplace(seed, users=settings.marketplace_users, items=settings.marketplace_items)
+    size = {"users": settings.marketplace_users, "items": settings.marketplace_items}
+    market = Marketplace(seed, **size, dials=settings.dials)
     n = settings.marketplace_events
     events = market.log(n, np.random.default_rng([seed, 0x106]))
     kept = events.slice(max(0, n - settings.max_events))

@@ -46,6 +46,12 @@ class MarketplaceWorld:
 
     def mean_rewards(self, row: int, item_ids: Sequence[str], position: int = 0) -> Floats:
         """Probabilities of a reward, (K,); 0 for an item that is not sold here."""
+        return self._liked(row, item_ids) * self._looked_at(position)
+
+    def _looked_at(self, position: int) -> float:
+        return float(self._market.looked_at(np.array([position]))[0])
+
+    def _liked(self, row: int, item_ids: Sequence[str]) -> Floats:
         listed = self._lists[row]
         if list(item_ids) == listed:
             return self._mean_NK[row, : len(listed)].copy()
@@ -57,8 +63,8 @@ class MarketplaceWorld:
     def reward(self, row: int, item_id: str, position: int = 0) -> float:
         listed = self._lists[row]
         known = item_id in listed
-        mean = self._mean_NK[row, listed.index(item_id)] if known else self.mean_rewards(row, [item_id])[0]
-        return float(draw(self.seed, row, item_id) < mean)
+        liked = self._mean_NK[row, listed.index(item_id)] if known else self._liked(row, [item_id])[0]
+        return float(draw(self.seed, row, item_id) < liked * self._looked_at(position))
 
     def delay_s(self, row: int, item_id: str) -> float:
         place = self._market.item_index.get(item_id)
