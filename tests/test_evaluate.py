@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -204,3 +205,24 @@ def test_the_pooled_posterior_as_a_candidate_is_worth_what_the_linear_member_is(
         error = (value - linear).std() / np.sqrt(len(value))
         assert abs((value - linear).mean()) < max(4 * error, 0.005)
         assert value.mean() > base.mean()["uniform"] + 0.01
+
+
+@pytest.mark.parametrize("arms", [1, 8])
+@pytest.mark.parametrize(
+    ("history", "particles", "users"),
+    [(0, 0, 1_000), (0, 8, 200), (64, 0, 40), (8, 0, 10), (64, 4, 40), (64, 0, 1)],
+    ids=["frozen", "frozen-particles", "learning", "windows", "particles", "one-long-user"],
+)
+def test_memory_stays_within_the_budget(arms: int, history: int, particles: int, users: int) -> None:
+    """NumPy reports its arrays to tracemalloc: beside the table of values at most the budget, and not so little that it
+    means nothing. One user alone would take four times as much if its candidates were not divided."""
+    rng, budget = np.random.default_rng(11), 4 * 2**20
+    found = ground(rng, list(np.sort(rng.integers(0, users, max(200, 3 * users)))), 8, arms, history)
+    prior = bandit_cases.mixture(rng, 400 if history == 0 else 60, arms, 4)
+    draws = Draws(particles, seed=1)
+    tracemalloc.start()
+    value = evaluate.values(prior, found, draws, budget)
+    peak = tracemalloc.get_traced_memory()[1] - value.nbytes
+    tracemalloc.stop()
+    assert 0.1 * budget < peak < budget
+    np.testing.assert_allclose(value, evaluate.values(prior, found, draws, 2**26), atol=1e-9)

@@ -109,18 +109,25 @@ def values(mixture: Mixture, ground: Ground, draws: Draws, budget_bytes: int = B
     """Each candidate's value in each event, (N, C)."""
     gain_NK = ground.gains()
     value_NC = np.empty((len(ground.log), len(mixture.means_CAD)))
-    for rows, chosen in choices(mixture, ground, draws, budget_bytes):
-        value_NC[rows] = gain_NK.ravel()[chosen + (rows * gain_NK.shape[1])[:, None, None]].mean(-1)
+    for rows, candidates, chosen in choices(mixture, ground, draws, budget_bytes):
+        value_NC[rows, candidates] = gain_NK.ravel()[chosen + (rows * gain_NK.shape[1])[:, None, None]].mean(-1)
     return value_NC
 
 
 def choices(
     mixture: Mixture, ground: Ground, draws: Draws, budget_bytes: int = BUDGET_BYTES
-) -> Iterator[tuple[Ints, Ints]]:
-    """For blocks of events: their rows, and the columns that candidates choose, (rows, C, P)."""
-    found = progressive.scores(mixture, ground.batch, ground.log, ground.history, draws, budget_bytes)
-    for rows, score_NKCP in found:
-        yield rows, _best(score_NKCP, ground.log.mask_NK[rows])
+) -> Iterator[tuple[Ints, slice, Ints]]:
+    """For blocks of events and candidates: rows, candidates, and the columns that these choose, (rows, C, P)."""
+    count = len(mixture.means_CAD)
+    step = progressive.most(mixture, ground.log, ground.history, draws, budget_bytes)
+    for start in range(0, count, step):
+        candidates = slice(start, min(start + step, count))
+        part = mixture if step >= count else progressive.take(mixture, np.arange(count)[candidates])
+        found = progressive.scores(part, ground.batch, ground.log, ground.history, draws, budget_bytes)
+        for rows, score_NKCP in found:
+            chosen_NCP = _best(score_NKCP, ground.log.mask_NK[rows])
+            del score_NKCP  # before the next block is made
+            yield rows, candidates, chosen_NCP
 
 
 def _best(score_NKCP: Floats, mask_NK: Bools) -> Ints:
@@ -140,8 +147,8 @@ def _best(score_NKCP: Floats, mask_NK: Bools) -> Ints:
 def favourites(mixture: Mixture, ground: Ground, budget_bytes: int = BUDGET_BYTES) -> Ints:
     """The greedy choice of each candidate in each event, (N, C)."""
     chosen_NC = np.empty((len(ground.log), len(mixture.means_CAD)), dtype=np.int64)
-    for rows, chosen_NCP in choices(mixture, ground, Draws(), budget_bytes):
-        chosen_NC[rows] = chosen_NCP[:, :, 0]
+    for rows, candidates, chosen_NCP in choices(mixture, ground, Draws(), budget_bytes):
+        chosen_NC[rows, candidates] = chosen_NCP[:, :, 0]
     return chosen_NC
 
 

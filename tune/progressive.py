@@ -71,26 +71,49 @@ def scores(
         log: in time order; an event's history are the last `limit` earlier events of its user.
         budget_bytes: size that the temporary arrays of a block stay near.
     """
-    c, r = len(mixture.means_CAD), mixture.ranks_CADR.shape[-1]
-    k, d = log.mask_NK.shape[1], batch.phi_BKD.shape[2]
-    draws = replace(draws, scale=draws.scale * mixture.exploration)
-    if draws.scale == 0:
-        draws = replace(draws, particles=0)
+    draws = _used(mixture, draws)
+    c, k = len(mixture.means_CAD), log.mask_NK.shape[1]
     if limit == 0 and draws.particles == 0:
-        yield from _frozen(mixture, batch, len(log), budget_bytes // (8 * k * (c + d)))
+        fixed, each = _bytes_frozen(mixture, k)
+        yield from _frozen(mixture, batch, len(log), budget_bytes // (fixed + c * each))
         return
     for piece in pieces(log.user_N, limit):
-        tasks, events = piece.rows_TE.shape
-        n = piece.history_TN.shape[1]
-        width = c * draws.width
-        cell = events * (k * (2 * d + n + 2 * width + c * r) + n * (2 * width + c * r) + c * r * r) + n * (d + c * r)
-        step = max(1, budget_bytes // (8 * max(1, cell)))
-        for start in range(0, tasks, step):
+        fixed, each = _bytes(mixture, k, draws, piece.rows_TE.shape[1], piece.history_TN.shape[1])
+        step = max(1, budget_bytes // (fixed + c * each))
+        for start in range(0, len(piece.rows_TE), step):
             part = slice(start, start + step)
             block = Piece(piece.rows_TE[part], piece.history_TN[part], piece.growing)
-            found_TEKCP = _block(mixture, batch, log, block, draws)
             real_TE = block.rows_TE >= 0
-            yield block.rows_TE[real_TE], found_TEKCP[real_TE]
+            yield block.rows_TE[real_TE], _block(mixture, batch, log, block, draws)[real_TE]
+
+
+def most(mixture: Mixture, log: Log, limit: int, draws: Draws, budget_bytes: int) -> int:
+    """How many candidates can be scored together without the longest task alone taking more than the budget."""
+    draws, k = _used(mixture, draws), log.mask_NK.shape[1]
+    shapes = {(piece.rows_TE.shape[1], piece.history_TN.shape[1]) for piece in pieces(log.user_N, limit)}
+    needs = [_bytes(mixture, k, draws, *shape) for shape in shapes]
+    if limit == 0 and draws.particles == 0:
+        needs = [_bytes_frozen(mixture, k)]
+    return max(1, min(((budget_bytes - fixed) // each for fixed, each in needs), default=1))
+
+
+def _used(mixture: Mixture, draws: Draws) -> Draws:
+    """The draws as scaled by the mixture; none where they would all be alike."""
+    draws = replace(draws, scale=draws.scale * mixture.exploration)
+    return replace(draws, particles=0) if draws.scale == 0 else draws
+
+
+def _bytes_frozen(mixture: Mixture, items: int) -> tuple[int, int]:
+    """Memory that an event takes of candidates that do not learn: once, and again for every candidate."""
+    return 8 * items * mixture.means_CAD.shape[-1], 8 * 4 * items
+
+
+def _bytes(mixture: Mixture, items: int, draws: Draws, events: int, rows: int) -> tuple[int, int]:
+    """The same of a task of so many events and history rows."""
+    d, r, p, s = mixture.means_CAD.shape[-1], mixture.ranks_CADR.shape[-1], draws.width, events * items
+    once = 3 * (s + rows) * d + 3 * rows * rows + 2 * s * rows
+    each = s * (r + 4 * p) + rows * (2 * r + 4 * p) + 3 * events * rows * p + (rows + 3 * events) * r * (r + p)
+    return 8 * once, 8 * each
 
 
 def _frozen(mixture: Mixture, batch: FeatureBatch, events: int, step: int) -> Iterator[tuple[Ints, Floats]]:
