@@ -106,6 +106,34 @@ def compose(
 
 
 @app.command()
+def tune(
+    data: Annotated[Path, typer.Option("--data", help="An import's folder, or its name under home/data.")],
+    space: Annotated[Path | None, typer.Option("--space", help="YAML of settings and their values or ranges.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="path=values, such as law.delta=0.05,0.1 or law.delta=uniform(0, 0.3); may repeat."),
+    ] = None,
+    search: Annotated[str, typer.Option("--search", help="grid, random or optuna.")] = "random",
+    asha: Annotated[bool, typer.Option("--asha", help="Stop trials early that fall behind.")] = False,
+    trials: Annotated[int | None, typer.Option("--trials", help="Number of trials; of a grid the most.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="What scores a trial: world or replay; default what suits the data.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Folder under home/sweeps; the same one goes on.")] = None,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """Search settings that would have served this data better; the same command again resumes what was cut short."""
+    from cluster.parts import tune as tune_settings
+
+    given = {"space": space and space.absolute(), "search": search, "trials": trials, "by": by, "name": name}
+    words = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    words += [f"--set={assignment}" for assignment in set_ or ()] + ["--asha"] * asha
+    result = tune_settings(config.load(configuration), data, words, stderr)
+    _print(result, json_line, f"compose with what was found: medley compose --config {result.get('config')}")
+
+
+@app.command()
 def serve(configuration: Config = None) -> None:
     """Serve the latest version until Ctrl-C, picking up new ones as they are published."""
     from cluster.parts import serve as serve_versions
@@ -122,7 +150,7 @@ def serve(configuration: Config = None) -> None:
 )
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="compose, drive or report; all that follows goes to the job.")],
+    job: Annotated[str, typer.Argument(help="compose, sweep, drive or report; all that follows goes to the job.")],
     address: Annotated[str | None, typer.Option("--address", help="Job server, http://host:8265.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log to the end.")] = True,
     configuration: Config = None,

@@ -17,6 +17,7 @@ from cluster.errors import JobError
 
 MODULES = {
     "compose": "tune.compose",
+    "sweep": "tune.sweep",
     "drive": "tune.drive",
     "report": "tune.report",
 }

@@ -1,7 +1,7 @@
-"""`medley compose` and `medley serve`: one part of a run by itself, on a Ray started here or joined."""
+"""`medley compose`, `medley tune` and `medley serve`: one part of a run by itself, on a Ray started here or joined."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,37 @@ def compose(settings: Settings, data: Path, folder: Path | None, console: Consol
     Raises:
         SourceError: there is no such import.
     """
+    folder = (folder or new_folder(settings)).absolute()
+    words = ["--data", str(_imported(settings, data)), "--run", str(folder), "--name", DEFAULT_NAME]
+    return _job("tune.compose", words, settings, folder, console)
+
+
+def tune(settings: Settings, data: Path, words: Sequence[str], console: Console) -> dict[str, Any]:
+    """Run `tune.sweep` on an import, with these words more; returns its JSON line.
+
+    Raises:
+        SourceError: there is no such import.
+    """
+    words = ["--data", str(_imported(settings, data)), *words]
+    return _job("tune.sweep", words, settings, new_folder(settings), console)
+
+
+def _imported(settings: Settings, data: Path) -> Path:
+    """The folder of an import, given by its path or its name under home/data."""
     place.check_home(settings.home)
     places = (data.absolute(), settings.home / "data" / data)
     source = next((one for one in places if (one / "dataset.json").is_file()), None)
     if source is None:
         raise SourceError(f"--data {data}: no finished import there or under {settings.home / 'data'}")
-    folder = (folder or new_folder(settings)).absolute()
+    return source
+
+
+def _job(module: str, words: Sequence[str], settings: Settings, folder: Path, console: Console) -> dict[str, Any]:
+    """Run a job to its end, with its settings in `folder`; returns its JSON line."""
     folder.mkdir(parents=True, exist_ok=True)
-    holder = Running(None, "compose")
+    holder = Running(None, module.rpartition(".")[2])
     with terminable(), _ray(settings, holder, console) as ray:
-        call = Stages(settings, folder, holder, ray, console)
-        return call("tune.compose", "--data", str(source), "--run", str(folder), "--name", DEFAULT_NAME)
+        return Stages(settings, folder, holder, ray, console)(module, *words)
 
 
 def serve(settings: Settings, console: Console) -> None:
