@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from safetensors.numpy import load_file, save_file
 
@@ -16,13 +17,14 @@ from actors.features.dense import times
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Floats
 from actors.features.fourier import bandwidth, fit_fourier
+from actors.features.neural_fitting import fit_neural
 from actors.features.quadratic import fit_quadratic
 from cluster.config import FeatureSettings
 from cluster.records import ITEMS, USERS, Dataset, decode
 from tests.features_samples import events_of, labelled, shop, table
 from tests.test_features import contexts
 
-MAPS = ("linear", "quadratic", "fourier")
+MAPS = ("linear", "quadratic", "fourier", "neural")
 LIFTED = tuple(name for name in MAPS if name != "linear")
 SHOP, TABLE = shop(), labelled()
 
@@ -94,16 +96,15 @@ def test_only_the_fit_rows_are_seen(name: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["joint", "arms"])
 def test_the_posterior_stays_within_its_budget(name: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """8·A·D² bytes; one more feature would be too many. Without room there is no lift, and the log says so."""
-    base = MADE[name, kind].base
-    arms = MADE[name, kind].arms
-    data = SHOP if kind == "joint" else TABLE
-    room = fitted(name, kind, data, map_bytes=8 * arms * (base + 5) ** 2)
-    assert room.dimension == base + 5
-    assert fitted(name, kind, data, map_bytes=8 * arms * (base + 5) ** 2 - 1).dimension == base + 4
+    data, arms = SHOP if kind == "joint" else TABLE, MADE[name, kind].arms
     with caplog.at_level(logging.WARNING):
-        none = fitted(name, kind, data, map_bytes=8 * arms * base**2)
-    assert (none.lift, none.dimension) == (None, base)
+        none = fitted(name, kind, data, 150, map_bytes=1)
+    assert (none.lift, none.dimension) == (None, none.base)
     assert "features.map_bytes" in caplog.text
+    for more in (1, 5):
+        budget = 8 * arms * (none.base + more) ** 2
+        assert fitted(name, kind, data, 150, map_bytes=budget).dimension == none.base + more
+    assert fitted(name, kind, data, 150, map_bytes=budget - 1).dimension == none.base + 4
 
 
 def test_linear_has_neither_curves_nor_crosses() -> None:
@@ -171,6 +172,51 @@ def test_a_row_has_the_same_bits_alone(n: int, d: int, w: int, seed: int) -> Non
         np.testing.assert_array_equal(times(rows_ND[i : i + 1], weights_DW)[0], found[i])
 
 
+def test_hidden_units_by_torch() -> None:
+    """The NumPy forward is the layers of torch, centred and scaled on the rows that it was fitted on."""
+    rng = np.random.default_rng(2)
+    base_ND = np.column_stack([np.ones(300), rng.normal(size=(300, 4))])
+    reward_N = base_ND[:, 1] * base_ND[:, 3]
+    lift = fit_neural(base_ND, np.array([1, 3]), np.zeros(300, np.int64), reward_N, 2, 7, 0)
+    first, last = torch.nn.Linear(2, len(lift.first_H)).double(), torch.nn.Linear(len(lift.first_H), 7).double()
+    pairs = ((first, lift.first_RH, lift.first_H), (last, lift.last_HW, lift.last_W))
+    with torch.no_grad():
+        for layer, weights, offsets in pairs:
+            layer.weight.copy_(torch.tensor(weights.T))
+            layer.bias.copy_(torch.tensor(offsets))
+        units_NW = torch.tanh(last(torch.tanh(first(torch.tensor(base_ND[:, [1, 3]]))))).numpy()
+    expected_NW = (units_NW - units_NW.mean(axis=0)) / units_NW.std(axis=0)
+    np.testing.assert_allclose(lift.rows(base_ND), expected_NW, rtol=0, atol=1e-9)
+
+
+def test_the_network_takes_its_seed_alone() -> None:
+    """Same bits whatever the state and the threads of torch, which stay as they are; other bits for another seed."""
+    rng = np.random.default_rng(4)
+    base_ND = np.column_stack([np.ones(400), rng.normal(size=(400, 6))])
+    rest = (np.arange(1, 7), rng.integers(0, 2, 400), rng.normal(size=400), 2, 5)
+    threads = torch.get_num_threads()
+    one = fit_neural(base_ND, *rest, 0)
+    torch.set_num_threads(2)
+    torch.manual_seed(99)
+    again = fit_neural(base_ND, *rest, 0)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+    np.testing.assert_array_equal(one.last_HW, again.last_HW)
+    assert (fit_neural(base_ND, *rest, 1).last_HW != one.last_HW).all()
+
+
+def test_rows_without_a_reward_teach_nothing() -> None:
+    rng = np.random.default_rng(5)
+    base_ND = np.column_stack([np.ones(60), rng.normal(size=(60, 3))])
+    arm_N, reward_N = rng.integers(0, 2, 60), rng.normal(size=60)
+    arm_N[50:55], reward_N[55:] = -1, np.nan
+    one = fit_neural(base_ND, np.arange(1, 4), arm_N, reward_N, 3, 4, 0)
+    other = fit_neural(base_ND[:50], np.arange(1, 4), arm_N[:50], reward_N[:50], 3, 4, 0)
+    np.testing.assert_array_equal(one.last_HW, other.last_HW)
+    none = fit_neural(base_ND, np.arange(1, 4), arm_N, np.full(60, np.nan), 3, 4, 0)
+    assert np.isfinite(none.rows(base_ND)).all()
+
+
 def planted(kind: str, rows: int = 2_400, seed: int = 3) -> tuple[Dataset, Floats]:
     """Two arms, uniform actions, five numbers; which is right turns on two of them: `xor` or inside a `ring`."""
     rng = np.random.default_rng(seed)
@@ -203,6 +249,7 @@ def right_share(made: FeatureMap, data: Dataset, right_N: Floats, fit: int) -> f
         ("xor", "quadratic", 0.88, 1.0),
         ("ring", "linear", 0.3, 0.65),
         ("ring", "fourier", 0.75, 1.0),
+        ("ring", "neural", 0.75, 1.0),
     ],
 )
 def test_each_map_learns_what_it_is_for(world: str, name: str, least: float, most: float) -> None:

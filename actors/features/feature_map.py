@@ -104,6 +104,11 @@ class FeatureMap:
         return np.append(0, 1 + self.context.plain)
 
     @property
+    def groups(self) -> Ints:
+        """The group of each feature (D,), 1 for those of the lift: priors of the groups have scales of their own."""
+        return (np.arange(self.dimension) >= self.base).astype(np.int64)
+
+    @property
     def arms(self) -> int:
         """A, rows of parameters: with arms one per fitted item and one, the last, for all others."""
         return 1 if self.joint else len(self.fitted_ids) + 1

@@ -8,9 +8,10 @@ from typing import Protocol, TypeAlias
 
 from actors.features.features import Floats
 from actors.features.fourier import Fourier
+from actors.features.neural import Neural
 from actors.features.quadratic import Quadratic
 
-Lift: TypeAlias = Quadratic | Fourier
+Lift: TypeAlias = Quadratic | Fourier | Neural
 
 
 class Lifting(Protocol):

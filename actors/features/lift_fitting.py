@@ -16,12 +16,13 @@ from actors.features.actions import Batched, actions
 from actors.features.features import Ints
 from actors.features.fourier import fit_fourier
 from actors.features.lift import Lift
+from actors.features.neural_fitting import fit_neural
 from actors.features.quadratic import fit_quadratic
 from cluster.config import FeatureSettings
 
 log = logging.getLogger(__name__)
 SAMPLE = 20_000
-WAVES = 200
+WIDTHS = {"fourier": 200, "neural": 32}
 
 
 class Base(Batched, Protocol):
@@ -48,10 +49,14 @@ def fit_lift(base: Base, events: pa.Table, settings: FeatureSettings, seed: int)
         return None
     rows = np.sort(np.random.default_rng(seed).permutation(len(events))[:SAMPLE])
     acted = actions(base, events.take(pa.array(rows)))
+    reward_N = events["reward"].to_numpy(zero_copy_only=False).astype(np.float64)[rows]
+    width = min(room, settings.map_width or WIDTHS.get(settings.map, room))
+    lift: Lift
     if settings.map == "quadratic":
-        reward_N = events["reward"].to_numpy(zero_copy_only=False).astype(np.float64)[rows]
-        lift: Lift = fit_quadratic(acted.phi_ND, acted.arm_N, reward_N, min(room, settings.map_width or room))
+        lift = fit_quadratic(acted.phi_ND, acted.arm_N, reward_N, width)
+    elif settings.map == "fourier":
+        lift = fit_fourier(acted.phi_ND, read_R, width, seed)
     else:
-        lift = fit_fourier(acted.phi_ND, read_R, min(room, settings.map_width or WAVES), seed)
+        lift = fit_neural(acted.phi_ND, read_R, acted.arm_N, reward_N, base.arms, width, seed)
     log.info("features.map %s: %d features beside %d", settings.map, lift.size, base.dimension)
     return lift
