@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import SchemaError, SourceError, StateError
@@ -123,6 +124,21 @@ class Dataset:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"{folder}: no finished import here ({error}); run `medley import` again") from error
         return cls(about["format"], facts=about["facts"], **tables)
+
+
+def tasks(events: pa.Table) -> pa.Array:
+    """The task of each event, N strings: its user, else its session, else the event itself; each a client's own.
+
+    The same id under two clients is two users, as in serving. A client's name has no bare `/`, so that
+    `u:client/user` can be read in one way only.
+    """
+    client = pc.replace_substring(pc.replace_substring(events["client_id"], "%", "%25"), "/", "%2F")
+    named = (
+        pc.binary_join_element_wise(pc.binary_join_element_wise(prefix, client, ""), events[column], "/")
+        for prefix, column in (("u:", "user_id"), ("s:", "session_id"), ("e:", "event_id"))
+    )
+    joined = pc.coalesce(*named)
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def encode(context: Mapping[str, Value]) -> list[tuple[str, str]]:

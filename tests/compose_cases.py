@@ -39,7 +39,7 @@ def quick(home: Path, **changes: Any) -> Settings:
     return Settings.model_validate(values | changes)
 
 
-def two_kinds(users: int = 250, rows: int = 10, seed: int = 0) -> Dataset:
+def two_kinds(users: int = 300, rows: int = 10, seed: int = 0) -> Dataset:
     """Users of two kinds, told by their badge: one likes red lamps, the other blue ones. Uniform log."""
     rng = np.random.default_rng(seed)
     ember_U = rng.integers(2, size=users)

@@ -31,14 +31,15 @@ def test_a_key_is_the_user_else_the_session_else_the_event() -> None:
     dataset, _ = planted(users=1, rows=3, seed=0)
     dataset = replaced(dataset, "user_id", ["u", None, None])
     dataset = replaced(dataset, "session_id", ["s1", "s2", None])
-    assert user_keys(dataset.events) == ["u", "s2", "e2"]
+    dataset = replaced(dataset, "client_id", ["a", "a", "b/c"])
+    assert user_keys(dataset.events) == ["u:a/u", "s:a/s2", "e:b%2Fc/e2"]
 
 
 def test_rows_are_those_of_the_user_and_rewards_are_scaled() -> None:
     dataset, _ = planted(users=5, rows=8, seed=1)
     logged = Logged.of(dataset, np.arange(40), OneHots(), -1.0, 3.0)
     tasks = build(dataset, logged, PLAIN, limit=4, most=99, seed=0)
-    users, items = dataset.events["user_id"].to_pylist(), dataset.events["item_id"].to_pylist()
+    users, items = user_keys(dataset.events), dataset.events["item_id"].to_pylist()
     rewards = dataset.events["reward"].to_pylist()
     assert sorted(tasks.keys) == sorted(set(users))
     for u, key in enumerate(tasks.keys):

@@ -86,9 +86,18 @@ def test_the_hash_is_keyed_blake2b() -> None:
 
 def test_a_task_is_the_user_else_the_session_else_the_row() -> None:
     events = dataset(["a", None, None, None], ["s", "s", "s", None]).events
-    assert split.tasks(events).to_pylist() == ["u:a", "s:s", "s:s", "e:e3"]
+    assert split.tasks(events).to_pylist() == ["u:c/a", "s:c/s", "s:c/s", "e:c/e3"]
     np.testing.assert_array_equal(split.task_codes(events), [0, 1, 1, 2])
 
 
 def test_no_events_give_empty_parts() -> None:
     assert split.parts(dataset([], []), 0).sizes() == dict.fromkeys(("fit", "stop", "select", "confirm", "world"), 0)
+
+
+def test_the_same_id_under_two_clients_is_two_users() -> None:
+    """Also where a client's name and a user's look like another pair when they are put together."""
+    data = dataset(["u", "u", "b/u", "u", "2Fb/u"], [None] * 5)
+    clients = ["a", "z", "a", "a/b", "a%"]
+    events = data.events.set_column(2, records.EVENTS.field("client_id"), pa.array(clients))
+    assert len(set(split.tasks(events).to_pylist())) == 5
+    np.testing.assert_array_equal(split.task_codes(events), range(5))

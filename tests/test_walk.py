@@ -93,7 +93,9 @@ def test_uniform_is_worth_what_the_estimator_says_of_it(case: tuple[Ensemble, Tr
     ensemble, trail = case
     mask = trail.log.mask_NK
     flat = mask / mask.sum(1, keepdims=True)
-    assert walk(ensemble, trail, SEED).mean()["uniform"] == pytest.approx(evaluate("dr", trail.log, flat, trail.q_NK).value)
+    assert walk(ensemble, trail, SEED).mean()["uniform"] == pytest.approx(
+        evaluate("dr", trail.log, flat, trail.q_NK).value
+    )
 
 
 def test_differences_pair_by_event_and_sum_by_user(case: tuple[Ensemble, Trail]) -> None:
@@ -164,7 +166,8 @@ def test_events_of_no_user_have_no_history() -> None:
     sessions = [f"s{n % 5}" if n % 4 == 0 else None for n in range(600)]
     ensemble, trail = prepared(changed(dataset, user_id=users, session_id=sessions))
     for n, user in enumerate(trail.users_N, start=400):
-        assert user == (users[n] or sessions[n])
+        named = (f"u:c/{users[n]}" if users[n] else None, f"s:c/{sessions[n]}" if sessions[n] else None)
+        assert user == (named[0] or named[1])
     alone = ensemble.only("generated")
     nobody = np.array([user is None for user in trail.users_N])
     fresh = replace(trail, users_N=(None,) * len(trail.users_N))

@@ -17,11 +17,9 @@ from actors.features.features import Floats, Ints
 from cluster.config import MetricSettings, Settings
 from cluster.errors import EvidenceError
 from cluster.records import Dataset
-from tune.log import Bools
+from tune.log import Bools, renumber
 
 MINUTE_US = 60_000_000
-SEPARATOR = "\x1f"
-"""No id of a client holds it."""
 
 
 def apply(dataset: Dataset, settings: Settings) -> Dataset:
@@ -68,8 +66,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, events: pa.Table) -> "Outcomes":
-        named = (events[column].cast(pa.string()) for column in ("client_id", "event_id", "item_id"))
-        code_N = _codes(pc.binary_join_element_wise(*named, SEPARATOR))
+        code_N = _codes(events, "client_id", "event_id", "item_id")
         return cls(events, code_N, events.take(pa.array(np.unique(code_N, return_index=True)[1])))
 
 
@@ -128,14 +125,16 @@ def _sessions(decisions: pa.Table) -> tuple[Bools, Ints]:
     """Whether a session_id is given, and whose rows belong together (−1: nobody's), (E,) each."""
     named_E = np.asarray(pc.is_valid(decisions["session_id"]), dtype=bool)
     nobody_E = np.asarray(pc.is_null(pc.coalesce(decisions["session_id"], decisions["user_id"])), dtype=bool)
-    texts = (pc.fill_null(decisions[column].cast(pa.string()), "") for column in ("client_id", "user_id", "session_id"))
-    code_E = _codes(pc.binary_join_element_wise(*texts, SEPARATOR))
-    return named_E, np.where(nobody_E, -1, code_E)
+    return named_E, np.where(nobody_E, -1, _codes(decisions, "client_id", "user_id", "session_id"))
 
 
-def _codes(texts: pa.ChunkedArray) -> Ints:
-    """Whole numbers 0, 1, ... in order of appearance."""
-    return np.asarray(texts.combine_chunks().dictionary_encode().indices, dtype=np.int64)
+def _codes(table: pa.Table, *columns: str) -> Ints:
+    """Rows alike in these columns by whole numbers 0, 1, ... in order of appearance."""
+    code_N = np.zeros(len(table), dtype=np.int64)
+    for column in columns:
+        values = table[column].combine_chunks().dictionary_encode(null_encoding="encode")
+        code_N = renumber(code_N * (len(values.dictionary) + 1) + np.asarray(values.indices, dtype=np.int64))
+    return code_N
 
 
 def _rewarded(events: pa.Table, value_E: Floats, kind: str) -> pa.Table:

@@ -1,7 +1,7 @@
 """Who may be looked at for what: the parts of a data set, disjoint by construction.
 
 The last 20 % by time (a table: a seeded 20 % of its rows) is held out first, as the world that answers a
-simulated run. Within the rest, tasks (users; sessions where there is no user; rows where there is neither)
+simulated run. Within the rest, tasks (a client's users; sessions where there is no user; rows where there is neither)
 are hashed into fit 50 %, stop 10 %, select 20 % and confirm 20 %; of the confirm users only the later half
 of their rows is kept, so that what is confirmed lies later in time than most of what was learned.
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from actors.features.features import Floats, Ints
 from cluster.records import Dataset
+from cluster.records import tasks as tasks  # a split is of tasks
 
 WORLD = 0.2
 BOUNDS = (0.5, 0.6, 0.8)
@@ -26,7 +26,7 @@ BOUNDS = (0.5, 0.6, 0.8)
 @dataclass(frozen=True)
 class Parts:
     """Row numbers of `dataset.events` in time order; no two parts share a row, and no two of fit, stop,
-    select and confirm share a user."""
+    select and confirm share a client's user."""
 
     fit: Ints
     stop: Ints
@@ -36,16 +36,6 @@ class Parts:
 
     def sizes(self) -> dict[str, int]:
         return {field.name: len(getattr(self, field.name)) for field in fields(self)}
-
-
-def tasks(events: pa.Table) -> pa.Array:
-    """The task of each event, N strings: its user, else its session, else the event itself."""
-    named = (
-        pc.binary_join_element_wise(prefix, events[column].cast(pa.string()), "")
-        for prefix, column in (("u:", "user_id"), ("s:", "session_id"), ("e:", "event_id"))
-    )
-    joined = pc.coalesce(*named)
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def task_codes(events: pa.Table) -> Ints:

@@ -51,7 +51,7 @@ class Trail:
         kept = events.slice(0, max(1, BATCH_BYTES // (8 * max(widest, 1) * feature_map.dimension)))
         batch, log = feature_map.batch(kept), read(kept, feature_map.item_ids, kind)
         model = estimators.cross_fit(log, batch, feature_map.arms, seed=seed)
-        users = (None if name.startswith("e:") else name[2:] for name in tasks(kept).to_pylist())
+        users = (None if name.startswith("e:") else name for name in tasks(kept).to_pylist())
         return cls(batch, log, tuple(users), model.q_NK, len(events) - len(kept))
 
     def first(self, events: int) -> "Trail":

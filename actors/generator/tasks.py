@@ -18,7 +18,7 @@ from actors.features.actions import actions
 from actors.features.features import FeatureBatch, Floats, Ints
 from actors.generator.serialise import Serialiser, attributes_of
 from cluster.errors import EvidenceError
-from cluster.records import Dataset, Value, decode
+from cluster.records import Dataset, Value, decode, tasks
 
 
 class Source(Protocol):
@@ -40,7 +40,7 @@ class Source(Protocol):
 class Tasks:
     """Rows of task u are start_U[u] to start_U[u + 1]; `start_U` has U + 1 entries.
 
-    keys: user, session or event id. texts: the situation before the task. histories: the same with what
+    keys: as `user_keys` gives them. texts: the situation before the task. histories: the same with what
     followed (language model only). context_UX: context features of the first event.
     """
 
@@ -77,8 +77,8 @@ class Tasks:
 
 
 def user_keys(events: pa.Table) -> list[str]:
-    """The key of each event's task: its user, else its session, else itself."""
-    keys: list[str] = pc.coalesce(events["user_id"], events["session_id"], events["event_id"]).to_pylist()
+    """The key of each event's task, by client: its user, else its session, else itself."""
+    keys: list[str] = tasks(events).to_pylist()
     return keys
 
 
