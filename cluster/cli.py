@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from cluster import config
-from cluster.config import Settings
+from cluster.cli_keys import clients, keys
+from cluster.cli_schedule import schedules
 from cluster.errors import MedleyError
+from cluster.options import Config, Json, show, stderr
 
 app = typer.Typer(
     help="Personalisation that composes its own models, on Ray.",
@@ -21,15 +22,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-clients = typer.Typer(help="Tenants.", no_args_is_help=True)
-keys = typer.Typer(help="API keys: a client's, or an operator's.", no_args_is_help=True)
 app.add_typer(clients, name="client")
 app.add_typer(keys, name="key")
+app.add_typer(schedules, name="schedule")
 
-stderr = Console(stderr=True)
-
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON line on stdout.")]
 Format = Annotated[str, typer.Option("--format", help="native, open-bandit, table, transactions or marketplace.")]
 Data = Annotated[list[Path] | None, typer.Option("--data", help="File or folder to import; may repeat.")]
 Map = Annotated[list[str] | None, typer.Option("--map", help="ours=theirs, such as reward=Y; may repeat.")]
@@ -102,7 +98,7 @@ def compose(
 
     settings = config.load(configuration)
     result = compose_version(settings, data, run_folder, stderr)
-    _print(result, json_line, f"published version {result.get('version')}")
+    show(result, json_line, f"published version {result.get('version')}")
 
 
 @app.command()
@@ -130,7 +126,57 @@ def tune(
     words = [f"--{key}={value}" for key, value in given.items() if value is not None]
     words += [f"--set={assignment}" for assignment in set_ or ()] + ["--asha"] * asha
     result = tune_settings(config.load(configuration), data, words, stderr)
-    _print(result, json_line, f"compose with what was found: medley compose --config {result.get('config')}")
+    show(result, json_line, f"compose with what was found: medley compose --config {result.get('config')}")
+
+
+@app.command(name="what-if")
+def what_if(
+    policy: Annotated[
+        list[str],
+        typer.Option("--policy", help="uniform, popularity, item:ID, version:N, greedy:N, module:Class; may repeat."),
+    ],
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="An import's folder, or its name, or files; may repeat.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="How to read files, as `medley import`; default native.")
+    ] = None,
+    map: Map = None,
+    exclude: Exclude = None,
+    client: ClientColumn = None,
+    part: Annotated[str, typer.Option("--part", help="Rows that are judged: all, confirm or world.")] = "all",
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--estimator",
+            help="ips, clipped_ips, snips, dm, dr, switch_dr or dros; may repeat; default dr and snips, or dm.",
+        ),
+    ] = None,
+    interval: Annotated[
+        str, typer.Option("--interval", help="bootstrap, bernstein or sequence (may be looked at any time).")
+    ] = "bootstrap",
+    alpha: Annotated[float, typer.Option("--alpha", help="Error rate of an interval.")] = 0.05,
+    learn: Annotated[bool, typer.Option("--learn", help="Policies that can learn do so along the log.")] = False,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="A column of events, or a key of the context.")
+    ] = None,
+    plot: Annotated[Path, typer.Option("--plot", help="Where the plot goes: .png, .svg or .pdf.")] = Path(
+        "what_if.png"
+    ),
+    table: Annotated[Path | None, typer.Option("--table", help="Parquet file of the table.")] = None,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """What policies would have earned on a log: values with intervals, and what they rest on."""
+    from cluster.parts import program
+
+    repeated = {"policy": policy, "data": data, "map": map, "exclude": exclude, "estimator": estimator}
+    once = {"format": format, "client": client, "part": part, "interval": interval, "alpha": alpha, "plot": plot}
+    once |= {"group-by": group_by, "table": table, "config": configuration}
+    words = [f"--{name}={value}" for name, values in repeated.items() for value in values or ()]
+    words += [f"--{name}={value}" for name, value in once.items() if value is not None]
+    words += ["--learn"] * learn + ["--json"] * json_line
+    raise typer.Exit(program("tune.what_if", words, config.load(configuration)))
 
 
 @app.command()
@@ -198,7 +244,7 @@ def stop(
 
         with stderr.status("stopping"):
             ended = running.stop(settings.home)
-    _print({"ended": ended}, json_line, "ended " + ", ".join(ended) if ended else "nothing was running")
+    show({"ended": ended}, json_line, "ended " + ", ".join(ended) if ended else "nothing was running")
 
 
 @app.command(name="config")
@@ -208,80 +254,6 @@ def config_(json_line: Json = False, configuration: Config = None) -> None:
 
     settings = config.load(configuration)
     print(json.dumps(as_values(settings)) if json_line else as_yaml(settings), end="\n" if json_line else "")
-
-
-@clients.command(name="add")
-def client_add(client_id: str, json_line: Json = False, configuration: Config = None) -> None:
-    """Add a client; adding it again changes nothing."""
-    with _keys(config.load(configuration)) as found:
-        new = found.create_client(client_id)
-    _print({"client_id": client_id, "new": new}, json_line, "added" if new else "was there already")
-
-
-@clients.command(name="list")
-def client_list(json_line: Json = False, configuration: Config = None) -> None:
-    """The clients."""
-    with _keys(config.load(configuration)) as found:
-        names = found.clients()
-    _print({"clients": names}, json_line, "\n".join(names) or "no client; `medley client add NAME`")
-
-
-@keys.command(name="create")
-def key_create(
-    client_id: Annotated[str | None, typer.Argument(help="Whose key.")] = None,
-    operator: Annotated[bool, typer.Option("--operator", help="An operator's key.")] = False,
-    json_line: Json = False,
-    configuration: Config = None,
-) -> None:
-    """Create a key and print it, once."""
-    if (client_id is None) != operator:
-        raise typer.BadParameter("name a client, or say --operator")
-    with _keys(config.load(configuration)) as found:
-        plain = found.create_key(client_id)
-    _print({"client_id": client_id, "key": plain}, json_line, plain)
-
-
-@keys.command(name="list")
-def key_list(json_line: Json = False, configuration: Config = None) -> None:
-    """The keys, without their secrets."""
-    with _keys(config.load(configuration)) as found:
-        rows = [
-            {
-                "key_id": key.key_id,
-                "client_id": key.client_id,
-                "created_at": key.created_at.isoformat(timespec="seconds"),
-                "ends_at": key.ends_at.isoformat(timespec="seconds") if key.ends_at else None,
-            }
-            for key in found.all()
-        ]
-    lines = [f"{row['key_id']}  {row['client_id'] or '(operator)'}  {row['ends_at'] or ''}" for row in rows]
-    _print({"keys": rows}, json_line, "\n".join(lines) or "no key; `medley key create CLIENT`")
-
-
-@keys.command(name="rotate")
-def key_rotate(
-    key_id: str,
-    grace: Annotated[float, typer.Option("--grace", help="Seconds that the old key still works.")] = 0.0,
-    json_line: Json = False,
-    configuration: Config = None,
-) -> None:
-    """Replace a key by a new one of the same holder and print it, once."""
-    with _keys(config.load(configuration)) as found:
-        plain = found.rotate(_key_id(key_id), grace)
-    _print({"key": plain}, json_line, plain)
-
-
-@keys.command(name="revoke")
-def key_revoke(
-    key_id: str,
-    grace: Annotated[float, typer.Option("--grace", help="Seconds that it still works.")] = 0.0,
-    json_line: Json = False,
-    configuration: Config = None,
-) -> None:
-    """End a key."""
-    with _keys(config.load(configuration)) as found:
-        found.revoke(_key_id(key_id), grace)
-    _print({"revoked": _key_id(key_id)}, json_line, "revoked")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,23 +290,6 @@ def _request(
 
     paths = tuple(path.absolute() for path in data or ())
     return Request(format, paths, Options.parse(maps or (), exclude or (), client), name)
-
-
-def _keys(settings: Settings) -> Any:
-    from cluster.keys import opened
-    from cluster.place import check_home
-
-    check_home(settings.home)
-    return opened(settings)
-
-
-def _key_id(text: str) -> str:
-    """The id, also where the whole key was pasted."""
-    return text.split("_")[1] if text.startswith("medley_") and text.count("_") >= 2 else text
-
-
-def _print(values: dict[str, Any], machine: bool, text: str) -> None:
-    print(json.dumps(values) if machine else text)
 
 
 if __name__ == "__main__":

@@ -315,6 +315,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
+    schedule: dict[str, ScheduledJob] = Field({}, description="recurring jobs by name (`medley schedule list`)")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -32,7 +32,7 @@ def _section(model: BaseModel, depth: int) -> list[str]:
             continue
         if field.description:
             lines.append(f"{indent}# {field.description}")
-        if isinstance(value, dict) and all(isinstance(one, BaseModel) for one in value.values()):
+        if isinstance(value, dict) and value and all(isinstance(one, BaseModel) for one in value.values()):
             lines.append(f"{indent}{name}:")
             for key, one in value.items():
                 lines += [f"{indent}  {_scalar(key)}:", *_section(one, depth + 2)]

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -27,8 +27,9 @@ def take_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def wait() -> None:
-    """Until one of the signals."""
+def wait(each: Callable[[], object] = lambda: None, every_s: float = 1.0) -> None:
+    """Until one of the signals, with a call of `each` from time to time."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            time.sleep(3600)
+            each()
+            time.sleep(every_s)

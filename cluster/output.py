@@ -41,6 +41,17 @@ def show_run(figures: dict[str, Any], report: Path, example: str | None, *, mach
         print(json.dumps(figures), flush=True)
 
 
+def show_schedules(rows: list[dict[str, Any]], *, machine: bool) -> None:
+    """The recurring jobs."""
+    if machine:
+        print(json.dumps({"schedules": rows}))
+        return
+    table = Table("name", "job", "when", "state", "last started", "exit code", "next", title="Recurring jobs")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table if rows else "no recurring job; add one to the section `schedule` of the settings")
+
+
 def show_import(facts: dict[str, Any], folder: Path | None, *, machine: bool) -> None:
     """How columns were read, what came of it, and what was refused."""
     if machine:
@@ -54,6 +65,8 @@ def show_import(facts: dict[str, Any], folder: Path | None, *, machine: bool) ->
     console.print(f"{facts['events']:,} events, {facts['items']:,} items, {facts['users']:,} users")
     for reason, count in facts["rejects"].items():
         console.print(f"refused {count:,}: {reason}", markup=False, highlight=False)
+    for remark in facts["remarks"]:
+        console.print(remark, markup=False, highlight=False)
     console.print(f"written to {folder}" if folder else "nothing was written (--check)", highlight=False)
 
 

@@ -1,13 +1,16 @@
-"""`medley compose`, `medley tune` and `medley serve`: one part of a run by itself, on a Ray started here or joined."""
+"""`medley compose`, `medley tune` and `medley serve`: one part of a run by itself, on a Ray started here or joined; and
+parts that need no Ray."""
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from cluster import ingress, place, running, session
+from cluster import ingress, place, programs, running, scheduling, session
 from cluster.config import Settings
 from cluster.errors import SourceError
 from cluster.interrupts import terminable, wait
@@ -77,7 +80,14 @@ def serve(settings: Settings, console: Console) -> None:
             ingress.record(settings.home)
             holder.update(stage="serving", url=facts["url"])
             console.print(f"[green]✓[/] serving at {facts['url']} until Ctrl-C", highlight=False)
-            wait()
+            with scheduling.ticking(settings, console, call.config, holder, ray) as tick:
+                wait(tick)
+
+
+def program(module: str, words: Sequence[str], settings: Settings) -> int:
+    """Run a module in the caller's folder and on its streams; returns its exit code. -P: no file of that folder may
+    hide a module of ours."""
+    return subprocess.call([sys.executable, "-P", "-m", module, *words], env=programs.environment(settings, None))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import yaml
 from rich.console import Console
 
-from cluster import example, imports, ingress, place, programs, run_keys, running, session
+from cluster import example, imports, ingress, place, programs, run_keys, running, scheduling, session
 from cluster.config import Settings
 from cluster.config_text import as_values
 from cluster.errors import DatabaseError, JobError
@@ -88,7 +88,8 @@ class Run:
         if not self.plan.once:
             holder.update(stage="serving")
             self._say("serving until Ctrl-C")
-            wait()
+            with scheduling.ticking(self.settings, self.console, call.config, holder, ray) as tick:
+                wait(tick)
 
     def _import(self) -> Path:
         """Import once; the same input again is found finished."""
@@ -144,13 +145,13 @@ class Stages:
 
     def __init__(self, settings: Settings, folder: Path, holder: Running, ray: Session, console: Console) -> None:
         self._settings, self._holder, self._ray, self._console = settings, holder, ray, console
-        self._config = folder / "settings.yaml"
-        place.write_private(self._config, yaml.safe_dump(as_values(settings)))
+        self.config = folder / "settings.yaml"
+        place.write_private(self.config, yaml.safe_dump(as_values(settings)))
 
     def __call__(
         self, module: str, *words: str, budget_s: float | None = None, configured: bool = True
     ) -> dict[str, Any]:
-        arguments = [*words, *(["--config", str(self._config)] if configured else [])]
+        arguments = [*words, *(["--config", str(self.config)] if configured else [])]
         return programs.call(
             module, arguments, self._settings, self._holder, self._console, ray=self._ray, budget_s=budget_s
         )

@@ -49,15 +49,20 @@ class Running:
     @contextmanager
     def child(self, pid: int) -> Iterator[None]:
         """While inside, a process that ends with us; on an error it is ended here."""
-        one = Process.of(pid)
-        self._children = [*self._children, *([one] if one else [])]
-        self.update()
+        one = self.adopt(pid)
         try:
             yield
         finally:
             process.end([one] if one else [])
             self._children = [child for child in self._children if child != one]
             self.update()
+
+    def adopt(self, pid: int) -> Process | None:
+        """Name a process in the record, so that it ends with us; those that have ended are taken out."""
+        one = Process.of(pid)
+        self._children = [child for child in (*self._children, one) if child and child.alive()]
+        self.update()
+        return one
 
 
 @contextmanager

@@ -1,0 +1,99 @@
+"""`medley client` and `medley key`: tenants and their API keys."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cluster import config
+from cluster.config import Settings
+from cluster.options import Config, Json, show
+
+clients = typer.Typer(help="Tenants.", no_args_is_help=True)
+keys = typer.Typer(help="API keys: a client's, or an operator's.", no_args_is_help=True)
+
+
+@clients.command(name="add")
+def client_add(client_id: str, json_line: Json = False, configuration: Config = None) -> None:
+    """Add a client; adding it again changes nothing."""
+    with _keys(config.load(configuration)) as found:
+        new = found.create_client(client_id)
+    show({"client_id": client_id, "new": new}, json_line, "added" if new else "was there already")
+
+
+@clients.command(name="list")
+def client_list(json_line: Json = False, configuration: Config = None) -> None:
+    """The clients."""
+    with _keys(config.load(configuration)) as found:
+        names = found.clients()
+    show({"clients": names}, json_line, "\n".join(names) or "no client; `medley client add NAME`")
+
+
+@keys.command(name="create")
+def key_create(
+    client_id: Annotated[str | None, typer.Argument(help="Whose key.")] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="An operator's key.")] = False,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """Create a key and print it, once."""
+    if (client_id is None) != operator:
+        raise typer.BadParameter("name a client, or say --operator")
+    with _keys(config.load(configuration)) as found:
+        plain = found.create_key(client_id)
+    show({"client_id": client_id, "key": plain}, json_line, plain)
+
+
+@keys.command(name="list")
+def key_list(json_line: Json = False, configuration: Config = None) -> None:
+    """The keys, without their secrets."""
+    with _keys(config.load(configuration)) as found:
+        rows = [
+            {
+                "key_id": key.key_id,
+                "client_id": key.client_id,
+                "created_at": key.created_at.isoformat(timespec="seconds"),
+                "ends_at": key.ends_at.isoformat(timespec="seconds") if key.ends_at else None,
+            }
+            for key in found.all()
+        ]
+    lines = [f"{row['key_id']}  {row['client_id'] or '(operator)'}  {row['ends_at'] or ''}" for row in rows]
+    show({"keys": rows}, json_line, "\n".join(lines) or "no key; `medley key create CLIENT`")
+
+
+@keys.command(name="rotate")
+def key_rotate(
+    key_id: str,
+    grace: Annotated[float, typer.Option("--grace", help="Seconds that the old key still works.")] = 0.0,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """Replace a key by a new one of the same holder and print it, once."""
+    with _keys(config.load(configuration)) as found:
+        plain = found.rotate(_key_id(key_id), grace)
+    show({"key": plain}, json_line, plain)
+
+
+@keys.command(name="revoke")
+def key_revoke(
+    key_id: str,
+    grace: Annotated[float, typer.Option("--grace", help="Seconds that it still works.")] = 0.0,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """End a key."""
+    with _keys(config.load(configuration)) as found:
+        found.revoke(_key_id(key_id), grace)
+    show({"revoked": _key_id(key_id)}, json_line, "revoked")
+
+
+def _keys(settings: Settings) -> Any:
+    from cluster.keys import opened
+    from cluster.place import check_home
+
+    check_home(settings.home)
+    return opened(settings)
+
+
+def _key_id(text: str) -> str:
+    """The id, also where the whole key was pasted."""
+    return text.split("_")[1] if text.startswith("medley_") and text.count("_") >= 2 else text
