@@ -8,6 +8,7 @@ no resampling shows, and the log that chose the parameter cannot vouch for it. S
   clipping buys is a value with less error, not a narrower interval.
 - *bernstein* holds at every number of users and for every distribution: what clipping left out of the policy's
   probability, 1 − mean w, may have earned anything between 0 and 1; a chosen parameter pays for the whole grid.
+- cressie_read has bounds of its own, whatever kind is asked for.
 
 Shapes: U users.
 """
@@ -19,9 +20,9 @@ import numpy as np
 from scipy import special
 
 from actors.features.features import Floats
-from cluster.errors import EvidenceError
 from cluster.statistics import ratio_error
 from tune import intervals
+from tune.empirical_likelihood import cressie_read
 from tune.intervals import Interval
 from tune.slope import choose
 from tune.terms import MODELLED, TUNED, Method
@@ -57,7 +58,7 @@ class Estimate:
     value: float
     low: float
     high: float
-    interval: Kind
+    interval: Kind | Literal["likelihood"]
     parameter: float | None
     chosen: bool
     bias: float
@@ -91,7 +92,6 @@ def estimate(
     tried = totals.parameters(method)
     chosen = len(tried) > 2
     if interval == "bernstein":
-        need_unit_rewards(totals)
         tried = tuple(value for value in tried if np.isfinite(value))
         alpha = alpha / len(tried) if chosen else alpha
     every = [totals.sums(method, parameter) for parameter in tried] or [totals.sums(method)]
@@ -101,6 +101,8 @@ def estimate(
     faults = _faults(sums)
     if not np.isfinite(value):
         bounds = Interval(value, 0.0, 1.0)
+    elif method == "cressie_read":
+        bounds = cressie_read(sums, alpha)
     elif interval == "bernstein":
         bounds = intervals.bernstein(sums, alpha)
     else:
@@ -108,10 +110,10 @@ def estimate(
     ratio_U = sums.count_U if sums.ratio_U is None else sums.ratio_U
     return Estimate(
         method,
-        value,
+        bounds.value,
         bounds.low,
         bounds.high,
-        interval,
+        "likelihood" if method == "cressie_read" else interval,
         sums.parameter,
         chosen,
         value - others[0].value if others else 0.0,
@@ -171,10 +173,3 @@ def _faults(sums: Sums) -> list[str]:
         if (tail := _tail(sums.weight_U)) > MOST_TAIL and len(sums.weight_U) >= 100:
             faults.append(f"1 % of users hold {tail:.0%} of the weight")
     return faults
-
-
-def need_unit_rewards(totals: Totals) -> None:
-    """Raises EvidenceError where a reward is outside [0, 1]."""
-    least, most = totals.reward_range
-    if least < 0 or most > 1:
-        raise EvidenceError(f"rewards from {least:g} to {most:g} are outside [0, 1]; declare their true range")

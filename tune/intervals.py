@@ -7,24 +7,64 @@ Shapes: U users, R resamples.
 """
 
 import numpy as np
+from scipy import special
 
 from actors.features.features import Floats
 from cluster.errors import EvidenceError
 from cluster.statistics import Interval, bootstrap_by_user, ratio_error, sequence_half_width, tuned_rho
 from tune.totals import Sums
 
-__all__ = ["Interval", "bernstein", "bootstrap", "sequence"]
+__all__ = ["Interval", "bernstein", "bootstrap", "paired", "sequence"]
 
 TUNED_AT = 1_000
 """Users at which the confidence sequence is narrowest; fixed beforehand, so that looks at any time hold together."""
 
 
 def bootstrap(sums: Sums, alpha: float, resamples: int, seed: int) -> Interval:
-    """Users drawn with replacement (Efron 1979; Field & Welsh 2007)."""
-    value, _ = ratio_error(sums.above_U, sums.below_U)
-    drawn_R = bootstrap_by_user(sums.above_U[:, None], sums.below_U[:, None], resamples, seed)[:, 0]
-    low, high = np.quantile(drawn_R, [alpha / 2, 1 - alpha / 2])
-    return Interval(value, float(low), float(high))
+    """The studentised bootstrap by user (Efron 1979; Hall 1988), and never narrower than Student's interval.
+
+    Every resample has a standard error of its own, so that a resample that missed the few users with much weight
+    counts as the rare thing it is. Where users do not differ at all, or resamples say nothing of an end, the end is
+    0 or 1.
+    """
+    return _studentised(sums.above_U, sums.below_U, alpha, resamples, seed)
+
+
+def _studentised(above_U: Floats, below_U: Floats, alpha: float, resamples: int, seed: int) -> Interval:
+    value, error = ratio_error(above_U, below_U)
+    if not 0 < error < np.inf:
+        return Interval(value, 0.0, 1.0)
+    users = len(above_U)
+    sums_UM = np.stack([above_U, above_U**2, above_U * below_U, below_U**2, np.ones(users)], axis=1)
+    ratio_R, aa_R, ab_R, bb_R, inverse_R = bootstrap_by_user(sums_UM, below_U[:, None], resamples, seed).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below_R = users / inverse_R
+        spread_R = np.maximum(aa_R - 2 * ratio_R * ab_R + ratio_R**2 * bb_R, 0.0) * users / (users - 1)
+        student_R = (ratio_R - value) / np.sqrt(spread_R / below_R)
+    student_R = np.where(np.isnan(student_R), -np.inf, student_R)
+    least = float(special.stdtrit(users - 1, 1 - alpha / 2))
+    below, above = np.quantile(student_R, [alpha / 2, 1 - alpha / 2], method="inverted_cdf")
+    reach = max(least, float(above)), max(least, -float(below))
+    return Interval(value, max(0.0, value - error * reach[0]), min(1.0, value + error * reach[1]))
+
+
+def paired(one: Sums, other: Sums, alpha: float, resamples: int, seed: int) -> Interval:
+    """The difference of two policies' values on the same users, bounds by the bootstrap above, within [−1, 1].
+
+    Each value is replaced by its linear part, (above − value · below) / mean below, exact where both divide by counts.
+    """
+    difference = one.value - other.value
+    if not np.isfinite(difference):
+        return Interval(difference, -1.0, 1.0)
+    if np.array_equal(one.above_U, other.above_U) and np.array_equal(one.weight_U, other.weight_U):
+        return Interval(0.0, 0.0, 0.0)  # the same policy
+    linear_U = _linear(one) - _linear(other)
+    halved = _studentised((linear_U + difference + 1) / 2, np.ones(len(linear_U)), alpha, resamples, seed)
+    return Interval(difference, 2 * halved.low - 1, 2 * halved.high - 1)
+
+
+def _linear(sums: Sums) -> Floats:
+    return np.asarray((sums.above_U - sums.value * sums.below_U) / sums.below_U.mean())
 
 
 def sequence(sums: Sums, alpha: float) -> Interval:

@@ -7,6 +7,7 @@
     dr           mean of Σ_k π(k|x) q(x, k) + ρ(r − q)    (Dudík, Langford, Li 2011)
     switch_dr    the same with w = ρ where ρ ≤ λ, else 0  (Wang, Agarwal, Dudík 2017)
     dros         the same with w = λρ/(ρ² + λ)            (Su, Dimakopoulou, Krishnamurthy, Dudík 2020)
+    cressie_read as ips, with value and bounds by empirical likelihood (tune.empirical_likelihood)
 
 λ, the `parameter`, is in units of ρ (of ρ² for dros); at infinity the last two are dr and clipped_ips is ips.
 
@@ -22,7 +23,7 @@ from actors.features.features import Floats
 from cluster.errors import EvidenceError
 from tune.log import Log
 
-Method: TypeAlias = Literal["ips", "clipped_ips", "snips", "dm", "dr", "switch_dr", "dros"]
+Method: TypeAlias = Literal["ips", "clipped_ips", "snips", "dm", "dr", "switch_dr", "dros", "cressie_read"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 TUNED: tuple[Method, ...] = ("clipped_ips", "switch_dr", "dros")
@@ -59,8 +60,11 @@ class Scored:
 
     @classmethod
     def of(cls, log: Log, policy_NK: Floats, q_NK: Floats | None = None) -> "Scored":
-        """Raises EvidenceError where the policy or the reward model is not what it must be, naming the event."""
+        """Raises EvidenceError where the policy, a reward or the reward model is not what it must be, naming the
+        event."""
         check_policy(log, policy_NK)
+        outside_N = (log.reward_N < 0) | (log.reward_N > 1)
+        _refuse(outside_N, "the scaled reward is not in [0, 1]", "declare the kind's true least and greatest reward")
         rows = np.arange(len(log))
         ratio_N = None if log.propensity_N is None else policy_NK[rows, log.action_N] / log.propensity_N
         if q_NK is None:

@@ -59,7 +59,6 @@ class Totals:
         self._users = 0
         self._square = dict.fromkeys(self._columns, 0.0)
         self._least, self._known = np.inf, True
-        self.reward_range = (np.inf, -np.inf)
 
     def add(self, user_N: Ints, log: Log, policy_NK: Floats, q_NK: Floats | None = None) -> None:
         """Add a block of events; `user_N` are numbers of users over all blocks.
@@ -72,8 +71,6 @@ class Totals:
         self._grow(int(user_N.max()) + 1)
         self._put(user_N, _COUNT, np.ones(len(log)))
         self._put(user_N, _REWARD, log.reward_N)
-        low, high = self.reward_range
-        self.reward_range = (min(low, float(log.reward_N.min())), max(high, float(log.reward_N.max())))
         self._known &= scored.ratio_N is not None
         if scored.ratio_N is not None and log.propensity_N is not None:
             self._put(user_N, _RATIO, scored.ratio_N)
