@@ -35,6 +35,28 @@ def test_scales_maximise_the_evidence(arms: int) -> None:
     np.testing.assert_allclose([found.ridge, found.noise], np.exp(best.x), rtol=1e-3)
 
 
+def test_scales_of_groups_maximise_the_evidence_together() -> None:
+    """Features of two sizes of coefficients, two arms: log N(r; Φm, σ²I + Φ diag(1/λ) Φᵀ) by scipy."""
+    rng = np.random.default_rng(3)
+    phi_ND, arm_N, groups_D = rng.normal(size=(200, 9)), rng.integers(0, 2, 200), np.repeat([0, 1], [4, 5])
+    phi_ND[:, 0] = 1
+    theta_AD = rng.normal(size=(2, 9)) * np.where(groups_D == 0, 0.8, 0.15)
+    reward_N = np.einsum("nd,nd->n", phi_ND, theta_AD[arm_N]) + 0.3 * rng.normal(size=200)
+    same_NN, mean_D = arm_N[:, None] == arm_N, np.zeros(9)
+    mean_D[0] = reward_N.mean()
+
+    def loss(logs: np.ndarray) -> float:
+        scale_D, noise = np.exp(-logs[groups_D]), np.exp(logs[2])
+        covariance = np.where(same_NN, phi_ND * scale_D @ phi_ND.T, 0) + noise * np.eye(200)
+        return -float(multivariate_normal(phi_ND @ mean_D, covariance).logpdf(reward_N))
+
+    best = minimize(loss, [0.0, 2.0, -2.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
+    found = pooled.fit(phi_ND, arm_N, reward_N, 3, groups_D)
+    ridge_D = np.diagonal(found.precision_ADD[2])[1:]
+    np.testing.assert_allclose([ridge_D[0], ridge_D[-1], found.noise], np.exp(best.x), rtol=0.05)
+    assert ridge_D[-1] > 5 * ridge_D[0]
+
+
 def test_posterior_is_ridge_with_the_fitted_scales() -> None:
     phi_ND, arm_N, reward_N = case(4, 90, 4, 2)
     found = pooled.fit(phi_ND, arm_N, reward_N, 3)

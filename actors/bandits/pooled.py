@@ -17,6 +17,10 @@ from cluster.errors import EvidenceError
 
 INTERCEPT_PRECISION = 1.0
 """Prior precision of the intercept, in units of 1/reward²; rewards are scaled to [0, 1]."""
+RIDGES = (1e-2, 1e6)
+"""The least and the greatest λ."""
+SETTLED = 0.02
+"""Change of log λ and log σ² below which several scales are taken as they are."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,14 @@ class Pooled:
         return Prior(name, keep * self.precision_ADD, keep * self.shift_AD, self.noise, view, half_life)
 
 
-def fit(phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int, rounds: int = 30) -> Pooled:
+def fit(
+    phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int, groups_D: Ints | None = None, rounds: int = 30
+) -> Pooled:
     """Fit on rows with rewards scaled to [0, 1].
+
+    Args:
+        groups_D: the group of each feature, from 0; each group has a scale λ of its own, fitted with the others
+            (automatic relevance determination by group; Bishop 2006, §7.2). None is one group.
 
     Raises:
         EvidenceError: there are no rows, or one of them is not finite.
@@ -52,20 +62,58 @@ def fit(phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int, rounds: int = 
     mean_D = np.zeros(phi_ND.shape[1])
     mean_D[0] = reward_N.mean()
     centred_AD = cross_AD - gram_ADD @ mean_D
-    values_AD, vectors_ADD = np.linalg.eigh(gram_ADD[used])
-    turned_AD = np.einsum("ade,ad->ae", vectors_ADD, centred_AD[used])
-    values_AD = np.maximum(values_AD, 0.0)
     total = float(((reward_N - reward_N.mean()) ** 2).sum())
-    noise, ridge = max(float(reward_N.var()), 1e-4), 1.0
+    if groups_D is None or not groups_D.any():
+        groups_D = np.zeros(len(mean_D), np.int64)
+        ridge_G, noise = _one_scale(gram_ADD[used], centred_AD[used], total, len(reward_N), rounds)
+    else:
+        ridge_G, noise = _scales(gram_ADD[used], centred_AD[used], groups_D, total, len(reward_N), rounds)
+    prior_DD = np.diag(ridge_G[groups_D])
+    prior_DD[0, 0] = INTERCEPT_PRECISION
+    return Pooled(
+        prior_DD + gram_ADD / noise, prior_DD @ mean_D + cross_AD / noise, float(ridge_G[0]), noise, len(reward_N)
+    )
+
+
+def _one_scale(gram_ADD: Floats, cross_AD: Floats, total: float, rows: int, rounds: int) -> tuple[Floats, float]:
+    """ridge_G and noise of one group: every round in the basis of the eigenvectors, which one ridge does not turn."""
+    values_AD, vectors_ADD = np.linalg.eigh(gram_ADD)
+    turned_AD = np.einsum("ade,ad->ae", vectors_ADD, cross_AD)
+    values_AD = np.maximum(values_AD, 0.0)
+    noise, ridge = max(total / rows, 1e-4), 1.0
     for _ in range(rounds):
         theta_AD = turned_AD / (values_AD + ridge * noise)
         effective = float((values_AD / (values_AD + ridge * noise)).sum())
         left = total - 2 * float((theta_AD * turned_AD).sum()) + float((values_AD * theta_AD**2).sum())
-        noise = max(left / max(len(reward_N) - effective, 1.0), 1e-4)
-        ridge = float(np.clip(effective / max(float((theta_AD**2).sum()), 1e-12), 1e-2, 1e6))
-    prior_DD = ridge * np.eye(phi_ND.shape[1])
-    prior_DD[0, 0] = INTERCEPT_PRECISION
-    return Pooled(prior_DD + gram_ADD / noise, prior_DD @ mean_D + cross_AD / noise, ridge, noise, len(reward_N))
+        noise = max(left / max(rows - effective, 1.0), 1e-4)
+        ridge = float(np.clip(effective / max(float((theta_AD**2).sum()), 1e-12), *RIDGES))
+    return np.full(1, ridge), noise
+
+
+def _scales(
+    gram_ADD: Floats, cross_AD: Floats, groups_D: Ints, total: float, rows: int, rounds: int
+) -> tuple[Floats, float]:
+    """ridge_G and noise of several groups: γ_g = Σ_{i in g} (1 − λ_g Σ_ii), λ_g = γ_g/‖θ_g − m‖², one inverse a round.
+
+    Ends when no scale moves by more than SETTLED.
+    """
+    groups = int(groups_D.max()) + 1
+    count_G = len(gram_ADD) * np.bincount(groups_D, minlength=groups)
+    noise, ridge_G = max(total / rows, 1e-4), np.ones(groups)
+    for _ in range(rounds):
+        covariance_ADD = np.linalg.inv(gram_ADD / noise + np.diag(ridge_G[groups_D]))
+        theta_AD = np.einsum("ade,ae->ad", covariance_ADD, cross_AD) / noise
+        spread_D = np.einsum("add->d", covariance_ADD)
+        effective_G = count_G - ridge_G * np.bincount(groups_D, weights=spread_D, minlength=groups)
+        size_G = np.bincount(groups_D, weights=(theta_AD**2).sum(axis=0), minlength=groups)
+        left = total - 2 * float((theta_AD * cross_AD).sum())
+        left += float(np.einsum("ad,ade,ae->", theta_AD, gram_ADD, theta_AD, optimize=True))
+        before = np.append(ridge_G, noise)
+        noise = max(left / max(rows - float(effective_G.sum()), 1.0), 1e-4)
+        ridge_G = np.clip(effective_G / np.maximum(size_G, 1e-12), *RIDGES)
+        if np.abs(np.log(np.append(ridge_G, noise) / before)).max() < SETTLED:
+            break
+    return ridge_G, noise
 
 
 def _sums(phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int) -> tuple[Floats, Floats, Ints]:
