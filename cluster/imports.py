@@ -16,7 +16,7 @@ from cluster.errors import ConfigError, SourceError, StateError
 from cluster.importers.formats import FORMATS
 from cluster.importers.imported import Imported, Options
 
-_REVISION = 1
+_REVISION = 2
 """Raised when importers read the same file differently, so that earlier imports are not reused."""
 
 
@@ -124,4 +124,5 @@ def summary(imported: Imported) -> dict[str, Any]:
         "rejected": imported.quarantine.num_rows,
         "rejects": dict(imported.rejects()),
         "roles": imported.roles,
+        "remarks": imported.remarks(),
     }

@@ -103,6 +103,10 @@ def test_an_import_is_written_or_only_checked(home: Path, tmp_path: Path) -> Non
     assert Dataset.load(home / "data" / "mine").events.num_rows == 60
     shown = medley(*words, "--check")
     assert "nothing was written (--check)" in shown.stdout
+    few = tmp_path / "few.yaml"
+    few.write_text("data: {max_events: 50}\n")
+    told = medley(*words, "--check", "--config", str(few)).stdout
+    assert "10 rows left out at random (max_events)" in told
 
 
 def test_an_import_that_cannot_be_is_one_line(home: Path, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from cluster.errors import SchemaError
 from cluster.importers.baskets import candidate_sets, distinct_draws, earlier_items, on_sale
 from cluster.importers.imported import Imported, Options
 from cluster.importers.lineitems import commonest, medians, of_items
-from cluster.importers.transactions import read_transactions
+from cluster.importers.transactions import WORLD, read_transactions
 from cluster.records import EVENTS
+from tune import split
 
 FIRST = datetime(2011, 3, 1, 9, 0, tzinfo=UTC)
 lines_of = st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 5), st.integers(0, 14)), min_size=1, max_size=60)
@@ -185,6 +186,20 @@ def test_items_have_their_commonest_text_and_median_price(tmp_path) -> None:
     items = {row["item_id"]: row for row in transactions(tmp_path, shop()).dataset.items.to_pylist()}
     assert (items["item-7"]["title"], items["item-7"]["price"]) == ("thing 7", 7.5)
     assert dict(items["item-7"]["attributes"]) == {"aisle": '"aisle 1"'}
+
+
+def test_what_is_said_of_items_is_not_from_the_lines_that_are_held_out(tmp_path) -> None:
+    assert WORLD == split.WORLD
+    plain, changed = shop().to_pylist(), shop().to_pylist()
+    held_out = round(0.8 * (len(changed) + 1))
+    for row in changed[held_out:]:
+        row |= {"Description": "sold out", "Price": 999.0}
+    new = changed[-1] | {"StockCode": "item-new", "Invoice": "last", "Description": "new thing"}
+    found = [transactions(tmp_path, pa.Table.from_pylist([*rows, new])).dataset for rows in (plain, changed)]
+    assert found[0].items.equals(found[1].items)
+    told = found[1].items.to_pylist()[[row["item_id"] for row in found[1].items.to_pylist()].index("item-new")]
+    assert (told["title"], told["price"]) == ("new thing", 999.0)
+    assert transactions(tmp_path, pa.Table.from_pylist([*plain, new]), max_events=50).dataset.items.num_rows == 31
 
 
 def test_cancellations_and_corrections_are_counted_not_kept(tmp_path) -> None:

@@ -28,6 +28,15 @@ def of_items(code_N: Ints, group_N: Ints, other_N: Ints) -> bool:
     return bool(len(shown)) and float(changing[shown].mean()) <= 0.01
 
 
+def describing(item_N: Ints, early: int) -> Ints:
+    """The lines that describe items: the `early` first ones and, of an item that has none of these, its first line.
+
+    So nothing of an item comes from the lines of the world, but that it came at all.
+    """
+    _, first = np.unique(item_N, return_index=True)
+    return np.concatenate([np.arange(early), first[first >= early]])
+
+
 def items_table(
     source: Source,
     roles: Roles,
@@ -37,7 +46,11 @@ def items_table(
     item_N: Ints,
     attributes: dict[str, Coded],
 ) -> pa.Table:
-    """ITEMS: the most frequent text and the median price of each item, its commonest category, brand and so on."""
+    """ITEMS: the most frequent text and the median price of each item, its commonest category, brand and so on.
+
+    Args:
+        row_N, item_N: source row and item of the N lines that describe items; `attributes` are of these lines too.
+    """
     order = pc.index_in(in_order(item_ids), value_set=item_ids)
     columns: dict[str, pa.Array] = {}
     for name in ("title", "category", "brand", "provider_id"):

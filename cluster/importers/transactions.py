@@ -33,12 +33,14 @@ from cluster.importers.baskets import candidate_sets, earlier_items
 from cluster.importers.catalogue import in_order, users_of
 from cluster.importers.context import Coded, code, coded_texts, maps
 from cluster.importers.imported import Imported, Options, Progress
-from cluster.importers.lineitems import items_table, of_items
+from cluster.importers.lineitems import describing, items_table, of_items
 from cluster.importers.purchases import DAY_US, ROLES, Lines, lines_of, typed_columns
 from cluster.importers.roles import Roles, resolve
 from cluster.importers.source import Source, find, read
 from cluster.records import EVENTS, TRUTH, Dataset
 
+WORLD = 0.2
+"""Share of the kept events, the latest, that the world is held out from; `tune.split` holds out as much."""
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -82,7 +84,9 @@ def read_transactions(
         candidates=settings.candidates,
         columns_left_out=left_out,
     )
-    items = items_table(source, roles, typed, lines.row_N, lines.item_ids, lines.item_N, attributes)
+    of = describing(lines.item_N, kept[0] + round((1 - WORLD) * len(kept)))
+    told_of = {name: coded.take(of) for name, coded in attributes.items()}
+    items = items_table(source, roles, typed, lines.row_N[of], lines.item_ids, lines.item_N[of], told_of)
     return Imported(Dataset("transactions", events, items, users_of(events), truth, told), quarantine, roles.report())
 
 
