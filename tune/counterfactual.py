@@ -1,0 +1,265 @@
+"""What would these policies have earned on this log? Passes over its events, in memory bounded by a budget.
+
+1. *Survey*: events, propensities, rewards, what each item earned (for popularity), a sample for the feature map.
+2. *Reward model*, where an estimator needs one: ridge, cross-fitted by user (tune.streaming).
+3. *Policies*: each says its probabilities for every event, in time order; every estimator adds up its terms by user.
+
+A policy that learns is told the logged reward after it was asked: progressive replay, with the estimator's weights in
+the place of rejection (Dudík, Erhan, Langford, Li 2012, "Sample-efficient nonstationary policy evaluation").
+
+Shapes: N events of a block, K candidates (padded), D features.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from actors.features.feature_map import FeatureMap
+from actors.features.features import Floats, Ints
+from cluster.config import Settings
+from cluster.errors import EvidenceError
+from cluster.records import EVENTS, decode
+from cluster.registry import Registry
+from tune.answers import Answer, Bounds, answer, on_policy
+from tune.block import Block, Policy
+from tune.cross_fit import cross_fit
+from tune.groundwork import check_rewards
+from tune.judged import Judged
+from tune.log import Log, read
+from tune.policies import Counts, Ground
+from tune.split import tasks, unit
+from tune.terms import MODELLED, Method
+from tune.totals import Totals
+
+BUDGET_BYTES = 64 * 2**20
+"""Memory of the features of a block's candidates."""
+FIT_ROWS = 20_000
+"""Events at most that the reward model's feature map is fitted on, drawn by a hash of their ids."""
+GROUPS = 50
+
+WITH: tuple[Method, ...] = ("dr", "snips")
+WITHOUT: tuple[Method, ...] = ("dm",)
+"""Estimators by default, with propensities and without."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """policies: forms of tune.policies. methods: estimators, none for dr and snips, or dm without propensities.
+
+    learn: whether policies that can learn do so along the log. group: a column of events or a key of the context by
+    whose values answers are given, None for one answer. registry_name: of the versions that are asked about.
+    """
+
+    policies: tuple[str, ...]
+    methods: tuple[Method, ...] = ()
+    bounds: Bounds = field(default_factory=Bounds)
+    learn: bool = False
+    group: str | None = None
+    registry_name: str = "medley"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """logged: what the log earned, of each group. rows: of each group, policy and estimator."""
+
+    events: int
+    missing: int
+    logged: list[Answer]
+    rows: list[Answer]
+
+
+def ask(
+    judged: Judged, question: Question, settings: Settings, progress: Progress = lambda done, total: None
+) -> Answers:
+    """Raises EvidenceError, ModelError or RequestError for what cannot be asked of this log; see the parts."""
+    log = _Log(judged, settings)
+    survey = Survey.of(log)
+    methods = question.methods or (WITHOUT if survey.missing else WITH)
+    survey.need_propensities(methods)
+    ground = Ground(
+        judged.about.items,
+        Registry(settings.registry_uri),
+        question.registry_name,
+        settings.seed,
+        question.learn,
+        survey.counts,
+        judged.overlap,
+    )
+    policies = [ground.policy(text) for text in dict.fromkeys(question.policies)]
+    model = _Model.fitted(log, survey) if any(method in MODELLED for method in methods) else None
+    groups: dict[str, _Group] = {}
+    for block in log.blocks(model.dimension if model else 1):
+        q_NK = model.q(block) if model else None
+        policy_PNK = [policy.probabilities(block) for policy in policies]
+        for name, rows in _grouped(block.events, question.group):
+            group = groups.setdefault(name, _Group(len(policies), methods))
+            group.add(block, policy_PNK, q_NK, rows)
+        if len(groups) > GROUPS:
+            raise EvidenceError(f"--group-by {question.group}: more than {GROUPS} values; group by what has fewer")
+        progress(block.first + len(block.log), survey.events)
+    return _answers(groups, policies, methods, question.bounds, survey, settings)
+
+
+class _Log:
+    """The judged events as blocks."""
+
+    def __init__(self, judged: Judged, settings: Settings):
+        self.judged, self.settings = judged, settings
+        self.items = tuple(judged.about.items["item_id"].to_pylist())
+
+    def blocks(self, dimension: int) -> Iterator[Block]:
+        """Blocks whose candidates, with this many numbers each, stay within the budget."""
+        first = 0
+        for table in self.judged.events():
+            check_rewards(table, self.settings)
+            step = max(1, BUDGET_BYTES // (8 * dimension * self._widest(table)))
+            for start in range(0, len(table), step):
+                events = table.slice(start, step)
+                yield Block(events, self._read(events, first), self.items, first, self.settings.reward)
+                first += len(events)
+
+    def _widest(self, events: pa.Table) -> int:
+        lists = events["candidates"]
+        given = pc.max(pc.list_value_length(lists)).as_py() or 1
+        return max(given, len(self.items)) if lists.null_count else int(given)
+
+    def _read(self, events: pa.Table, first: int) -> Log:
+        try:
+            return read(events, self.items, self.settings.reward)
+        except EvidenceError as error:
+            raise EvidenceError(f"of the events from {first:,} on, {error}") from error
+
+
+class _Model:
+    """A cross-fitted reward model of all events at once."""
+
+    def __init__(self, q_NK: Floats, dimension: int):
+        self.q_NK, self.dimension = q_NK, dimension
+
+    @classmethod
+    def fitted(cls, log: _Log, survey: "Survey") -> "_Model":
+        about, settings = log.judged.about, log.settings
+        sample = replace(about, events=survey.sample)
+        found = FeatureMap.fit(sample, np.arange(len(survey.sample)), settings.features, settings.seed)
+        events = pa.concat_tables([block.events for block in log.blocks(1)])
+        whole = read(events, log.items, settings.reward)
+        return cls(cross_fit(whole, found.batch(events), found.arms, seed=settings.seed).q_NK, found.dimension)
+
+    def q(self, block: Block) -> Floats:
+        return self.q_NK[block.first : block.first + len(block.log), : block.log.mask_NK.shape[1]]
+
+
+@dataclass
+class Survey:
+    """events; missing: how many lack a propensity, and first_missing the id of the first; counts: for popularity;
+    sample: events for a feature map."""
+
+    counts: Counts
+    sample: pa.Table
+    events: int = 0
+    missing: int = 0
+    first_missing: str = ""
+    _share: float = 1.0
+
+    @classmethod
+    def of(cls, log: _Log) -> "Survey":
+        """Raises EvidenceError where there is no event."""
+        seed = log.settings.seed
+        survey = cls(Counts(len(log.items), seed), EVENTS.empty_table())
+        for block in log.blocks(1):
+            survey.counts.add(block)
+            survey.events += len(block.log)
+            survey._propensities(block.events)
+            survey._keep(block.events, seed)
+        if not survey.events:
+            raise EvidenceError("no event to ask about; import more data, or take another --part")
+        return survey
+
+    def _propensities(self, events: pa.Table) -> None:
+        lacking = events.filter(pc.is_null(events["propensity"]))
+        if len(lacking) and not self.missing:
+            self.first_missing = lacking["event_id"][0].as_py()
+        self.missing += len(lacking)
+
+    def _keep(self, events: pa.Table, seed: int) -> None:
+        self.sample = pa.concat_tables([self.sample, _below(events, self._share, seed)])
+        while len(self.sample) > FIT_ROWS:
+            self._share /= 2
+            self.sample = _below(self.sample, self._share, seed)
+
+    def need_propensities(self, methods: Sequence[Method]) -> None:
+        """Raises EvidenceError where a method needs what some event lacks."""
+        needing = [method for method in methods if method != "dm"]
+        if needing and self.missing:
+            raise EvidenceError(
+                f"{needing[0]} needs the propensity of every logged action, and {self.missing:,} of {self.events:,} "
+                f"events have none, {self.first_missing} the first; map the column that holds them, leave those events "
+                "out, or use --estimator dm"
+            )
+
+
+def _below(events: pa.Table, share: float, seed: int) -> pa.Table:
+    if share == 1:
+        return events
+    return events.filter(pa.array(unit(events["event_id"].combine_chunks(), seed, "what-if") < share))
+
+
+class _Group:
+    """The events of one group: their users and every policy's sums."""
+
+    def __init__(self, policies: int, methods: Sequence[Method]):
+        self.totals = [Totals(methods) for _ in range(policies)]
+        self._number: dict[str, int] = {}
+
+    def add(self, block: Block, policy_PNK: list[Floats], q_NK: Floats | None, rows: Ints) -> None:
+        user_N = self._users(block.events, rows)
+        log = block.log.take(rows)
+        for totals, policy_NK in zip(self.totals, policy_PNK, strict=True):
+            totals.add(user_N, log, policy_NK[rows], None if q_NK is None else q_NK[rows])
+
+    def _users(self, events: pa.Table, rows: Ints) -> Ints:
+        coded = tasks(events).take(pa.array(rows)).dictionary_encode()
+        number = self._number
+        names = [number.setdefault(name, len(number)) for name in coded.dictionary.to_pylist()]
+        return np.asarray(np.array(names, np.int64)[coded.indices.to_numpy(zero_copy_only=False)])
+
+
+def _grouped(events: pa.Table, by: str | None) -> Iterator[tuple[str, Ints]]:
+    """The rows of each group of a block."""
+    if by is None:
+        yield "", np.arange(len(events))
+        return
+    if by in events.column_names:
+        values = [str(value) for value in events[by].to_pylist()]
+    else:
+        values = [str(decode(pairs).get(by)) for pairs in events["context"].to_pylist()]
+    names, code_N = np.unique(values, return_inverse=True)
+    for code, name in enumerate(names.tolist()):
+        yield f"{by}={name}", np.flatnonzero(code_N == code)
+
+
+def _answers(
+    groups: dict[str, _Group],
+    policies: list[Policy],
+    methods: Sequence[Method],
+    bounds: Bounds,
+    survey: Survey,
+    settings: Settings,
+) -> Answers:
+    low, high = settings.reward.low, settings.reward.high
+    logs, rows = [], []
+    for name, group in sorted(groups.items()):
+        logs.append(replace(on_policy(group.totals[0], bounds), group=name).scaled(low, high))
+        for policy, totals in zip(policies, group.totals, strict=True):
+            for method in methods:
+                found = answer(totals, method, bounds)
+                note = "; ".join(filter(None, (policy.remark(), found.note)))
+                named = replace(found, policy=policy.name, learns=policy.learns, group=name, note=note)
+                rows.append(named.scaled(low, high))
+    return Answers(survey.events, survey.missing, logs, rows)
