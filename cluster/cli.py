@@ -179,56 +179,6 @@ def what_if(
     raise typer.Exit(program("tune.what_if", words, config.load(configuration)))
 
 
-@app.command(name="what-if")
-def what_if(
-    policy: Annotated[
-        list[str],
-        typer.Option("--policy", help="uniform, popularity, item:ID, version:N, greedy:N, module:Class; may repeat."),
-    ],
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", help="An import's folder, or its name, or files; may repeat.")
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option("--format", help="How to read files, as `medley import`; default native.")
-    ] = None,
-    map: Map = None,
-    exclude: Exclude = None,
-    client: ClientColumn = None,
-    part: Annotated[str, typer.Option("--part", help="Rows that are judged: all, confirm or world.")] = "all",
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--estimator",
-            help="ips, clipped_ips, snips, dm, dr, switch_dr or dros; may repeat; default dr and snips, or dm.",
-        ),
-    ] = None,
-    interval: Annotated[
-        str, typer.Option("--interval", help="bootstrap, bernstein or sequence (may be looked at any time).")
-    ] = "bootstrap",
-    alpha: Annotated[float, typer.Option("--alpha", help="Error rate of an interval.")] = 0.05,
-    learn: Annotated[bool, typer.Option("--learn", help="Policies that can learn do so along the log.")] = False,
-    group_by: Annotated[
-        str | None, typer.Option("--group-by", help="A column of events, or a key of the context.")
-    ] = None,
-    plot: Annotated[Path, typer.Option("--plot", help="Where the plot goes: .png, .svg or .pdf.")] = Path(
-        "what_if.png"
-    ),
-    table: Annotated[Path | None, typer.Option("--table", help="Parquet file of the table.")] = None,
-    json_line: Json = False,
-    configuration: Config = None,
-) -> None:
-    """What policies would have earned on a log: values with intervals, and what they rest on."""
-    from cluster.parts import program
-
-    repeated = {"policy": policy, "data": data, "map": map, "exclude": exclude, "estimator": estimator}
-    once = {"format": format, "client": client, "part": part, "interval": interval, "alpha": alpha, "plot": plot}
-    once |= {"group-by": group_by, "table": table, "config": configuration}
-    words = [f"--{name}={value}" for name, values in repeated.items() for value in values or ()]
-    words += [f"--{name}={value}" for name, value in once.items() if value is not None]
-    words += ["--learn"] * learn + ["--json"] * json_line
-    raise typer.Exit(program("tune.what_if", words, config.load(configuration)))
-
-
 @app.command()
 def serve(configuration: Config = None) -> None:
     """Serve the latest version until Ctrl-C, picking up new ones as they are published."""
