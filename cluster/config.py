@@ -248,6 +248,7 @@ class WorldSettings(Section):
     examination: tuple[Share, ...] = Field(
         (), description="probability that slot 0, 1, ... is looked at, the last for all after it; empty is always"
     )
+    slots: Annotated[int, Field(ge=1, le=100)] = Field(1, description="items asked for in each situation")
     delay_median_s: float = Field(0.0, ge=0, description="median of delays added to rewards, seconds; 0 adds none")
     delay_tail: Positive = Field(1.5, description="index of the delays' tail: the smaller, the heavier")
 

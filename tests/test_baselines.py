@@ -1,5 +1,6 @@
 """Baselines against a replay from scratch before every decision, and by what each may know."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,12 +52,12 @@ class World:
             "events",
         )
 
-    def mean_rewards(self, row: int, item_ids: Any) -> Any:
+    def mean_rewards(self, row: int, item_ids: Any, position: int = 0) -> Any:
         best = "b" if self.hours[row] < 12 else "c"
         means = np.array([0.7 if item == best else 0.2 for item in item_ids])
         return 1 - means if self.clients[row] in self.flipped else means
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         return float(draw(7, row, item_id) < self.mean_rewards(row, [item_id])[0])
 
     def delay_s(self, row: int, item_id: str) -> float:
@@ -139,6 +140,18 @@ def test_choices_are_those_of_a_replay_from_scratch(name: str, world: World, ver
     ensemble, when = version.ensemble.only(name), schedule(120)
     found = baselines.play({name: ensemble}, version, world, when, seed=3)[name]
     assert list(found.item_N) == from_scratch(ensemble, version, world, when)
+
+
+def test_several_slots_hold_different_items_and_the_first_is_the_choice_of_one(world: World, version: Version) -> None:
+    """Until the first outcomes are seen, the first of three slots is what one slot would hold."""
+    ensemble, one = version.ensemble.only("linear"), schedule(100, window_s=1.0)
+    many = replace(one, slots=3)
+    found = [baselines.play({"p": ensemble}, version, world, when, seed=2)["p"] for when in (one, many)]
+    slates = np.array(found[1].item_N).reshape(100, 3)
+    assert all(len(set(slate)) == 3 for slate in slates.tolist())
+    before = int((one.second_N < 1.0).sum())
+    assert slates[:before, 0].tolist() == list(found[0].item_N[:before])
+    assert found[1].reward_N.tolist() == [world.reward(row, item) for row in range(100) for item in slates[row]]
 
 
 def test_rewards_are_the_worlds(world: World, version: Version) -> None:

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from rich.console import Console
 
-from cluster.config import RewardKind, Settings
+from cluster.config import RewardKind, Settings, WorldSettings
 from cluster.errors import ConfigError, StateError
 from cluster.records import decode
 from serve.app import prepare
@@ -30,6 +30,7 @@ from tune.stages import Stages
 from tune.traffic import Answer, Traffic
 from tune.worlds.base import draw
 from tune.worlds.delayed import Delayed
+from tune.worlds.position_bias import PositionBias
 from tune.worlds.reward_model import RewardModel
 
 POLICIES = ["uniform", "popularity", "pooled_linear", "best_predefined", "ensemble"]
@@ -43,11 +44,11 @@ class Shop:
         self.events = data.events
         self.devices = [decode(pairs)["device"] for pairs in data.events["context"].to_pylist()]
 
-    def mean_rewards(self, row: int, item_ids: Any) -> Any:
+    def mean_rewards(self, row: int, item_ids: Any, position: int = 0) -> Any:
         liked = "red" if self.devices[row] == "mobile" else "green"
         return np.array([0.6 if serving.COLOURS[int(item[1:]) % 3] == liked else 0.1 for item in item_ids])
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         return float(draw(1, row, item_id) < self.mean_rewards(row, [item_id])[0])
 
     def delay_s(self, row: int, item_id: str) -> float:
@@ -131,6 +132,32 @@ def test_a_drive_against_the_real_server(tmp_path: Path) -> None:
     assert figures["difference"]["uniform"]["reward_per_1000"] == pytest.approx(gain)
 
 
+def test_slots_are_answered_rewarded_and_compared_one_by_one(tmp_path: Path) -> None:
+    settings = small(tmp_path / "home", span_s=3.0).model_copy(update={"world": WorldSettings(slots=3)})
+    made, run = serving.version(), tmp_path / "run"
+    world = PositionBias(Shop(100), 0, (1.0, 0.5, 0.1), default=0.0)
+    run.mkdir()
+    serving.publish(settings, made)
+    with server(settings) as (url, keys, learner):
+        figures = Drive(run, settings, "linear", made, world).go(url, keys, Stages(run / "drive.json"))
+        position = asyncio.run(learner.position())
+    assert figures["decisions"] == 100
+    assert (position["seq"], position["failure"]) == (300, None)  # every slot became an outcome
+    facts = json.loads((run / "drive.json").read_text())
+    assert facts["notes"][0].startswith("Every decision filled up to 3 slots")
+    rows = pq.read_table(run / "drive.parquet").to_pandas()
+    assert rows.groupby("policy").size().tolist() == [300] * 5
+    for row in rows.itertuples():
+        assert row.reward == world.reward(row.row, row.item, row.position)
+        assert row.expected == world.mean_rewards(row.row, [row.item], row.position)[0]
+    assert (rows.groupby(["policy", "row"])["item"].nunique() == 3).all()
+    assert (rows.groupby(["policy", "row"])["position"].apply(list).map(tuple) == (0, 1, 2)).all()
+    means = rows[rows.policy == "uniform"].groupby("position")["expected"].mean()
+    assert means[1] == pytest.approx(0.5 * means[0], rel=0.25)
+    rewarded = (rows[rows.policy == "ensemble"].reward > 0).sum()
+    assert rewarded - facts["traffic"]["rewards late"] <= facts["traffic"]["rewards sent"] <= rewarded
+
+
 def test_a_client_without_a_key_is_named_before_anything_is_asked(tmp_path: Path) -> None:
     drive = Drive(tmp_path, small(tmp_path), "linear", serving.version(), Shop(3))
     with pytest.raises(ConfigError, match="no API key of client 'shop'"):
@@ -164,7 +191,7 @@ def test_what_is_known_of_a_fitted_world_is_said_before_traffic(tmp_path: Path) 
 
 
 def answer(row: int, models: dict[str, float], reward: float, mode: str = "live") -> Answer:
-    return Answer(row, "shop", "i0", 0.5, models, reward, float(row), 1, mode)
+    return Answer(row, 0, "shop", "i0", 0.5, models, reward, float(row), 1, mode)
 
 
 def test_the_last_line_by_hand() -> None:

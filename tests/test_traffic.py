@@ -52,10 +52,10 @@ class Table:
             "events",
         )
 
-    def mean_rewards(self, row: int, item_ids: Any) -> Any:
+    def mean_rewards(self, row: int, item_ids: Any, position: int = 0) -> Any:
         return np.array([MEANS[item] for item in item_ids])
 
-    def reward(self, row: int, item_id: str) -> float:
+    def reward(self, row: int, item_id: str, position: int = 0) -> float:
         return MEANS[item_id]
 
     def delay_s(self, row: int, item_id: str) -> float:
@@ -228,13 +228,18 @@ def test_delays_are_scaled_into_the_window() -> None:
 def test_a_request_without_user_names_none() -> None:
     world = Table(1)
     situation = Situations(world.events)[0]
-    assert request(situation, "x") == {
+    assert request(situation, "x", slots=5) == {
         "context": {"hour": 0},
         "items": None,
-        "slots": 1,
+        "slots": 5,
         "request_id": "x-0",
         "user_id": "u0",
     }
+
+
+def test_no_more_slots_are_asked_for_than_there_are_items() -> None:
+    situation = Situations(Table(2).events)[1]
+    assert [request(situation, "x", slots)["slots"] for slots in (1, 2, 9)] == [1, 2, len(ITEMS)]
 
 
 def test_entries_are_grouped_by_client_in_order() -> None:

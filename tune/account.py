@@ -30,14 +30,16 @@ ROWS = pa.schema(
         pa.field("expected", pa.float64(), nullable=False),
         pa.field("propensity", pa.float64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
     ]
 )
-"""drive.parquet: one row per decision and policy. row: of the world's events; seconds: since traffic began."""
+"""drive.parquet: a row per slot and policy. row: of the world's events; seconds: since traffic began; position: the
+slot, 0 the first."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """N answers over HTTP, and what every policy did in the same situations.
+    """N answers over HTTP, slot by slot, and what every policy did in the same situations.
 
     members: names of the served version's; generated: those of them that are not predefined.
     """
@@ -62,7 +64,7 @@ class Account:
         return {
             "policies": found,
             "difference": results.differences(self.policies, user_N),
-            "decisions": len(self.answers),
+            "decisions": sum(answer.position == 0 for answer in self.answers),
             "generated": list(self.generated),
             "generated_weight": results.generated_weight(models, self.generated),
         }
@@ -84,6 +86,7 @@ class Account:
             "client": [answer.client for answer in self.answers],
             "user": tasks(self.world.events).take(pa.array(self._rows_N)),
             "seconds": [answer.seconds for answer in self.answers],
+            "position": [answer.position for answer in self.answers],
         }
         tables = [
             pa.table(
@@ -120,8 +123,11 @@ def _realised(found: Mapping[str, Any]) -> dict[str, Any]:
 def notes(traffic: Traffic) -> list[str]:
     """What a reader of the figures must know about the traffic, in words."""
     found = []
+    slots = 1 + max((answer.position for answer in traffic.answers), default=0)
+    if slots > 1:
+        found.append(f"Every decision filled up to {slots} slots; rewards are per 1,000 slots.")
     if traffic.left_out:
-        asked = len(traffic.answers)
+        asked = traffic.decisions
         found.append(
             f"The server could not keep up: the first {asked:,} of {asked + traffic.left_out:,} situations were asked."
         )

@@ -29,13 +29,15 @@ CHUNK = 256
 class Schedule:
     """row_N: situations of the world, and second_N: when each was answered, ascending.
 
-    window_s: wait window of rewards. publish_s: time between two publications of a learner.
+    window_s: wait window of rewards. publish_s: time between two publications of a learner. slots: items chosen in
+    each situation, as far as it has them.
     """
 
     row_N: Ints
     second_N: Floats
     window_s: float
     publish_s: float
+    slots: int = 1
 
     def visible(self, second: float) -> float:
         """The last moment whose final outcomes a decision at `second` knows."""
@@ -94,11 +96,11 @@ FEW = 100
 """Items that a world values together as fast as one; some keep the values of a situation's candidates."""
 
 
-def expected_reward(world: World, row: int, items: Sequence[str], index: int) -> float:
-    """The world's mean reward of `items[index]`."""
+def expected_reward(world: World, row: int, items: Sequence[str], index: int, position: int) -> float:
+    """The world's mean reward of `items[index]` in a slot."""
     if len(items) <= FEW:
-        return float(world.mean_rewards(row, items)[index])
-    return float(world.mean_rewards(row, [items[index]])[0])
+        return float(world.mean_rewards(row, items, position)[index])
+    return float(world.mean_rewards(row, [items[index]], position)[0])
 
 
 @dataclass
@@ -107,13 +109,13 @@ class _Learner:
 
     state: learn.State
     published: Published
-    waiting: list[tuple[float, int, learn.Outcome]] = field(default_factory=list)
+    waiting: list[tuple[float, int, int, learn.Outcome]] = field(default_factory=list)
 
     def advance(self, second: float) -> None:
         """Learn what is final at `second`, and publish if that was anything."""
         before = self.state.count
         while self.waiting and self.waiting[0][0] <= second:
-            self.state = learn.step(self.state, heapq.heappop(self.waiting)[2])
+            self.state = learn.step(self.state, heapq.heappop(self.waiting)[3])
         if self.state.count > before:
             self.published = learn.publish(self.state)
 
@@ -128,26 +130,29 @@ class Policy:
         self._columns: list[tuple[float, float, float]] = []
 
     def decide(self, number: int, items: Sequence[str], features: Features, client: str, user: str | None) -> None:
-        """Decide situation `number` of the schedule, and let its outcome wait for its window."""
+        """Decide situation `number` of the schedule, and let its outcomes wait for their window."""
         row, second = int(self._schedule.row_N[number]), float(self._schedule.second_N[number])
         learner = self._learner(client)
         learner.advance(self._schedule.visible(second))
         past = learner.state.histories.get(user) if user is not None else None
-        slot = law.decide(learner.published, features, past, (self._seed << 32) + row).slots[0]
-        item = items[slot.index]
-        reward = self._world.reward(row, item)
-        outcome = learn.Outcome(
-            user=user,
-            phi_D=features.phi_KD[slot.index],
-            arm=int(features.arm_K[slot.index]),
-            item=int(features.item_K[slot.index]),
-            reward=reward,
-            propensity=slot.propensity,
-            member_propensities_M=slot.member_propensities_M,
-        )
-        heapq.heappush(learner.waiting, (second + self._schedule.window_s, number, outcome))
-        self._items.append(item)
-        self._columns.append((reward, expected_reward(self._world, row, items, slot.index), slot.propensity))
+        slots = min(self._schedule.slots, len(items))
+        decision = law.decide(learner.published, features, past, (self._seed << 32) + row, slots)
+        for position, slot in enumerate(decision.slots):
+            item = items[slot.index]
+            reward = self._world.reward(row, item, position)
+            outcome = learn.Outcome(
+                user=user,
+                phi_D=features.phi_KD[slot.index],
+                arm=int(features.arm_K[slot.index]),
+                item=int(features.item_K[slot.index]),
+                reward=reward,
+                propensity=slot.propensity,
+                member_propensities_M=slot.member_propensities_M,
+            )
+            heapq.heappush(learner.waiting, (second + self._schedule.window_s, number, position, outcome))
+            expected = expected_reward(self._world, row, items, slot.index, position)
+            self._items.append(item)
+            self._columns.append((reward, expected, slot.propensity))
 
     def _learner(self, client: str) -> _Learner:
         if client not in self._learners:

@@ -117,17 +117,20 @@ class Drive:
             kind_name=self.settings.reward_kind,
             kind=kind,
             label=f"{self.run.name}-{secrets.token_hex(4)}",
+            slots=self.settings.world.slots,
         )
         delays = Delays(self.world, self.version.feature_map.item_ids, kind.window_s)
         async with Caller(url, keys, connections=2 * plan.connections) as caller:  # rewards do not queue behind
             return await Driver(self.world, delays, plan, caller, progress).run(), caller
 
     def _baselines(self, answers: Sequence[Answer], progress: Progress) -> dict[str, Played]:
+        decided = [answer for answer in answers if answer.position == 0]
         schedule = baselines.Schedule(
-            row_N=np.array([answer.row for answer in answers], np.int64),
-            second_N=np.array([answer.seconds for answer in answers]),
+            row_N=np.array([answer.row for answer in decided], np.int64),
+            second_N=np.array([answer.seconds for answer in decided]),
             window_s=self.settings.reward.window_s,
             publish_s=1 / self.settings.serve.publications_per_s,
+            slots=self.settings.world.slots,
         )
         alone = baselines.policies(self.version, self.best)
         return baselines.play(alone, self.version, self.world, schedule, self.settings.seed, progress)
@@ -137,7 +140,8 @@ class Drive:
         expected = []
         for answer in answers:
             listed = situations[answer.row].candidates or (answer.item_id,)
-            expected.append(baselines.expected_reward(self.world, answer.row, listed, listed.index(answer.item_id)))
+            place = listed.index(answer.item_id)
+            expected.append(baselines.expected_reward(self.world, answer.row, listed, place, answer.position))
         return Played(
             [answer.item_id for answer in answers],
             np.array([answer.reward for answer in answers]),

@@ -51,7 +51,7 @@ class Plan:
 
     span_s: nothing is asked after it; situations are spread over its first `SPREAD`.
     window_s: the wait window of rewards. kind_name, kind: the reward kind that models learn from.
-    label: makes this run's request ids its own.
+    label: makes this run's request ids its own. slots: items asked for in each situation, as far as it has them.
     """
 
     span_s: float
@@ -59,6 +59,7 @@ class Plan:
     kind: RewardKind
     label: str
     connections: int = 4
+    slots: int = 1
 
     def due(self, number: int, total: int) -> float:
         return SPREAD * self.span_s * number / max(total, 1)
@@ -66,9 +67,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Answer:
-    """One decision: the item, what the server said of it, and when (seconds since the start)."""
+    """One slot of a decision: the item, what the server said of it, and when (seconds since the start)."""
 
     row: int
+    position: int
     client: str
     item_id: str
     propensity: float
@@ -90,6 +92,10 @@ class Traffic:
     late: int = 0
     rejected: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def decisions(self) -> int:
+        return sum(answer.position == 0 for answer in self.answers)
 
 
 class Driver:
@@ -155,39 +161,46 @@ class Driver:
             self._traffic.left_out = total - asked
 
     async def _ask(self, batch: Sequence[Situation]) -> None:
-        requests = [request(situation, self._plan.label) for situation in batch]
+        requests = [request(situation, self._plan.label, self._plan.slots) for situation in batch]
         asked = self._now()
         found = await self._caller.post("/v1/decisions", batch[0].client_id, {"requests": requests})
         for situation, decision in zip(batch, found["decisions"], strict=True):
             self._take(situation, decision, asked)
-        self._progress(len(self._traffic.answers), len(self._world.events))
+        self._progress(self._traffic.decisions, len(self._world.events))
 
     def _take(self, situation: Situation, decision: Mapping[str, Any], asked: float) -> None:
-        """Note an answer, and when its reward is due if it earns one: delay and window count from the question."""
-        slot, now, row = decision["slots"][0], self._now(), situation.row
-        reward = self._world.reward(row, slot["item_id"])
-        self._traffic.answers.append(
-            Answer(
-                row=row,
-                client=situation.client_id,
-                item_id=slot["item_id"],
-                propensity=slot["propensity"],
-                models=slot["models"],
-                reward=reward,
-                seconds=now,
-                version=decision["version"],
-                mode=decision["mode"],
+        """Note the answers, and when the rewards that they earn are due: delay and window count from the question."""
+        now, row = self._now(), situation.row
+        for position, slot in enumerate(decision["slots"]):
+            reward = self._world.reward(row, slot["item_id"], position)
+            self._traffic.answers.append(
+                Answer(
+                    row=row,
+                    position=position,
+                    client=situation.client_id,
+                    item_id=slot["item_id"],
+                    propensity=slot["propensity"],
+                    models=slot["models"],
+                    reward=reward,
+                    seconds=now,
+                    version=decision["version"],
+                    mode=decision["mode"],
+                )
             )
-        )
-        if reward != self._plan.kind.default:
-            event = {
-                "decision_id": decision["decision_id"],
-                "kind": self._plan.kind_name,
-                "value": reward,
-                "reward_id": f"{self._plan.label}-{row}",
-            }
-            due, closes = asked + self._delays(row, slot["item_id"]), asked + self._plan.kind.window_s
-            heapq.heappush(self._waiting, _Reward(due, row, situation.client_id, event, closes))
+            if reward != self._plan.kind.default:
+                due = asked + self._delays(row, slot["item_id"])
+                event = self._event(decision["decision_id"], row, position, reward)
+                closes = asked + self._plan.kind.window_s
+                heapq.heappush(self._waiting, _Reward(due, row, position, situation.client_id, event, closes))
+
+    def _event(self, decision_id: str, row: int, position: int, reward: float) -> dict[str, Any]:
+        return {
+            "decision_id": decision_id,
+            "slot": position,
+            "kind": self._plan.kind_name,
+            "value": reward,
+            "reward_id": f"{self._plan.label}-{row}-{position}",
+        }
 
     async def _reward_all(self) -> None:
         free = asyncio.Semaphore(self._plan.connections)
@@ -216,17 +229,19 @@ class _Reward:
 
     due: float
     row: int
+    position: int
     client_id: str = field(compare=False)
     event: dict[str, Any] = field(compare=False)
     closes: float = field(compare=False)
 
 
-def request(situation: Situation, label: str) -> dict[str, Any]:
+def request(situation: Situation, label: str, slots: int) -> dict[str, Any]:
     """A situation as the body of a decision request."""
+    listed = situation.candidates
     found: dict[str, Any] = {
         "context": situation.context,
-        "items": None if situation.candidates is None else list(situation.candidates),
-        "slots": 1,
+        "items": None if listed is None else list(listed),
+        "slots": slots if listed is None else min(slots, len(listed)),
         "request_id": f"{label}-{situation.row}",
     }
     named = {"user_id": situation.user_id, "session_id": situation.session_id}
