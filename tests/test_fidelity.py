@@ -239,7 +239,9 @@ def test_facts_are_json_and_whole(logged: Dataset) -> None:
     assert {family["name"] for family in facts["families"]} >= {"item", "client", "time of day", "device", "user.age"}
     assert [mean["name"] for mean in facts["means"]] == ["mean reward", "mean reward under uniform choice"]
     assert facts["calibration_error"] < 3 * facts["calibration_error_of_noise"]
-    assert facts["words"].startswith("trust it to compare policies: its means hold")
+    assert facts["words"].startswith(
+        "trust it to say which policy is better (it tends to understate by how much): its means hold"
+    )
 
 
 def test_too_few_users_are_said(logged: Dataset) -> None:

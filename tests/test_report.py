@@ -218,7 +218,7 @@ def test_a_fitted_world_shows_how_it_was_checked() -> None:
     seen = parse(text).seen
     said = " ".join(seen)
     assert f"{world['words']}." in said
-    assert "trust it to compare policies" in said
+    assert "trust it to say which policy is better" in said
     assert {"mean reward", "mean reward under uniform choice", "AUC", "item", "events by what the world said"} <= {
         *seen
     }

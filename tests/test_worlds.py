@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from cluster import records
 from cluster.config import DataSettings, DialSettings, RewardKind, Settings
@@ -23,6 +24,7 @@ from tune.worlds import design
 from tune.worlds.base import Situations, World, draw
 from tune.worlds.labelled import Labelled
 from tune.worlds.levels import Levels
+from tune.worlds.link import Link
 from tune.worlds.marketplace import MarketplaceWorld
 from tune.worlds.replay import Replay
 from tune.worlds.reward_model import RewardModel
@@ -338,3 +340,29 @@ def test_every_world_keeps_the_protocol(market: records.Dataset) -> None:
         item = world.events["item_id"][0].as_py()
         assert world.mean_rewards(0, [item, item]).shape == (2,)
         assert world.delay_s(0, item) >= 0
+
+
+def test_a_link_is_a_logistic_regression_that_keeps_the_mean() -> None:
+    """Against scikit-learn without penalty on 20,000 rows, where the prior on the slope weighs next to nothing."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=20_000)
+    predicted = 2.0 + 3.0 * (0.3 + 0.1 * z)
+    reward = 2.0 + 3.0 * (rng.random(20_000) < 1 / (1 + np.exp(0.85 - 0.3 * z)))
+    link = Link.fit(predicted, reward, Levels.of(reward))
+    peer = LogisticRegression(C=np.inf).fit(predicted[:, None], reward > 2)
+    assert link.slope == pytest.approx(float(peer.coef_[0, 0]), rel=0.01)
+    assert link(predicted).mean() == pytest.approx(reward.mean(), rel=1e-9)
+    assert (np.diff(link(np.linspace(-5, 5, 50))) >= 0).all()
+    assert 2.0 <= link(np.array([-99.0]))[0] < link(np.array([99.0]))[0] <= 5.0
+
+
+def test_a_link_of_one_prediction_or_one_reward_says_one_mean() -> None:
+    reward = np.array([0.0, 1.0, 0.0, 0.0])
+    assert Link.fit(np.full(4, 0.25), reward, Levels.of(reward))(np.full(2, 0.25)) == pytest.approx([0.25, 0.25])
+    same = np.full(4, 2.5)
+    assert Link.fit(reward, same, Levels.of(same))(np.array([0.0, 9.0])).tolist() == [2.5, 2.5]
+    few = np.zeros(1_000)
+    few[:5] = 1.0  # five clicks at predictions without meaning: as steep as the prediction, within a half
+    predicted = np.random.default_rng(1).normal(0.005, 0.001, 1_000)
+    found = Link.fit(predicted, few, Levels.of(few))
+    assert np.diff(found(np.array([0.004, 0.006])))[0] == pytest.approx(0.002, rel=0.5)

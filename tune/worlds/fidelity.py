@@ -1,6 +1,7 @@
 """Whether a fitted world may be trusted: how it reproduces what it was not fitted on, and a verdict in words.
 
-- *trust*: its means hold, and where it says that one item earns more than another, it does.
+- *trust*: its means hold, and where it says that one item earns more than another, it does. A policy's gain is
+  understated by as much as the fit smooths what differs between items.
 - *averages*: its means hold, but what it says of the difference between items is not proven.
 - *none*: a mean is wrong, its differences are not there, or there is too little to tell.
 """
@@ -16,7 +17,7 @@ from tune.worlds.held_out import Compared, Family, HeldOut
 
 Verdict = Literal["trust", "averages", "none"]
 WORDS: dict[str, str] = {
-    "trust": "trust it to compare policies",
+    "trust": "trust it to say which policy is better (it tends to understate by how much)",
     "averages": "trust its averages only, not what it says between policies",
     "none": "do not trust it",
 }

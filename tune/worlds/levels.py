@@ -25,12 +25,6 @@ class Levels:
             values, counts = np.unique(values, return_counts=True)
         return cls(values, counts / counts.sum())
 
-    def clip(self, mean_K: Floats) -> Floats:
-        """Into the range, a tenth of the way from the overall mean to its nearer end away from both ends."""
-        low, high, mean = self.value_V[0], self.value_V[-1], float(self.value_V @ self.share_V)
-        edge = 0.1 * min(mean - low, high - mean)
-        return np.asarray(np.clip(mean_K, low + edge, high - edge))
-
     def draw(self, mean: float, uniform: float) -> float:
         """The value at `uniform` of the law whose mean is `mean`."""
         edges_V = np.cumsum(self.tilted(mean))

@@ -1,6 +1,6 @@
 """Mean rewards of every situation and item, fitted on the logged choices of some of the situations.
 
-    mean(row, item) = b + x·β + α_item + g·γ + x'ᵀWg'        clipped into the range of what was seen
+    prediction(row, item) = b + x·β + α_item + g·γ + x'ᵀWg'        and a `Link` from there to the mean reward
 
 x are indicators of the context, g of the item, x' and g' their leading components. Each block has a ridge
 penalty of its own, chosen by cross-validation over users from a grid that reaches to "no effect": with few
@@ -23,6 +23,7 @@ from cluster.errors import EvidenceError
 from cluster.records import Dataset
 from tune.worlds import design
 from tune.worlds.levels import Levels
+from tune.worlds.link import Link
 
 FOLDS, CONTEXT_RANK, ITEM_RANK, ITEMS = 4, 20, 16, 400
 NONE = 1e9
@@ -85,13 +86,15 @@ class Surface:
     item_I: Floats
     short_IE: Floats
     levels: Levels
+    link: Link
     penalties: tuple[float, ...]
 
     @classmethod
     def fit(cls, table: Table, item_N: Ints, reward_N: Floats, user_N: Ints, seed: int, rows: Ints) -> "Surface":
         """Fitted on `rows`, for all rows. Raises EvidenceError where `rows` are of fewer than two users."""
         reward_n, centre = reward_N[rows], float(reward_N[rows].mean())
-        theta_D, penalties = _fit(table.take(rows), item_N[rows], reward_n, user_N[rows], seed)
+        theta_D, left_out_n, penalties = _fit(table.take(rows), item_N[rows], reward_n, user_N[rows], seed)
+        levels = Levels.of(reward_n)
         x, g = table.context_NX.shape[1], table.item_IG.shape[1]
         c, e = table.short_NC.shape[1], table.short_IE.shape[1]
         own = int(table.own_I.max(initial=-1)) + 1
@@ -102,18 +105,21 @@ class Surface:
             row_NE=table.short_NC @ theta_D[x + g + own :].reshape(c, e),
             item_I=np.append(item_I, 0.0),
             short_IE=np.vstack([table.short_IE, np.zeros(e)]),
-            levels=Levels.of(reward_n),
+            levels=levels,
+            link=Link.fit(left_out_n, reward_n, levels),
             penalties=penalties,
         )
 
     def means(self, row: int, item_K: Ints) -> Floats:
         """Expected rewards, (K,); item -1 is the average one."""
         raw_K = self.row_N[row] + self.item_I[item_K] + self.short_IE[item_K] @ self.row_NE[row]
-        return self.levels.clip(raw_K)
+        return self.link(raw_K)
 
 
-def _fit(table: Table, item_N: Ints, reward_N: Floats, user_N: Ints, seed: int) -> tuple[Floats, tuple[float, ...]]:
-    """θ around the mean reward, (D,), and the penalty of each block."""
+def _fit(
+    table: Table, item_N: Ints, reward_N: Floats, user_N: Ints, seed: int
+) -> tuple[Floats, Floats, tuple[float, ...]]:
+    """θ around the mean reward, (D,); predictions of each row from the other folds, (N,); the penalty of each block."""
     users = np.unique(user_N)
     if len(users) < 2:
         raise EvidenceError("a reward model needs held-out events of at least 2 users; import more")
@@ -126,16 +132,16 @@ def _fit(table: Table, item_N: Ints, reward_N: Floats, user_N: Ints, seed: int) 
     centre, total_DD = float(reward_N.mean()), np.sum(gram_FDD, axis=0)
     shift_FD = np.stack([z_ND[rows].T @ (reward_N[rows] - centre) for rows in inside])
 
-    def error(penalties: tuple[float, ...]) -> float:
+    def left_out(penalties: tuple[float, ...]) -> Floats:
         predicted_N = np.full(len(reward_N), centre)
         for fold, rows in enumerate(inside):
             rest_D = shift_FD.sum(0) - shift_FD[fold]
             theta_D = _solve(total_DD - gram_FDD[fold], rest_D, np.asarray(penalties)[block_D])
             predicted_N[rows] += z_ND[rows] @ theta_D
-        return float(np.mean((reward_N - predicted_N) ** 2))
+        return predicted_N
 
-    penalties = _search(error)
-    return _solve(total_DD, shift_FD.sum(0), np.asarray(penalties)[block_D]), penalties
+    penalties = _search(lambda tried: float(np.mean((reward_N - left_out(tried)) ** 2)))
+    return _solve(total_DD, shift_FD.sum(0), np.asarray(penalties)[block_D]), left_out(penalties), penalties
 
 
 def _search(error: Callable[[tuple[float, ...]], float]) -> tuple[float, ...]:
