@@ -1,6 +1,5 @@
 """A log and policies in, answers out: values by hand, the truth of a simulation, and nothing that depends on blocks."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,9 @@ def asked(data: Dataset, home: Path, *policies: str, slices: int | None = None, 
     settings = Settings.model_validate({"home": home, "features": {"kind": "arms"}} | changes.pop("settings", {}))
     judged = Judged.of(data, changes.pop("part", "all"), settings.seed)
 
-    def tables(columns: list[str] | None) -> Iterator[pa.Table]:
-        events = data.events if columns is None else data.events.select(columns)
-        assert slices is not None
-        return (events.slice(start, slices) for start in range(0, len(events), slices))
-
     if slices is not None:
-        judged = replace(judged, tables=tables)
+        tables = [data.events.slice(start, slices) for start in range(0, len(data.events), slices)]
+        judged = replace(judged, tables=lambda: iter(tables))
     return ask(judged, Question(policies, **({"bounds": FEW} | changes)), settings)
 
 

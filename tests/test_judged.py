@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actors.bandits.version import Version
 from cluster.errors import EvidenceError, SourceError
 from cluster.records import EVENTS, Dataset
-from tests.compose_cases import two_kinds
+from tests.compose_cases import LAMPS, two_kinds
 from tests.test_version import version
 from tune.judged import Judged, Part
+from tune.native_files import NativeFiles
 from tune.split import parts
 
 DATA = two_kinds(users=60, rows=5)
@@ -35,11 +37,8 @@ def test_a_folder_gives_the_rows_of_the_part_in_order(tmp_path: Path, part: Part
 def test_tables_of_any_size_give_the_same_rows() -> None:
     whole = Judged.of(DATA, "confirm", seed=2)
 
-    def tables(columns: list[str] | None) -> object:
-        events = DATA.events if columns is None else DATA.events.select(columns)
-        return (events.slice(start, 7) for start in range(0, 300, 7))
-
-    assert ids(replace(whole, tables=tables)) == ids(whole)
+    pieces = replace(whole, tables=lambda: (DATA.events.slice(start, 7) for start in range(0, 300, 7)))
+    assert ids(pieces) == ids(whole)
 
 
 def test_what_is_no_import_or_has_no_row(tmp_path: Path) -> None:
@@ -85,4 +84,37 @@ def test_versions_of_other_data_or_of_no_known_data_have_no_remark() -> None:
     assert Judged.of(DATA, "all", 2).overlap(from_these(version(), other)) == ""
     nameless = Dataset("feedback", EVENTS.empty_table(), DATA.items, DATA.users)
     assert Judged.of(nameless, "all", 2).overlap(replace(version(), facts={})) == ""
-    assert isinstance(next(Judged.of(nameless, "all", 2).tables(["event_id"])), pa.Table)
+
+
+def test_files_of_the_layout_are_asked_as_they_lie(tmp_path: Path) -> None:
+    """Two files of events, in order; columns that may be absent are."""
+    events = DATA.events.drop_columns(["session_id", "version"])
+    pq.write_table(events.slice(0, 120), tmp_path / "a.parquet")
+    pq.write_table(events.slice(120), tmp_path / "b.parquet")
+    files = NativeFiles([tmp_path])
+    assert files.fit()
+    for part in ("all", "confirm", "world"):
+        assert ids(files.judged(part, 2)) == ids(Judged.of(DATA, part, 2))
+    assert files.judged("all", 2).about.items["item_id"].to_pylist() == sorted(LAMPS)
+    pq.write_table(DATA.items.slice(0, 5), tmp_path / "items.parquet")
+    assert NativeFiles([tmp_path]).judged("all", 2).about.items.equals(DATA.items.slice(0, 5))
+
+
+@pytest.mark.parametrize("change", ["column", "type", "missing", "text"])
+def test_files_of_another_layout_are_for_an_importer(tmp_path: Path, change: str) -> None:
+    events = DATA.events
+    match change:
+        case "column":
+            events = events.append_column("colour", pa.array(["red"] * len(events)))
+        case "type":
+            events = events.set_column(10, "reward", events["reward"].cast(pa.float32()))
+        case "missing":
+            events = events.drop_columns(["client_id"])
+    pq.write_table(events, tmp_path / ("a.csv" if change == "text" else "a.parquet"))
+    assert not NativeFiles([tmp_path]).fit()
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
+        NativeFiles([tmp_path]).fit()

@@ -18,8 +18,9 @@ from cluster.registry import Registry
 from tests.features_samples import events_of
 from tests.test_version import dataset, version
 from tune.block import Block, Policy
+from tune.cross_fit import FOLDS
 from tune.log import read
-from tune.policies import FOLDS, Counts, Ground
+from tune.policies import Counts, Ground
 
 KIND = RewardKind(low=0.0, high=2.0)
 ABC = ("a", "b", "c")

@@ -1,7 +1,7 @@
 """What would these policies have earned on this log? Passes over its events, in memory bounded by a budget.
 
-1. *Survey*: events, propensities, rewards, what each item earned (for popularity), a sample for the feature map.
-2. *Reward model*, where an estimator needs one: ridge, cross-fitted by user (tune.streaming).
+1. *Survey*: events, propensities, rewards, what each item earned (for popularity), a sample for a feature map.
+2. *Reward model*, where an estimator needs one: ridge on that map, cross-fitted by user (tune.cross_fit).
 3. *Policies*: each says its probabilities for every event, in time order; every estimator adds up its terms by user.
 
 A policy that learns is told the logged reward after it was asked: progressive replay, with the estimator's weights in
@@ -26,12 +26,13 @@ from cluster.records import EVENTS, decode
 from cluster.registry import Registry
 from tune.answers import Answer, Bounds, answer, on_policy
 from tune.block import Block, Policy
-from tune.cross_fit import cross_fit
+from tune.cross_fit import Moments, Ridge, folds_of
 from tune.groundwork import check_rewards
 from tune.judged import Judged
 from tune.log import Log, read
 from tune.policies import Counts, Ground
-from tune.split import tasks, unit
+from tune.split import unit
+from tune.streaming import Roster
 from tune.terms import MODELLED, Method
 from tune.totals import Totals
 
@@ -79,22 +80,23 @@ def ask(
 ) -> Answers:
     """Raises EvidenceError, ModelError or RequestError for what cannot be asked of this log; see the parts."""
     log = _Log(judged, settings)
-    survey = Survey.of(log)
-    methods = question.methods or (WITHOUT if survey.missing else WITH)
-    survey.need_propensities(methods)
+    counts = Counts(len(log.items), settings.seed)
     ground = Ground(
         judged.about.items,
         Registry(settings.registry_uri),
         question.registry_name,
         settings.seed,
         question.learn,
-        survey.counts,
+        counts,
         judged.overlap,
     )
     policies = [ground.policy(text) for text in dict.fromkeys(question.policies)]
-    model = _Model.fitted(log, survey) if any(method in MODELLED for method in methods) else None
+    survey = Survey.of(log, counts)
+    methods = question.methods or (WITHOUT if survey.missing else WITH)
+    survey.need_propensities(methods)
+    model = _Model.fitted(log, survey.sample) if any(method in MODELLED for method in methods) else None
     groups: dict[str, _Group] = {}
-    for block in log.blocks(model.dimension if model else 1):
+    for block in log.blocks(model.map.dimension if model else 1):
         q_NK = model.q(block) if model else None
         policy_PNK = [policy.probabilities(block) for policy in policies]
         for name, rows in _grouped(block.events, question.group):
@@ -136,31 +138,42 @@ class _Log:
             raise EvidenceError(f"of the events from {first:,} on, {error}") from error
 
 
+@dataclass(frozen=True)
 class _Model:
-    """A cross-fitted reward model of all events at once."""
+    """A reward model of the log, cross-fitted by user, on a feature map of its own."""
 
-    def __init__(self, q_NK: Floats, dimension: int):
-        self.q_NK, self.dimension = q_NK, dimension
+    map: FeatureMap
+    ridge: Ridge
+    seed: int
 
     @classmethod
-    def fitted(cls, log: _Log, survey: "Survey") -> "_Model":
-        about, settings = log.judged.about, log.settings
-        sample = replace(about, events=survey.sample)
-        found = FeatureMap.fit(sample, np.arange(len(survey.sample)), settings.features, settings.seed)
-        events = pa.concat_tables([block.events for block in log.blocks(1)])
-        whole = read(events, log.items, settings.reward)
-        return cls(cross_fit(whole, found.batch(events), found.arms, seed=settings.seed).q_NK, found.dimension)
+    def fitted(cls, log: _Log, sample: pa.Table) -> "_Model":
+        """The map of a sample, then one pass over the features of what was done."""
+        about, settings = replace(log.judged.about, events=sample), log.settings
+        found = FeatureMap.fit(about, np.arange(len(sample)), settings.features, settings.seed)
+        moments = Moments(found.arms)
+        for block in log.blocks(found.dimension):
+            alone = _alone(block.events)
+            done = read(alone, log.items, settings.reward)
+            moments.add(done, found.batch(alone), folds_of(alone, seed=settings.seed))
+        return cls(found, moments.fit(), settings.seed)
 
     def q(self, block: Block) -> Floats:
-        return self.q_NK[block.first : block.first + len(block.log), : block.log.mask_NK.shape[1]]
+        """Every candidate's expected reward, (N, K)."""
+        return self.ridge.q(self.map.batch(block.events), folds_of(block.events, seed=self.seed))
+
+
+def _alone(events: pa.Table) -> pa.Table:
+    """The events with nothing but the logged item to choose from: a model is fitted on no other features."""
+    item = events["item_id"].combine_chunks()
+    alone = pa.ListArray.from_arrays(pa.array(np.arange(len(item) + 1), pa.int32()), item)
+    return events.set_column(events.schema.get_field_index("candidates"), "candidates", alone)
 
 
 @dataclass
 class Survey:
-    """events; missing: how many lack a propensity, and first_missing the id of the first; counts: for popularity;
-    sample: events for a feature map."""
+    """missing: how many events lack a propensity, and first_missing the id of the first. sample: for a feature map."""
 
-    counts: Counts
     sample: pa.Table
     events: int = 0
     missing: int = 0
@@ -168,12 +181,12 @@ class Survey:
     _share: float = 1.0
 
     @classmethod
-    def of(cls, log: _Log) -> "Survey":
+    def of(cls, log: _Log, counts: Counts) -> "Survey":
         """Raises EvidenceError where there is no event."""
         seed = log.settings.seed
-        survey = cls(Counts(len(log.items), seed), EVENTS.empty_table())
+        survey = cls(EVENTS.empty_table())
         for block in log.blocks(1):
-            survey.counts.add(block)
+            counts.add(block)
             survey.events += len(block.log)
             survey._propensities(block.events)
             survey._keep(block.events, seed)
@@ -215,19 +228,14 @@ class _Group:
 
     def __init__(self, policies: int, methods: Sequence[Method]):
         self.totals = [Totals(methods) for _ in range(policies)]
-        self._number: dict[str, int] = {}
+        self._roster = Roster()
 
     def add(self, block: Block, policy_PNK: list[Floats], q_NK: Floats | None, rows: Ints) -> None:
-        user_N = self._users(block.events, rows)
-        log = block.log.take(rows)
+        whole = len(rows) == len(block.log)
+        log = block.log if whole else block.log.take(rows)
+        user_N = self._roster.codes(block.events if whole else block.events.take(pa.array(rows)))
         for totals, policy_NK in zip(self.totals, policy_PNK, strict=True):
             totals.add(user_N, log, policy_NK[rows], None if q_NK is None else q_NK[rows])
-
-    def _users(self, events: pa.Table, rows: Ints) -> Ints:
-        coded = tasks(events).take(pa.array(rows)).dictionary_encode()
-        number = self._number
-        names = [number.setdefault(name, len(number)) for name in coded.dictionary.to_pylist()]
-        return np.asarray(np.array(names, np.int64)[coded.indices.to_numpy(zero_copy_only=False)])
 
 
 def _grouped(events: pa.Table, by: str | None) -> Iterator[tuple[str, Ints]]:

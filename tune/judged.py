@@ -22,56 +22,48 @@ from actors.features.features import Ints
 from cluster.errors import EvidenceError, SourceError
 from cluster.records import EVENTS, Dataset
 from tune.split import parts
+from tune.streaming import blocks
 
 Part: TypeAlias = Literal["all", "confirm", "world"]
 SPLIT = ["event_id", "timestamp", "client_id", "user_id", "session_id"]
 """Columns that decide who may be looked at for what."""
-BLOCK = 65_536
-"""Events read at a time."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """about: the data set without its events. tables: the events of the whole log, in time order, a table at a time,
-    with these columns or all."""
+    """about: the data set without its events. tables: the events of the whole log, in time order, a table at a time.
+    split: the columns of all of them that decide who may be looked at for what."""
 
     about: Dataset
-    tables: Callable[[list[str] | None], Iterator[pa.Table]]
+    tables: Callable[[], Iterator[pa.Table]]
+    split: Callable[[], pa.Table]
     part: Part
     seed: int
 
     @classmethod
     def of(cls, dataset: Dataset, part: Part, seed: int) -> "Judged":
-        """A data set that is in memory. Raises EvidenceError where the part has no event."""
+        """A data set that is in memory."""
         events = dataset.events
-
-        def tables(columns: list[str] | None) -> Iterator[pa.Table]:
-            yield events if columns is None else events.select(columns)
-
-        return cls(replace(dataset, events=EVENTS.empty_table()), tables, part, seed)
+        about = replace(dataset, events=EVENTS.empty_table())
+        return cls(about, lambda: iter([events]), lambda: events.select(SPLIT), part, seed)
 
     @classmethod
     def folder(cls, folder: Path, part: Part, seed: int) -> "Judged":
         """A finished import, streamed. Raises SourceError where the folder is none."""
+        path = folder / "events.parquet"
         try:
             about = json.loads((folder / "dataset.json").read_text())
             items, users = (pq.read_table(folder / f"{name}.parquet") for name in ("items", "users"))
-            file = pq.ParquetFile(folder / "events.parquet")
+            pq.read_schema(path)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"{folder}: no finished import here ({error}); run `medley import` again") from error
-
-        def tables(columns: list[str] | None) -> Iterator[pa.Table]:
-            for batch in file.iter_batches(BLOCK, columns=columns):
-                yield pa.Table.from_batches([batch])
-
-        return cls(
-            Dataset(about["format"], EVENTS.empty_table(), items, users, None, about["facts"]), tables, part, seed
-        )
+        dataset = Dataset(about["format"], EVENTS.empty_table(), items, users, None, about["facts"])
+        return cls(dataset, lambda: blocks([path]), lambda: pq.read_table(path, columns=SPLIT), part, seed)
 
     def events(self) -> Iterator[pa.Table]:
         """What is judged of each table."""
         rows, start = self.rows, 0
-        for table in self.tables(None):
+        for table in self.tables():
             if rows is None:
                 yield table
                 continue
@@ -93,7 +85,7 @@ class Judged:
     @cached_property
     def _split(self) -> Dataset:
         """The whole log in the columns that decide who may be looked at for what."""
-        return replace(self.about, events=pa.concat_tables(self.tables(SPLIT)))
+        return replace(self.about, events=self.split())
 
     def overlap(self, version: Version) -> str:
         """In words, how much of what is judged a version was fitted on, as far as its own facts tell."""

@@ -22,12 +22,10 @@ from actors.features.features import Floats, Ints
 from cluster.errors import RequestError
 from cluster.registry import Registry
 from tune.block import Block, Policy, greatest, shared
+from tune.cross_fit import FOLDS, folds_of
 from tune.own_policy import OwnPolicy
-from tune.split import tasks, unit
 from tune.version_policy import VersionPolicy
 
-FOLDS = 5
-"""Folds of users: an item's popularity is counted on the folds that a user is not in."""
 FORMS = "uniform, popularity, item:ID, version:N, version:latest, greedy:N, or your own as module:Class"
 
 
@@ -67,7 +65,7 @@ class Always:
 class Counts:
     """Events and rewards of every item by fold of users, summed up block by block.
 
-    A fold follows from a keyed hash of the task (user, else session, else event), so that blocks agree on it.
+    A user's popularity is counted on the folds that the user is not in.
     """
 
     def __init__(self, items: int, seed: int):
@@ -84,7 +82,7 @@ class Counts:
         self._square += float(reward_N[known] @ reward_N[known])
 
     def fold(self, block: Block) -> Ints:
-        return (unit(tasks(block.events), self.seed, "popularity") * FOLDS).astype(np.int64)
+        return folds_of(block.events, seed=self.seed)
 
     def means(self) -> Floats:
         """Each item's mean reward on the other folds, shrunk toward that of all, (F, I).

@@ -14,6 +14,7 @@ from cluster.progress import bar
 from cluster.records import Dataset
 from tune import metric
 from tune.judged import Judged
+from tune.native_files import NativeFiles
 
 
 def judged(options: argparse.Namespace, settings: Settings, console: Console) -> Judged:
@@ -27,6 +28,10 @@ def judged(options: argparse.Namespace, settings: Settings, console: Console) ->
     words = Options.parse(options.map, options.exclude, options.client)
     request = imports.Request(options.format or "native", tuple(path.absolute() for path in options.data), words)
     folder = _finished(options, settings) or imports.done(request, settings)
+    if folder is None and request.format == "native" and words == Options() and settings.metric.kind == "reward":
+        files = NativeFiles(request.paths)
+        if files.fit():
+            return files.judged(options.part, settings.seed)
     if folder is not None and settings.metric.kind == "reward":
         return Judged.folder(folder, options.part, settings.seed)
     dataset = _read(request, settings, console) if folder is None else Dataset.load(folder)

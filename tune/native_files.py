@@ -1,0 +1,74 @@
+"""Parquet files of events in the layout of EVENTS (cluster/records.py), asked as they lie: a log larger than memory
+needs no import.
+
+A file whose name begins with `items` or `users` is that table. Without one of items, the catalogue is what events name.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.errors import SourceError
+from cluster.importers.catalogue import in_order, items_of
+from cluster.importers.source import find
+from cluster.records import EVENTS, ITEMS, USERS, Dataset, conform
+from tune.judged import SPLIT, Judged, Part
+from tune.streaming import blocks
+
+NEEDED: tuple[str, ...] = ("event_id", "timestamp", "client_id", "item_id", "reward")
+NEEDED_ITEMS: tuple[str, ...] = ("item_id",)
+NEEDED_USERS: tuple[str, ...] = ("user_id",)
+_NAMING = ("item_id", "candidates")
+
+
+class NativeFiles:
+    """Raises SourceError where no file can be read."""
+
+    def __init__(self, paths: Sequence[Path]):
+        files = find(paths)
+        self.items = [path for path in files if path.name.lower().startswith("item")]
+        self.users = [path for path in files if path.name.lower().startswith("user")]
+        self.events = [path for path in files if path not in (*self.items, *self.users)]
+
+    def fit(self) -> bool:
+        """Whether they are of the layout; an importer reads any other."""
+        files = (*self.events, *self.items, *self.users)
+        try:
+            return bool(self.events) and all(path.suffix == ".parquet" and self._fits(path) for path in files)
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{files[0]}: cannot be read as Parquet ({error}); write it again") from error
+
+    def _fits(self, path: Path) -> bool:
+        found, schema, needed = pq.read_schema(path), EVENTS, NEEDED
+        if path not in self.events:
+            schema, needed = (ITEMS, NEEDED_ITEMS) if path in self.items else (USERS, NEEDED_USERS)
+        known = all(field.name in schema.names and schema.field(field.name).type == field.type for field in found)
+        return known and all(name in found.names for name in needed)
+
+    def judged(self, part: Part, seed: int) -> Judged:
+        """All events, streamed; their order is that of the files."""
+        users = _whole(self.users, USERS, "users")
+        items = _whole(self.items, ITEMS, "items") if self.items else items_of(self._named())
+        about = Dataset("feedback", EVENTS.empty_table(), items, users, None, {})
+        return Judged(about, self._tables, lambda: self._columns(SPLIT), part, seed)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        return (conform(table, EVENTS, "events") for table in blocks(self.events))
+
+    def _columns(self, names: Sequence[str]) -> pa.Table:
+        return pa.concat_tables([conform(table, EVENTS, "events").select(names) for table in blocks(self.events)])
+
+    def _named(self) -> pa.Array:
+        """Ids that events name as action or candidate, in order."""
+        ids = pa.array([], pa.string())
+        for table in self._tables():
+            item, lists = (table[name].combine_chunks() for name in _NAMING)
+            ids = pa.concat_arrays([ids, item.unique(), pc.list_flatten(lists).unique()]).unique()
+        return in_order(ids)
+
+
+def _whole(paths: Sequence[Path], schema: pa.Schema, name: str) -> pa.Table:
+    return pa.concat_tables([conform(pq.read_table(path), schema, name) for path in paths] or [schema.empty_table()])
