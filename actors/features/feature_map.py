@@ -8,6 +8,7 @@ Shapes: B decisions, K items, I items of the catalogue, D features, X context fe
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,16 +25,19 @@ from actors.features.context import ContextBlock
 from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
 from actors.features.fitted import Fitted, parameters_fingerprint
 from actors.features.fitting import fit_base, fit_rows
+from actors.features.hashed import Hashed
+from actors.features.hashed_fitting import fit_hashed
 from actors.features.joint import Joint, Tables
 from actors.features.joint_fitting import item_tables
 from actors.features.keys import item_keys, key
 from actors.features.lift import Lift
-from actors.features.lift_fitting import fit_lift
+from actors.features.lift_fitting import fit_lift, room
 from actors.features.recent import RECENT, known_recent, recent_padded
 from cluster.config import FeatureSettings
 from cluster.records import Dataset, Value
 
 CHUNK = 200_000
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class FeatureMap:
     taste_mean_T: Floats
     taste_scale_T: Floats
     lift: Lift | None
+    hashed: Hashed | None
     _row: dict[str, int] = field(init=False, repr=False, compare=False)
     _keys_I: Keys = field(init=False, repr=False, compare=False)
     _fitted_I: Ints = field(init=False, repr=False, compare=False)
@@ -77,8 +82,18 @@ class FeatureMap:
         events = fit_rows(dataset, rows)
         fitted = fit_base(dataset, events, settings, seed)
         base = cls._of(fitted)
-        lift = fit_lift(base, events, settings, seed)
-        made = cls._of(dataclasses.replace(fitted, lift=lift))
+        width = room(base, settings)
+        if width and settings.map == "hashed":
+            fitted = dataclasses.replace(fitted, hashed=fit_hashed(fitted, base.names, dataset, events, width))
+        elif width:
+            fitted = dataclasses.replace(fitted, lift=fit_lift(base, events, settings, width, seed))
+        made = cls._of(fitted)
+        log.info(
+            "features.map %s: %d features, %d of them the map's",
+            settings.map,
+            made.dimension,
+            made.dimension - made.base,
+        )
         return cls.load(made.arrays(), made.facts())  # the same memory layout, hence bits, as once published
 
     @classmethod
@@ -89,11 +104,11 @@ class FeatureMap:
     @property
     def dimension(self) -> int:
         """D."""
-        return self.base + (self.lift.size if self.lift else 0)
+        return self.base + (self.lift.size if self.lift else 0) + (self.hashed.size if self.hashed else 0)
 
     @property
     def base(self) -> int:
-        """Features before the lift, the first ones."""
+        """Features before those of the lift or the buckets, the first ones."""
         return self.joint.dimension if self.joint else 1 + self.context.size
 
     @property
@@ -105,7 +120,7 @@ class FeatureMap:
 
     @property
     def groups(self) -> Ints:
-        """The group of each feature (D,), 1 for those of the lift: priors of the groups have scales of their own."""
+        """The group of each feature (D,), 1 for those of the map: priors of the groups have scales of their own."""
         return (np.arange(self.dimension) >= self.base).astype(np.int64)
 
     @property
@@ -120,7 +135,7 @@ class FeatureMap:
             base: tuple[str, ...] = ("1", *self.context.names)
         else:
             base = self.joint.names((*self.encoder.names, *self.tables.behaviour.names))
-        return (*base, *self.lift.names(base)) if self.lift else base
+        return (*base, *(self.lift.names(base) if self.lift else ()), *(self.hashed.labels if self.hashed else ()))
 
     @property
     def context_names(self) -> tuple[str, ...]:
@@ -137,12 +152,13 @@ class FeatureMap:
                 keys_K[k] = key(item_ids[k])
         fitted_K = self._fitted_I.take(rows_K)
         context_X = self.context.one(context, user_id)
+        tokens_1T = self.hashed.one(context, user_id)[None] if self.hashed else None
         if self.joint is None:
-            phi_1D = self._arms(context_X[None])
+            phi_1D = self._arms(context_X[None], tokens_1T)
             phi_KD = np.broadcast_to(phi_1D, (len(rows_K), self.dimension))
             return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X)
         recent_BR = known_recent(context.get(RECENT), self._row)[None]
-        context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, fold(user_id))
+        context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, tokens_1T, fold(user_id))
         return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0])
 
     def batch(self, events: pa.Table) -> FeatureBatch:
@@ -153,31 +169,41 @@ class FeatureMap:
         rows_BK, keys_BK, mask_BK = padded(events["candidates"], self._row, self._keys_I)
         fitted_BK = self._fitted_I[rows_BK]
         context_BX = self.context.many(events)
+        tokens_BT = self.hashed.many(events) if self.hashed else None
         if self.joint is None:
-            phi_BD = self._arms(context_BX)
+            phi_BD = self._arms(context_BX, tokens_BT)
             phi_BKD = np.broadcast_to(phi_BD[:, None, :], (*rows_BK.shape, phi_BD.shape[1]))
             return FeatureBatch(phi_BKD, fitted_BK, fitted_BK, keys_BK, mask_BK, context_BX)
         context_BX, phi_BKD = self._joint(
-            context_BX, rows_BK, recent_padded(events, self._row), folds(events["user_id"])
+            context_BX, rows_BK, recent_padded(events, self._row), tokens_BT, folds(events["user_id"])
         )
         phi_BKD[~mask_BK] = 0.0
         return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX)
 
-    def _arms(self, context_BX: Floats) -> Floats:
+    def _arms(self, context_BX: Floats, tokens_BT: Keys | None) -> Floats:
         """phi_BD of contexts, the same for every item."""
-        base_BD = np.concatenate([np.ones((len(context_BX), 1)), context_BX], axis=1)
-        return np.concatenate([base_BD, self.lift.rows(base_BD)], axis=1) if self.lift else base_BD
+        blocks = [np.ones((len(context_BX), 1)), context_BX]
+        if self.lift:
+            blocks.append(self.lift.rows(np.concatenate(blocks, axis=1)))
+        if self.hashed and tokens_BT is not None:
+            blocks.append(self.hashed.rows(tokens_BT))
+        return np.concatenate(blocks, axis=1)
 
-    def _joint(self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, fold_B: Ints) -> tuple[Floats, Floats]:
+    def _joint(
+        self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, tokens_BT: Keys | None, fold_B: Ints
+    ) -> tuple[Floats, Floats]:
         """context_BX with the taste of the recent items, and phi_BKD."""
         b, k = rows_BK.shape
         phi_BKD = np.empty((b, k, self.dimension))
         whole_BX = np.concatenate([context_BX, np.zeros((b, len(self.taste_mean_T)))], axis=1)
         for f, part in grouped(fold_B, max(1, CHUNK // max(k, 1))):
-            whole_BX[part], phi_BKD[part] = self._one_fold(context_BX[part], rows_BK[part], recent_BR[part], f)
+            tokens = None if tokens_BT is None else tokens_BT[part]
+            whole_BX[part], phi_BKD[part] = self._one_fold(context_BX[part], rows_BK[part], recent_BR[part], tokens, f)
         return whole_BX, phi_BKD
 
-    def _one_fold(self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, f: int) -> tuple[Floats, Floats]:
+    def _one_fold(
+        self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, tokens_BT: Keys | None, f: int
+    ) -> tuple[Floats, Floats]:
         joint, tables = self.joint, self.tables
         assert joint is not None
         assert tables is not None
@@ -189,6 +215,8 @@ class FeatureMap:
         if self.lift:
             flat_ND = phi_BKD.reshape(-1, self.dimension)
             flat_ND[:, self.base :] = self.lift.rows(flat_ND[:, : self.base])
+        if self.hashed and tokens_BT is not None:
+            phi_BKD[..., self.base :] = self.hashed.crossed(tokens_BT, axes_IQ.take(rows_BK, axis=0), rows_BK)
         return whole_BX, phi_BKD
 
     def with_items(self, items: pa.Table) -> "FeatureMap":
@@ -201,7 +229,8 @@ class FeatureMap:
         tables = self.tables
         if self.encoder is not None and tables is not None:
             tables = item_tables(self.encoder, items, self.fitted_ids, tables.behaviour)
-        return dataclasses.replace(self, item_ids=ids, tables=tables)
+        hashed = self.hashed.with_items(items) if self.hashed else None
+        return dataclasses.replace(self, item_ids=ids, tables=tables, hashed=hashed)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that is an array or a list of names, for safetensors."""

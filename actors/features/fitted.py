@@ -9,6 +9,7 @@ from actors.features import store
 from actors.features.catalogue import ItemEncoder
 from actors.features.context import ContextBlock
 from actors.features.features import Floats
+from actors.features.hashed import Hashed
 from actors.features.joint import Joint, Tables
 from actors.features.lift import Lift
 
@@ -26,6 +27,7 @@ class Fitted:
     taste_mean_T: Floats
     taste_scale_T: Floats
     lift: Lift | None = None
+    hashed: Hashed | None = None
 
 
 def parameters_fingerprint(fitted: Fitted) -> str:

@@ -1,4 +1,4 @@
-"""Which lift `features.map` asks for, and how wide it may be.
+"""Which lift `features.map` asks for, and how many features it may add.
 
 A posterior of A parameter rows over D features holds A·D² numbers of 8 bytes: `features.map_bytes` bounds D.
 
@@ -22,7 +22,7 @@ from cluster.config import FeatureSettings
 
 log = logging.getLogger(__name__)
 SAMPLE = 20_000
-WIDTHS = {"fourier": 200, "neural": 32}
+WIDTHS = {"fourier": 200, "neural": 32, "hashed": 256}
 
 
 class Base(Batched, Protocol):
@@ -35,28 +35,30 @@ class Base(Batched, Protocol):
     def plain(self) -> Ints: ...
 
 
-def fit_lift(base: Base, events: pa.Table, settings: FeatureSettings, seed: int) -> Lift | None:
-    """The lift of the base features of the logged actions; None where the map has none or no room."""
+def room(base: Base, settings: FeatureSettings) -> int:
+    """How many features the map may add; 0 where it adds none, or none fit, which the log says."""
     if settings.map in ("auto", "linear"):
-        return None
-    read_R = base.plain[1:]
-    room = math.isqrt(settings.map_bytes // (8 * base.arms)) - base.dimension
-    if not len(read_R) or room < 1:
+        return 0
+    left = math.isqrt(settings.map_bytes // (8 * base.arms)) - base.dimension
+    if left < 1:
         log.warning(
-            "features.map %s: no lift beside %d base features in %d parameter rows; raise features.map_bytes (%d)",
+            "features.map %s: no room beside %d features in %d parameter rows; raise features.map_bytes (%d)",
             settings.map, base.dimension, base.arms, settings.map_bytes,
         )  # fmt: skip
+        return 0
+    return min(left, settings.map_width or WIDTHS.get(settings.map, left))
+
+
+def fit_lift(base: Base, events: pa.Table, settings: FeatureSettings, width: int, seed: int) -> Lift | None:
+    """At most `width` functions of the base features, fitted on the logged actions; None where none of them varies."""
+    read_R = base.plain[1:]
+    if not len(read_R):
         return None
     rows = np.sort(np.random.default_rng(seed).permutation(len(events))[:SAMPLE])
     acted = actions(base, events.take(pa.array(rows)))
     reward_N = events["reward"].to_numpy(zero_copy_only=False).astype(np.float64)[rows]
-    width = min(room, settings.map_width or WIDTHS.get(settings.map, room))
-    lift: Lift
     if settings.map == "quadratic":
-        lift = fit_quadratic(acted.phi_ND, acted.arm_N, reward_N, width)
-    elif settings.map == "fourier":
-        lift = fit_fourier(acted.phi_ND, read_R, width, seed)
-    else:
-        lift = fit_neural(acted.phi_ND, read_R, acted.arm_N, reward_N, base.arms, width, seed)
-    log.info("features.map %s: %d features beside %d", settings.map, lift.size, base.dimension)
-    return lift
+        return fit_quadratic(acted.phi_ND, acted.arm_N, reward_N, width)
+    if settings.map == "fourier":
+        return fit_fourier(acted.phi_ND, read_R, width, seed)
+    return fit_neural(acted.phi_ND, read_R, acted.arm_N, reward_N, base.arms, width, seed)

@@ -1,8 +1,9 @@
 """How the network of `Neural` is trained: on the logged rewards, every arm with an output of its own.
 
 Outputs read the last layer and the features themselves, so that the layer learns what they lack. AdamW (Loshchilov &
-Hutter 2019) on squared errors, stopped where a held-out fifth of the rows was best (Prechelt 1998). On one type of
-machine the same rows and seed give the same bits: training takes one thread, whatever torch is set to.
+Hutter 2019) on squared errors, at most EPOCHS passes, stopped where a held-out fifth of the rows was best (Prechelt
+1998). On one type of machine the same rows and seed give the same bits: training takes one thread, whatever torch is
+set to.
 
 Shapes: N rows, R features read, H units of the first layer, W of the last, A arms.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 HIDDEN = 64
 BATCH = 128
 STEPS = 3_000
+EPOCHS = 150
 CHECK = 50
 PATIENCE = 8
 RATE = 2e-3
@@ -94,7 +96,7 @@ def _descend(
     live = [weight.clone().requires_grad_() for weight in weights]
     optimizer = torch.optim.AdamW(live, lr=RATE, weight_decay=DECAY)
     best, stale = float("inf"), 0
-    for step in range(STEPS):
+    for step in range(min(STEPS, 1 + EPOCHS * len(rows) // BATCH)):
         if step % CHECK == 0:
             with torch.no_grad():
                 now = float(loss(live, held))
