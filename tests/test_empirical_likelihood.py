@@ -48,7 +48,7 @@ def test_bounds_solve_the_optimisation_problem(seed: int, varied: bool) -> None:
 
 def test_what_the_weights_miss_may_earn_anything() -> None:
     """A policy of which half is on actions that the log never takes: 0.5 · 0.4 lies at one end, that plus 0.5 at the
-    other, and the value is halfway."""
+    other."""
     n = 20_000
     rng = np.random.default_rng(0)
     log = Log(np.zeros(n, np.int64), (rng.random(n) < 0.4) * 1.0, np.ones(n), np.arange(n), np.ones((n, 2), bool))
@@ -56,7 +56,7 @@ def test_what_the_weights_miss_may_earn_anything() -> None:
     totals.add(log.user_N, log, np.full((n, 2), 0.5))
     found = totals.sums("ips")
     wide = cressie_read(sums_of(found.count_U, found.weight_U, found.above_U, 1e9))
-    assert wide == pytest.approx((0.45, 0.2, 0.7), abs=0.02)
+    assert (wide.low, wide.high) == pytest.approx((0.2, 0.7), abs=0.02)
 
 
 def test_coverage_where_clicks_are_rare() -> None:

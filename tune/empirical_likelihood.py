@@ -24,8 +24,8 @@ from tune.totals import Sums
 def cressie_read(sums: Sums, alpha: float = 0.05) -> Interval:
     """Value and bounds of a policy from its sums of ρr; rewards in [0, 1].
 
-    The value is the middle of what the likeliest Q say when what is missing earns 0 and when it earns 1. Weights are
-    taken to lie between 0 and 1 / the least logged propensity.
+    The value is what the likeliest Q of the users seen says: ips, less what Σρ − n explains of it. Weights are taken to
+    lie between 0 and 1 / the least logged propensity.
 
     Raises:
         EvidenceError: the sums are of another method, or the log has no propensities.
@@ -38,8 +38,9 @@ def cressie_read(sums: Sums, alpha: float = 0.05) -> Interval:
     limit = float(special.fdtri(1, users, 1 - alpha)) + nearest.misfit
     ends = [sample.ends(reward, limit) for sample in faked.values() for reward in (0.0, 1.0)]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    value = (nearest.likeliest(0.0) + nearest.likeliest(1.0)) / 2
-    return Interval(value, max(0.0, low), min(1.0, high))
+    (above, below), _ = _regressed(nearest.rows_U3[:-1])
+    low, high = max(0.0, low), min(1.0, high)
+    return Interval(float(np.clip(above / below, low, high)), low, high)
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,11 @@ class _Sample:
         mean = float(rows_U3[:, 2].mean())
         return cls(rows_U3, weight, len(rows_U3) * mean**2 / spread if spread > 0 else 0.0)
 
-    def likeliest(self, reward: float) -> float:
-        (above, below), _ = self._regressed(reward)
-        return float(above / below)
-
     def ends(self, reward: float, limit: float) -> tuple[float, float]:
         """Least and greatest v within the limit; empty (∞, −∞) where no Q is near enough."""
-        (above, below), spread_22 = self._regressed(reward)
+        rows_U3 = self.rows_U3.copy()
+        rows_U3[-1, 0] = self.weight * reward * rows_U3[-1, 1]
+        (above, below), spread_22 = _regressed(rows_U3)
         scale = (limit - self.misfit) / len(self.rows_U3)
         if scale < 0:
             return np.inf, -np.inf
@@ -81,9 +80,8 @@ class _Sample:
         root = float(np.sqrt(max(half**2 - square * (above**2 - saa), 0.0)))
         return float((half - root) / square), float((half + root) / square)
 
-    def _regressed(self, reward: float) -> tuple[Floats, Floats]:
-        rows_U3 = self.rows_U3.copy()
-        rows_U3[-1, 0] = self.weight * reward * rows_U3[-1, 1]
-        mean_3, spread_33 = rows_U3.mean(0), np.cov(rows_U3.T, bias=True)
-        slope_2 = spread_33[:2, 2] / spread_33[2, 2] if spread_33[2, 2] > 0 else np.zeros(2)
-        return mean_3[:2] - slope_2 * mean_3[2], spread_33[:2, :2] - np.outer(slope_2, spread_33[:2, 2])
+
+def _regressed(rows_U3: Floats) -> tuple[Floats, Floats]:
+    mean_3, spread_33 = rows_U3.mean(0), np.cov(rows_U3.T, bias=True)
+    slope_2 = spread_33[:2, 2] / spread_33[2, 2] if spread_33[2, 2] > 0 else np.zeros(2)
+    return mean_3[:2] - slope_2 * mean_3[2], spread_33[:2, :2] - np.outer(slope_2, spread_33[:2, 2])

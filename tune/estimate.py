@@ -7,7 +7,8 @@ no resampling shows, and the log that chose the parameter cannot vouch for it. S
   for switch_dr, dros and dm; none for dm without propensities). A choice by the same log then costs no coverage. What
   clipping buys is a value with less error, not a narrower interval.
 - *bernstein* holds at every number of users and for every distribution: what clipping left out of the policy's
-  probability, 1 − mean w, may have earned anything between 0 and 1; a chosen parameter pays for the whole grid.
+  probability, 1 − mean w, may have earned anything between 0 and 1. Without a fixed parameter the bounds are the best
+  of the whole grid, each at its share of alpha.
 - cressie_read has bounds of its own, whatever kind is asked for.
 
 Shapes: U users.
@@ -47,7 +48,7 @@ class Estimate:
     low, high: bounds at error alpha, of the kind `interval`.
     parameter: λ, None where the method has none. chosen: whether SLOPE chose it.
     bias: this value less the unbiased one beside it, 0 where there is none.
-    effective_events: (Σw)²/Σw², the number of events that the weights amount to (N for dm).
+    effective_events: (Σw)²/Σw², the number of events that the weights amount to (N for dm, and where λ is 0).
     unsupported_share: share of the policy's probability on actions that the log never takes, estimated as
         1 − mean ρ and never below 0 (0 without propensities, where it cannot be seen).
     tail: share of Σw that the heaviest 1 % of users hold.
@@ -91,11 +92,10 @@ def estimate(
     """
     tried = totals.parameters(method)
     chosen = len(tried) > 2
-    if interval == "bernstein":
-        tried = tuple(value for value in tried if np.isfinite(value))
-        alpha = alpha / len(tried) if chosen else alpha
     every = [totals.sums(method, parameter) for parameter in tried] or [totals.sums(method)]
-    place = choose([each.value for each in every], [_deviation(each) for each in every]) if chosen else -1
+    place = -1
+    if chosen:
+        place = choose(np.stack([intervals.linear(each) for each in every]), np.array([each.value for each in every]))
     sums, others = every[place], beside(totals, method)
     value = sums.value if method in MODELLED or sums.weight_U.sum() > 0 else float("nan")
     faults = _faults(sums)
@@ -104,7 +104,7 @@ def estimate(
     elif method == "cressie_read":
         bounds = cressie_read(sums, alpha)
     elif interval == "bernstein":
-        bounds = intervals.bernstein(sums, alpha)
+        bounds = _best_of([each for each in every if each.parameter != np.inf], sums, alpha)
     else:
         bounds = _taking_in([sums, *others], interval, alpha, resamples, seed)
     ratio_U = sums.count_U if sums.ratio_U is None else sums.ratio_U
@@ -119,7 +119,7 @@ def estimate(
         value - others[0].value if others else 0.0,
         int(sums.count_U.sum()),
         len(sums.count_U),
-        float(sums.weight_U.sum()) ** 2 / sums.square if sums.square else 0.0,
+        _effective(sums),
         max(0.0, 1.0 - float(ratio_U.sum() / sums.count_U.sum())),
         _tail(sums.weight_U),
         not faults,
@@ -127,8 +127,9 @@ def estimate(
     )
 
 
-def _deviation(sums: Sums) -> float:
-    return ratio_error(sums.above_U, sums.below_U)[1]
+def _best_of(every: list[Sums], chosen: Sums, alpha: float) -> Interval:
+    each = [intervals.bernstein(sums, alpha / len(every)) for sums in every]
+    return Interval(chosen.value, max(one.low for one in each), min(one.high for one in each))
 
 
 def beside(totals: Totals, method: Method) -> list[Sums]:
@@ -166,10 +167,14 @@ def _faults(sums: Sums) -> list[str]:
         faults.append(f"the log lacks {1 - mean:.0%} of what the policy does")
     if mean - reach > 1 + MOST_UNSUPPORTED:
         faults.append(f"weights average {mean:.3g}, not 1: propensities are not those of the policy that logged")
-    if sums.method != "dm":
-        effective = float(sums.weight_U.sum()) ** 2 / sums.square if sums.square else 0.0
-        if effective < LEAST_EFFECTIVE:
-            faults.append(f"it rests on the weight of {effective:.0f} events")
-        if (tail := _tail(sums.weight_U)) > MOST_TAIL and len(sums.weight_U) >= 100:
-            faults.append(f"1 % of users hold {tail:.0%} of the weight")
+    if (effective := _effective(sums)) < LEAST_EFFECTIVE:
+        faults.append(f"it rests on the weight of {effective:.0f} events")
+    if (tail := _tail(sums.weight_U)) > MOST_TAIL and len(sums.weight_U) >= 100:
+        faults.append(f"1 % of users hold {tail:.0%} of the weight")
     return faults
+
+
+def _effective(sums: Sums) -> float:
+    if sums.square:
+        return float(sums.weight_U.sum()) ** 2 / sums.square
+    return float(sums.count_U.sum()) if sums.method in MODELLED else 0.0

@@ -14,7 +14,7 @@ from cluster.errors import EvidenceError
 from cluster.statistics import Interval, bootstrap_by_user, ratio_error, sequence_half_width, tuned_rho
 from tune.totals import Sums
 
-__all__ = ["Interval", "bernstein", "bootstrap", "paired", "sequence"]
+__all__ = ["Interval", "bernstein", "bootstrap", "linear", "paired", "sequence"]
 
 TUNED_AT = 1_000
 """Users at which the confidence sequence is narrowest; fixed beforehand, so that looks at any time hold together."""
@@ -58,12 +58,13 @@ def paired(one: Sums, other: Sums, alpha: float, resamples: int, seed: int) -> I
         return Interval(difference, -1.0, 1.0)
     if np.array_equal(one.above_U, other.above_U) and np.array_equal(one.weight_U, other.weight_U):
         return Interval(0.0, 0.0, 0.0)  # the same policy
-    linear_U = _linear(one) - _linear(other)
+    linear_U = linear(one) - linear(other)
     halved = _studentised((linear_U + difference + 1) / 2, np.ones(len(linear_U)), alpha, resamples, seed)
     return Interval(difference, 2 * halved.low - 1, 2 * halved.high - 1)
 
 
-def _linear(sums: Sums) -> Floats:
+def linear(sums: Sums) -> Floats:
+    """What each user moves the value by, times their number; of mean 0, (U,)."""
     return np.asarray((sums.above_U - sums.value * sums.below_U) / sums.below_U.mean())
 
 
