@@ -26,9 +26,9 @@ from cluster.errors import ConfigError
 Point: TypeAlias = dict[str, Any]
 """Values by path."""
 
-VARIED = ("law.", "weights.", "features.", "bandits.", "sweep.top_k", "sweep.max_agreement", "generator.exploration")
+VARIED = ("law.", "weights.", "features.", "bandits.", "sweep.top_k", "generator.exploration")
 """Settings that change what a version does with the same data; all else changes the question."""
-GENERATED = ("sweep.top_k", "sweep.max_agreement", "generator.exploration")
+GENERATED = ("sweep.top_k", "generator.exploration")
 """Settings of the generated member."""
 EXPLORING = ("law.exploration_scale", "law.epsilon", "law.delta", "law.floor", "law.particles", "generator.exploration")
 """Settings that pay by what is learned from the choices made."""
@@ -112,6 +112,11 @@ class Space:
     def generates(self) -> bool:
         """Whether a trial needs the generated member."""
         return any(path in GENERATED for path in self.dimensions)
+
+    def most(self, path: str, configured: int) -> int:
+        """The greatest value of a whole number that is tried or configured."""
+        dimension = self.dimensions.get(path)
+        return max(configured, *map(int, dimension.probes)) if dimension else configured
 
     @cached_property
     def size(self) -> float:

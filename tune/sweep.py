@@ -39,8 +39,7 @@ def main() -> int:
 
         request = Request(texts, arguments.search, arguments.by, arguments.trials, arguments.asha)
         sweeper = Sweeper.of(dataset, settings, request)
-        folder = sweeper.folder(arguments.name)
-        with session.opened(settings):
+        with sweeper.taken(arguments.name) as folder, session.opened(settings):
             figures = sweeper.go(folder, Stages(None))
     except (MedleyError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)

@@ -9,24 +9,26 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from actors.bandits.mixture import Mixture
 from cluster import place
 from cluster.config import Settings, changed
 from cluster.config_text import as_values
 from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
 from tune import coordinates, metric
+from tune.generated import member
 from tune.search import RUNGS, Kind, Plan, search
 from tune.space import EXPLORING, Point, Space, default
 from tune.stages import Stages
 from tune.swept import Row, Swept
-from tune.trials import By, Trials, situations, way
+from tune.trials import By, Trials, features_key, situations, way
 
 SHOWN = 10
 """Trials told of; the others are in the table."""
@@ -60,9 +62,15 @@ class Sweeper:
         by = request.by or way(dataset)
         if request.asha and by == "replay":
             raise ConfigError("--asha stops trials by what they earned so far, and a replay says so at its end only")
-        space = Space.of(request.texts or default(exploring=by == "world"), settings)
+        texts = request.texts or default(exploring=by == "world")
+        space = Space.of(texts, settings)
         plan = Plan.of(space, request.kind, request.trials or settings.tune.trials, request.asha, settings.seed)
-        return cls(settings, Trials(dataset, settings, by, situations(dataset, settings)), plan)
+        if space.generates and request.kind == "optuna" and any(path.startswith("features.") for path in texts):
+            raise ConfigError(
+                "a generator is trained for each choice of features before the trials, and Optuna does not say which "
+                "it will make; leave features.* or the generated member's settings out, or say --search random"
+            )
+        return cls(settings, Trials(dataset, settings, by, situations(dataset, settings, space.generates)), plan)
 
     def question(self) -> dict[str, Any]:
         """All that decides the table."""
@@ -79,27 +87,52 @@ class Sweeper:
             "settings": settings,
         }
 
-    def folder(self, name: str | None) -> Path:
-        """home/sweeps/<name>, by default a name of the question's own."""
+    @contextlib.contextmanager
+    def taken(self, name: str | None) -> Iterator[Path]:
+        """home/sweeps/<name>, by default a name of the question's own, for this process alone.
+
+        Raises ConfigError where it holds the answer to another question, StateError where another process is at it.
+        """
         digest = hashlib.sha256(json.dumps(self.question(), sort_keys=True).encode()).hexdigest()
-        return self.settings.folder("sweeps") / (name or f"{self.trials.dataset.format}-{digest[:12]}")
+        folder = self.settings.folder("sweeps") / (name or f"{self.trials.dataset.format}-{digest[:12]}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it, however the process ends
+            except BlockingIOError as error:
+                raise StateError(
+                    f"{folder}: another sweep is at work there; wait for it, or give another --name"
+                ) from error
+            _keep(folder / "sweep.json", self.question(), folder)
+            yield folder
 
     def go(self, folder: Path, stages: Stages) -> dict[str, Any]:
-        """Run what is left of the sweep; returns its figures. Raises ConfigError where the folder is another's."""
+        """Run what is left of the sweep in its folder; returns its figures."""
         self._warn(stages)
-        with _taken(folder):
-            _keep(folder / "sweep.json", self.question(), folder)
-            with stages.stage("as configured"):
-                base = list(self.trials.score({}, RUNGS if self.plan.asha else 1))
-            with stages.stage("trials", self.settings.tune.budget_s) as stage:
-                found = search(self.trials, self.plan, self.settings.tune, folder, stage.progress)
-                left_out = self.plan.trials - len(found)
-                stage.left_out = f"{left_out} trials not reached; the same command goes on with them" * bool(left_out)
-            swept = Swept.of(self.plan.space, self._configured(), base, found)
-            swept.save(folder / "trials.parquet")
-            coordinates.save(swept, folder / "trials.png", f"{folder.name}: {len(swept.rows)} trials")
-            place.write_private(folder / "best.yaml", self._best(swept.best, folder.name))
+        trials = replace(self.trials, members=self._members(stages))
+        with stages.stage("as configured"):
+            # A copy: what it keeps need not travel to the workers.
+            base = list(replace(trials).score({}, RUNGS if self.plan.asha else 1))
+        with stages.stage("trials", self.settings.tune.budget_s) as stage:
+            found = search(trials, self.plan, self.settings.tune, folder, stage.progress)
+            left_out = self.plan.trials - len(found)
+            stage.left_out = f"{left_out} trials not reached; the same command goes on with them" * bool(left_out)
+        swept = Swept.of(self.plan.space, self._configured(), base, found)
+        swept.save(folder / "trials.parquet")
+        coordinates.save(swept, folder / "trials.png", f"{folder.name}: {len(swept.rows)} trials")
+        place.write_private(folder / "best.yaml", self._best(swept.best, folder.name))
         return self._figures(swept, left_out, folder)
+
+    def _members(self, stages: Stages) -> dict[str, Mixture]:
+        """The generated member of each choice of features, by its key; none where no trial needs one."""
+        space, trials = self.plan.space, self.trials
+        if not space.generates:
+            return {}
+        most = space.most("sweep.top_k", self.settings.sweep.top_k)
+        varied = [{p: v for p, v in point.items() if p.startswith("features.")} for point in ({}, *self.plan.points)]
+        tried = [changed(self.settings, point) for point in varied]
+        needed = {features_key(settings): settings for settings in tried}
+        return {key: member(trials.dataset, settings, most, stages) for key, settings in needed.items()}
 
     def _configured(self) -> Point:
         """What the settings as they are say of what varies."""
@@ -144,20 +177,6 @@ class Sweeper:
 
 def _told(row: Row) -> dict[str, Any]:
     return {**row.figures, "settings": row.point}
-
-
-@contextlib.contextmanager
-def _taken(folder: Path) -> Iterator[None]:
-    """The folder for this process alone; the system frees it when the process ends, however that comes about."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StateError(
-                f"{folder}: another sweep is at work there; wait for it, or give another --name"
-            ) from error
-        yield
 
 
 def _keep(path: Path, question: dict[str, Any], folder: Path) -> None:

@@ -11,7 +11,7 @@ Shapes: N events, U users.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -20,10 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from actors.bandits.ensemble import Ensemble
+from actors.bandits.mixture import Mixture
 from actors.features.features import Floats, Ints
 from cluster.config import Settings, changed
 from cluster.errors import EvidenceError
 from cluster.records import Dataset
+from tune import generated
 from tune.baselines import CHUNK, Policy, Schedule, proceed
 from tune.groundwork import Groundwork
 from tune.predefined import Predefined
@@ -43,12 +45,20 @@ def way(dataset: Dataset) -> By:
     return "replay" if dataset.format == "feedback" else "world"
 
 
-def situations(dataset: Dataset, settings: Settings) -> Ints:
+def features_key(settings: Settings) -> str:
+    """Equal for settings of equal features."""
+    return json.dumps(settings.features.model_dump(mode="json"))
+
+
+def situations(dataset: Dataset, settings: Settings, generates: bool = False) -> Ints:
     """Rows of the select part that trials are scored on: of users drawn by hash, about `tune.events` of them.
+
+    Args:
+        generates: leave out the users that the candidates of a generated member are ranked on.
 
     Raises EvidenceError where fewer than two users are left, which allow no interval.
     """
-    rows = parts(dataset, settings.seed).select
+    rows = generated.halves(dataset, settings)[1] if generates else parts(dataset, settings.seed).select
     share = settings.tune.events / max(len(rows), 1)
     kept = rows[unit(tasks(dataset.events.take(pa.array(rows))), settings.seed, "tune") < share]
     if len(set(task_codes(dataset.events.take(pa.array(kept))).tolist())) < 2:
@@ -78,13 +88,17 @@ class Score:
 
 @dataclass
 class Trials:
-    """Scores settings on `rows` of a data set; keeps what trials of equal features share."""
+    """Scores settings on `rows` of a data set; keeps what trials of equal features share.
+
+    members: the generated member of each choice of features, by `features_key`; empty where none is asked for.
+    """
 
     dataset: Dataset
     settings: Settings
     by: By
     rows: Ints
-    _grounds: dict[str, "Ground"] = field(default_factory=dict)
+    members: Mapping[str, Mixture] = field(default_factory=dict)
+    _grounds: dict[str, "Ground"] = field(default_factory=dict, init=False, repr=False)
 
     def score(self, point: Point, rungs: int = 1) -> Iterator[Score]:
         """Scores after each of `rungs` equal parts of the events, the last over all of them; a replay has one.
@@ -99,12 +113,12 @@ class Trials:
             yield from self._played(ground, ground.ensemble(settings), rungs)
 
     def _ground(self, settings: Settings) -> "Ground":
-        key = json.dumps(settings.features.model_dump(mode="json"))
+        key = features_key(settings)
         if key not in self._grounds:
             for oldest in list(self._grounds)[: 1 - KEPT]:
                 del self._grounds[oldest]
             base = self.settings.model_copy(update={"features": settings.features})
-            self._grounds[key] = Ground(Groundwork.of(self.dataset, base), self._events)
+            self._grounds[key] = Ground(Groundwork.of(self.dataset, base), self._events, self.members.get(key))
         return self._grounds[key]
 
     @cached_property
@@ -133,7 +147,7 @@ class Trials:
                 "tune.events, so that all trials are scored on the same events"
             )
         walked = walk(ensemble, trail, self.settings.seed)
-        return self._total(kind.low + (kind.high - kind.low) * (walked.blend_N + walked.error_NM[:, -1]))
+        return self._total(kind.low + (kind.high - kind.low) * walked.blend_N)
 
     def _played(self, ground: "Ground", ensemble: Ensemble, rungs: int) -> Iterator[Score]:
         """A decision knows the rewards of those before it, but for the last `PUBLISH_EVERY` at most."""
@@ -152,16 +166,19 @@ class Trials:
 
 @dataclass(frozen=True)
 class Ground:
-    """What trials of equal features share: split, feature map and pooled priors; the events ready to walk."""
+    """What trials of equal features share: split, feature map and pooled priors; the events; the generated member."""
 
     work: Groundwork
     events: pa.Table
+    member: Mixture | None
 
     @cached_property
     def trail(self) -> Trail:
         return Trail.of(self.work.feature_map, self.events, self.work.settings.reward, self.work.settings.seed)
 
     def ensemble(self, settings: Settings) -> Ensemble:
-        """The predefined members under these settings, on equal terms."""
+        """The predefined members under these settings, and the generated one where there is one, on equal terms."""
         members = Predefined(self.work.predefined.design, self.work.feature_map, settings.bandits).members()
+        if self.member is not None:
+            members += (generated.best(self.member, settings),)
         return replace(self.work, settings=settings).ensemble(*members)
