@@ -12,6 +12,7 @@ import numpy as np
 
 from actors.bandits.ensemble import Prior
 from actors.bandits.members import View
+from actors.bandits.posterior import gaussian
 from actors.features.features import Floats, Ints
 from cluster.errors import EvidenceError
 
@@ -93,7 +94,7 @@ def _one_scale(gram_ADD: Floats, cross_AD: Floats, total: float, rows: int, roun
 def _scales(
     gram_ADD: Floats, cross_AD: Floats, groups_D: Ints, total: float, rows: int, rounds: int
 ) -> tuple[Floats, float]:
-    """ridge_G and noise of several groups: γ_g = Σ_{i in g} (1 − λ_g Σ_ii), λ_g = γ_g/‖θ_g − m‖², one inverse a round.
+    """ridge_G and noise of several groups: γ_g = Σ_{i in g} (1 − λ_g Σ_ii), λ_g = γ_g/‖θ_g − m‖².
 
     Ends when no scale moves by more than SETTLED.
     """
@@ -101,9 +102,8 @@ def _scales(
     count_G = len(gram_ADD) * np.bincount(groups_D, minlength=groups)
     noise, ridge_G = max(total / rows, 1e-4), np.ones(groups)
     for _ in range(rounds):
-        covariance_ADD = np.linalg.inv(gram_ADD / noise + np.diag(ridge_G[groups_D]))
-        theta_AD = np.einsum("ade,ae->ad", covariance_ADD, cross_AD) / noise
-        spread_D = np.einsum("add->d", covariance_ADD)
+        belief = gaussian(gram_ADD / noise + np.diag(ridge_G[groups_D]), cross_AD / noise)
+        theta_AD, spread_D = belief.mean_AD, (belief.factor_ADD**2).sum(axis=(0, 2))
         effective_G = count_G - ridge_G * np.bincount(groups_D, weights=spread_D, minlength=groups)
         size_G = np.bincount(groups_D, weights=(theta_AD**2).sum(axis=0), minlength=groups)
         left = total - 2 * float((theta_AD * cross_AD).sum())

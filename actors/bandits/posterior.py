@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg.lapack import dtrtri
 
 from actors.bandits.noise import ITEM, Noise
 from actors.features.features import Floats, Ints, Keys
@@ -144,6 +145,7 @@ def gaussian(precision_ADD: Floats, shift_AD: Floats) -> Gaussian:
         root_ADD = np.linalg.cholesky(precision_ADD)
     except np.linalg.LinAlgError as error:
         raise ModelError("a precision is not positive definite; its prior must be") from error
-    factor_ADD = np.ascontiguousarray(np.linalg.inv(root_ADD).swapaxes(-1, -2))
+    # L⁻ᵀ is the inverse of a triangle: a sixth of the work of a general one.
+    factor_ADD = np.stack([np.ascontiguousarray(dtrtri(root_DD.T)[0]) for root_DD in root_ADD])
     half_AD = np.einsum("aed,ae->ad", factor_ADD, shift_AD)
     return Gaussian(np.einsum("ade,ae->ad", factor_ADD, half_AD), factor_ADD)
