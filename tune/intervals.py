@@ -14,23 +14,24 @@ from cluster.errors import EvidenceError
 from cluster.statistics import Interval, bootstrap_by_user, ratio_error, sequence_half_width, tuned_rho
 from tune.totals import Sums
 
-__all__ = ["Interval", "bernstein", "bootstrap", "linear", "paired", "sequence"]
+__all__ = ["Interval", "bernstein", "bootstrap", "linear", "paired", "sequence", "studentised"]
 
 TUNED_AT = 1_000
 """Users at which the confidence sequence is narrowest; fixed beforehand, so that looks at any time hold together."""
 
 
 def bootstrap(sums: Sums, alpha: float, resamples: int, seed: int) -> Interval:
-    """The studentised bootstrap by user (Efron 1979; Hall 1988), and never narrower than Student's interval.
+    """By users drawn with replacement."""
+    return studentised(sums.above_U, sums.below_U, alpha, resamples, seed)
+
+
+def studentised(above_U: Floats, below_U: Floats, alpha: float, resamples: int, seed: int) -> Interval:
+    """The studentised bootstrap of Σ above / Σ below (Efron 1979; Hall 1988), never narrower than Student's interval.
 
     Every resample has a standard error of its own, so that a resample that missed the few users with much weight
-    counts as the rare thing it is. Where users do not differ at all, or resamples say nothing of an end, the end is
-    0 or 1.
+    counts as the rare thing it is. Where users do not differ at all, or resamples say nothing of an end, the end is 0
+    or 1.
     """
-    return _studentised(sums.above_U, sums.below_U, alpha, resamples, seed)
-
-
-def _studentised(above_U: Floats, below_U: Floats, alpha: float, resamples: int, seed: int) -> Interval:
     value, error = ratio_error(above_U, below_U)
     if not 0 < error < np.inf:
         return Interval(value, 0.0, 1.0)
@@ -59,7 +60,7 @@ def paired(one: Sums, other: Sums, alpha: float, resamples: int, seed: int) -> I
     if np.array_equal(one.above_U, other.above_U) and np.array_equal(one.weight_U, other.weight_U):
         return Interval(0.0, 0.0, 0.0)  # the same policy
     linear_U = linear(one) - linear(other)
-    halved = _studentised((linear_U + difference + 1) / 2, np.ones(len(linear_U)), alpha, resamples, seed)
+    halved = studentised((linear_U + difference + 1) / 2, np.ones(len(linear_U)), alpha, resamples, seed)
     return Interval(difference, 2 * halved.low - 1, 2 * halved.high - 1)
 
 

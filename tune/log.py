@@ -28,6 +28,7 @@ class Log:
     propensity_N: probability with which the action was taken; None where the log does not say.
     user_N: whole numbers 0 <= u < U, the unit of resampling.
     mask_NK: false on padding.
+    position_N: the slot of a slate that the event filled; None where not every event says.
 
     Raises EvidenceError where an action is not among the candidates, a number is not finite, or a
     propensity of a taken action is not in (0, 1].
@@ -38,6 +39,7 @@ class Log:
     propensity_N: Floats | None
     user_N: Ints
     mask_NK: Bools
+    position_N: Ints | None = None
 
     def __post_init__(self) -> None:
         n, k = self.mask_NK.shape
@@ -65,6 +67,7 @@ class Log:
             propensity_N,
             renumber(self.user_N[rows]),
             self.mask_NK[rows],
+            None if self.position_N is None else self.position_N[rows],
         )
 
     def without_propensities(self) -> "Log":
@@ -117,10 +120,12 @@ def read(events: pa.Table, catalogue: Sequence[str], kind: RewardKind) -> Log:
     propensities = events["propensity"]
     known = n > 0 and propensities.null_count == 0
     width = int(size_N.max()) if n else 0
+    placed = n > 0 and events["position"].null_count == 0
     return Log(
         action_N,
         (reward_N - kind.low) / (kind.high - kind.low),
         np.asarray(propensities, dtype=np.float64) if known else None,
         task_codes(events),
         np.arange(width)[None, :] < size_N[:, None],
+        np.asarray(events["position"], dtype=np.int64) if placed else None,
     )
