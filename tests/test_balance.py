@@ -51,6 +51,42 @@ def test_an_events_weight_comes_from_other_users() -> None:
     assert not np.allclose(found, other)
 
 
+@pytest.mark.parametrize("arms", [1, 3])
+def test_a_policys_penalty_is_the_best_on_other_users(arms: int) -> None:
+    """By a plain loop over penalties, folds and events, with half as many features as events: weights that are free
+    to fit have a mean far from 1."""
+    rng = np.random.default_rng(arms)
+    n, d, m = 60, 30, 2
+    phi_BKD = rng.normal(size=(n, ITEMS, d))
+    arm_BK = rng.integers(arms, size=(n, ITEMS))
+    batch = FeatureBatch(phi_BKD, arm_BK, arm_BK, arm_BK.astype(np.uint64), np.ones((n, ITEMS), bool), np.empty((n, 0)))
+    action_N, user_N = rng.integers(ITEMS, size=n), np.repeat(np.arange(20), 3)
+    log = Log(action_N, rng.random(n), None, user_N, np.ones((n, ITEMS), bool))
+    policy_NMK = rng.dirichlet(np.ones(ITEMS) / 3, size=(n, m))
+    found = balance.ratios(log, batch, policy_NMK, seed=5)
+    fold_N = np.random.default_rng([5, 0xBA1A]).permutation(20)[user_N] % 5
+    for policy in range(m):
+        best, expected = np.inf, np.empty(n)
+        for penalty in balance.PENALTIES:
+            loss, weight_N = 0.0, np.empty(n)
+            for row in range(n):
+                theta_AD = np.zeros((arms, d))
+                for arm in range(arms):
+                    rest = [e for e in range(n) if fold_N[e] != fold_N[row]]
+                    gram, mass = penalty * np.eye(d), np.zeros(d)
+                    for e in rest:
+                        if arm_BK[e, action_N[e]] == arm:
+                            gram += np.outer(phi_BKD[e, action_N[e]], phi_BKD[e, action_N[e]])
+                        mass += (policy_NMK[e, policy] * (arm_BK[e] == arm)) @ phi_BKD[e]
+                    theta_AD[arm] = np.linalg.solve(gram, mass)
+                weight_K = np.einsum("kd,kd->k", phi_BKD[row], theta_AD[arm_BK[row]])
+                weight_N[row] = weight_K[action_N[row]]
+                loss += weight_N[row] ** 2 - 2 * policy_NMK[row, policy] @ weight_K
+            if loss < best:
+                best, expected = loss, weight_N
+        np.testing.assert_allclose(found[:, policy], expected, atol=1e-8)
+
+
 def test_a_reward_model_of_noise_does_not_pass_for_evidence() -> None:
     """Rewards that no item moves: one policy is found better than another in one log of twenty, not in half."""
     passed = {"model alone": 0, "balanced": 0}

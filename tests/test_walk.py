@@ -12,6 +12,7 @@ from cluster.records import Dataset
 from tests import bandit_cases
 from tests.compose_cases import changed
 from tests.features_samples import labelled, shop
+from tune import balance
 from tune.estimators import evaluate
 from tune.groundwork import Groundwork
 from tune.walk import MINIMUM, PUBLISH_EVERY, Trail, walk
@@ -140,23 +141,23 @@ def test_a_spent_budget_leaves_events_out_and_says_so(case: tuple[Ensemble, Trai
     assert steps == [(32, 90), (64, 90)]
 
 
-def test_without_propensities_scores_are_the_reward_models_and_say_so() -> None:
+def test_without_propensities_scores_are_the_reward_models_with_its_error_weighed() -> None:
+    """Beside the plain loop: what the model misses times the weight that stands for π/p."""
     ensemble, trail = prepared(shop())
     assert trail.log.propensity_N is None
     walked = walk(ensemble, trail, SEED)
     value, blend = by_hand(ensemble, trail)
-    np.testing.assert_allclose(walked.value_NM, value, atol=1e-12)
-    np.testing.assert_allclose(walked.blend_N, blend, atol=1e-12)
+    rows, log = np.arange(len(trail.log)), trail.log
+    miss_N = log.reward_N - trail.q_NK[rows, log.action_N]
+    share_NMK = (log.mask_NK / log.mask_NK.sum(1, keepdims=True))[:, None]
+    weight_N = balance.ratios(log, trail.batch, share_NMK, SEED)[:, 0]
+    np.testing.assert_allclose(walked.value_NM[:, 0], value[:, 0] + weight_N * miss_N, atol=1e-12)
+    assert np.abs(walked.blend_N - blend).max() > 1e-3
+    assert (np.abs(walked.value_NM - value).max(0) > 1e-3).all()
     paired = walked.paired("generated", "linear")
     assert paired.model_based
-    error_NM = walked.error_NM
-    assert error_NM.shape == (len(trail.log), len(walked.names) + 1)
-    one_N = value[:, 4] + error_NM[:, 4] - value[:, 2] - error_NM[:, 2]
-    np.testing.assert_allclose(paired.sums_U, np.bincount(trail.log.user_N, one_N), atol=1e-12)
-    reward_N, action_N = trail.log.reward_N, trail.log.action_N
-    miss_N = np.abs(reward_N - trail.q_NK[np.arange(len(action_N)), action_N])
-    assert (np.abs(error_NM) > 0).any(0).all()
-    assert (np.abs(error_NM[miss_N == 0]) == 0).all()
+    one_N = walked.value_NM[:, 4] - walked.value_NM[:, 2]
+    np.testing.assert_allclose(paired.sums_U, np.bincount(log.user_N, one_N), atol=1e-12)
 
 
 def test_events_of_no_user_have_no_history() -> None:
@@ -174,3 +175,16 @@ def test_events_of_no_user_have_no_history() -> None:
     one, two = walk(alone, trail, SEED), walk(alone, fresh, SEED)
     np.testing.assert_array_equal(one.value_NM[nobody], two.value_NM[nobody])
     assert not np.array_equal(one.value_NM[~nobody], two.value_NM[~nobody])
+
+
+def test_a_trail_keeps_what_fits_in_memory() -> None:
+    """Parameters per item share one row of features, however many items there are."""
+    for dataset, kind in ((shop(), "joint"), (shop(), "arms")):
+        work = Groundwork.of(dataset, Settings.model_validate({"features": {"kind": kind}}))
+        rows = 30 if kind == "joint" else 1
+        budget = 8 * (rows * work.feature_map.dimension + 4 * 30) * 100
+        trail = Trail.of(work.feature_map, dataset.events.slice(0, 150), work.settings.reward, 0, budget)
+        assert (len(trail.log), trail.left_out) == (100, 50)
+        stored = trail.batch.phi_BKD[:, :1] if trail.batch.repeats else trail.batch.phi_BKD
+        assert trail.batch.repeats == (kind == "arms")
+        assert stored.size * 8 <= budget

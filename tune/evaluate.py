@@ -2,7 +2,7 @@
 
 A candidate chooses greedily, or by Thompson sampling with particles, from its posterior after the user's earlier
 rewards. With g(k) = q(k) + 1[k = a](r − q(a))/p its doubly robust value in an event is the mean of g over its
-choices; without propensities g = q, which is model-based and said so.
+choices; without propensities g = q, which is model-based and said so, corrected as in tune.walk.
 
 Shapes: N events, U users, K items, C candidates, M predefined members, P particles.
 """
@@ -13,13 +13,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from actors.bandits.mixture import Mixture
 from actors.features.features import FeatureBatch, Floats, Ints
 from cluster.errors import EvidenceError
 from cluster.statistics import ratio_error
-from tune import progressive
+from tune import balance, progressive
 from tune.estimators import by_user
 from tune.log import Bools, Log
 from tune.progressive import Draws
@@ -109,9 +110,28 @@ def values(mixture: Mixture, ground: Ground, draws: Draws, budget_bytes: int = B
     """Each candidate's value in each event, (N, C)."""
     gain_NK = ground.gains()
     value_NC = np.empty((len(ground.log), len(mixture.means_CAD)))
+    column_NCP = np.empty((*value_NC.shape, 0), np.int32)
     for rows, candidates, chosen in choices(mixture, ground, draws, budget_bytes):
         value_NC[rows, candidates] = gain_NK.ravel()[chosen + (rows * gain_NK.shape[1])[:, None, None]].mean(-1)
-    return value_NC
+        if ground.model_based:
+            if not column_NCP.size:
+                column_NCP = np.empty((*value_NC.shape, chosen.shape[-1]), np.int32)
+            column_NCP[rows, candidates] = chosen
+    return value_NC + _corrections(ground, column_NCP, draws.seed, budget_bytes) if ground.model_based else value_NC
+
+
+def _corrections(ground: Ground, column_NCP: NDArray[np.int32], seed: int, budget_bytes: int) -> Floats:
+    """What balancing weights say of the reward model's error under each candidate's choices, (N, C)."""
+    (n, k), (_, c, p) = ground.log.mask_NK.shape, column_NCP.shape
+    step = max(1, budget_bytes // (16 * max(1, n * (k + len(balance.PENALTIES)))))
+    found = []
+    for start in range(0, c, step):
+        column_NBP = column_NCP[:, start : start + step]
+        share_NBK = np.zeros((n, column_NBP.shape[1], k))
+        event, candidate, _ = np.ogrid[:n, : column_NBP.shape[1], :p]
+        np.add.at(share_NBK, (event, candidate, column_NBP), 1 / p)
+        found.append(balance.corrections(ground.log, ground.batch, ground.q_NK, share_NBK, seed))
+    return np.concatenate(found, axis=1)
 
 
 def choices(

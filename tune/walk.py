@@ -2,8 +2,9 @@
 
 In time order, every member says its law π_m under its current state, the event's doubly robust terms score it, and
 then every member learns the logged reward. Differences between members pair by event and sum by user.
-Where the log has no propensities the score is the cross-fitted reward model's, and marked as model-based; differences
-then take in what balancing weights say of the model's error (tune.balance), without which they look certain.
+Where the log has no propensities the score is the cross-fitted reward model's, corrected by what balancing weights say
+of its error (tune.balance), and marked as model-based. Without the correction differences look certain, and members
+that learn look good: what they learn and what the model knows are the same rewards.
 
 Shapes: N events, K candidates (padded), M members.
 """
@@ -25,6 +26,8 @@ from tune.log import Log, read
 from tune.split import tasks
 
 BATCH_BYTES = 600 * 2**20
+COLUMNS = 4
+"""Numbers per candidate beside its features: parameter row, item, key, and what the reward model says."""
 PUBLISH_EVERY = 32
 """Outcomes between two publications of the walk's learner."""
 MINIMUM = 50
@@ -45,10 +48,13 @@ class Trail:
     left_out: int
 
     @classmethod
-    def of(cls, feature_map: FeatureMap, events: pa.Table, kind: RewardKind, seed: int) -> "Trail":
+    def of(
+        cls, feature_map: FeatureMap, events: pa.Table, kind: RewardKind, seed: int, budget_bytes: int = BATCH_BYTES
+    ) -> "Trail":
         """Raises EvidenceError where the events cannot be scored."""
-        widest = int(read(events, feature_map.item_ids, kind).mask_NK.shape[1])
-        kept = events.slice(0, max(1, BATCH_BYTES // (8 * max(widest, 1) * feature_map.dimension)))
+        widest = max(1, int(read(events, feature_map.item_ids, kind).mask_NK.shape[1]))
+        stored = 1 if feature_map.kind == "arms" else widest  # with parameters per item, items share a row of features
+        kept = events.slice(0, max(1, budget_bytes // (8 * (stored * feature_map.dimension + COLUMNS * widest))))
         batch, log = feature_map.batch(kept), read(kept, feature_map.item_ids, kind)
         model = estimators.cross_fit(log, batch, feature_map.arms, seed=seed)
         users = (None if name.startswith("e:") else name for name in tasks(kept).to_pylist())
@@ -65,7 +71,6 @@ class Trail:
 class Walk:
     """log: the events walked. value_NM: per event, the score of each member's own law; blend_N: of the ensemble's.
 
-    error_NM: what differences add to the scores of the members, and last of the ensemble; 0 with propensities.
     left_out: events that the time budget did not reach.
     """
 
@@ -73,7 +78,6 @@ class Walk:
     names: tuple[str, ...]
     value_NM: Floats
     blend_N: Floats
-    error_NM: Floats
     left_out: int
 
     def mean(self) -> dict[str, float]:
@@ -87,10 +91,7 @@ class Walk:
         return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.log.propensity_N is None)
 
     def _scores(self, name: str) -> Floats:
-        if name == "ensemble":
-            return np.asarray(self.blend_N + self.error_NM[:, -1])
-        member = self.names.index(name)
-        return np.asarray(self.value_NM[:, member] + self.error_NM[:, member])
+        return self.blend_N if name == "ensemble" else self.value_NM[:, self.names.index(name)]
 
 
 def walk(
@@ -106,13 +107,10 @@ def walk(
     log, q_NK = trail.log.take(np.arange(done)), trail.q_NK[:done]
     method: estimators.Method = "dm" if log.propensity_N is None else "dr"
     pi_NMK = np.stack([_padded(each, log.mask_NK.shape[1]) for each in laws])
-    *member, blend = (estimators.terms(method, log, pi_NMK[:, m], q_NK).above_N for m in range(pi_NMK.shape[1]))
-    error_NM = np.zeros(pi_NMK.shape[:2])
+    value_NM = np.stack([estimators.terms(method, log, pi_NK, q_NK).above_N for pi_NK in pi_NMK.swapaxes(0, 1)], axis=1)
     if method == "dm":
-        rows = np.arange(done)
-        residual_N = log.reward_N - q_NK[rows, log.action_N]
-        error_NM = balance.ratios(log, trail.batch.take(rows), pi_NMK, seed) * residual_N[:, None]
-    return Walk(log, ensemble.names, np.stack(member, axis=1), blend, error_NM, len(trail.log) - done)
+        value_NM += balance.corrections(log, trail.batch.take(np.arange(done)), q_NK, pi_NMK, seed)
+    return Walk(log, ensemble.names, value_NM[:, :-1], value_NM[:, -1], len(trail.log) - done)
 
 
 def _padded(found: law.Law, width: int) -> Floats:
