@@ -128,6 +128,8 @@ def test_on_a_narrow_screen_bounds_have_a_line_of_their_own() -> None:
 def test_a_note_is_said_once_for_the_estimators_that_share_it() -> None:
     rows = [row("a", "dr", 0.1, "flattered"), row("a", "ips", 0.1, "flattered"), row("b", "dr", 0.1), NO]
     assert notes(rows) == ["a (dr, ips): flattered", "c (ips): no support: none of 900"]
+    groups = [row("a", "dr", 0.1, "flattered", name) for name in ("x=1", "x=2")] + [row("a", "dr", 0.1, "few", "x=2")]
+    assert notes(groups) == ["a (dr): flattered", "a (dr) where x=2: few"]
 
 
 @pytest.mark.parametrize(("width", "digits"), [(1.0, 1), (0.02, 3), (0.0005, 5), (30.0, 0)])

@@ -57,21 +57,21 @@ def heading(answers: Answers, question: Question, part: str) -> str:
 
 
 def table(answers: Answers, narrow: bool = False) -> Table:
-    """What the log itself earned, then a block for every policy, by group; on a narrow screen bounds have a line of
-    their own."""
-    found = Table(box=SIMPLE_HEAD, pad_edge=False)
-    grouped = any(row.group for row in answers.rows)
-    for name in ("group",) * grouped + ("policy", "estimator"):
-        found.add_column(name, overflow="fold")
-    for name in ("value", "less the log's", "eff. events", "tail", "lacks"):
+    """For all events or every group of them, what the log itself earned and a block for every policy; on a narrow
+    screen bounds have a line of their own."""
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("policy", "estimator"):
+        found.add_column(name, overflow="fold", min_width=9)
+    for name in ("value", "less the log's", "eff. n", "tail", "lacks"):
         found.add_column(name, justify="right", no_wrap=True)
     places = decimals([*answers.rows, *answers.logged])
     for logged in answers.logged:
+        if logged.group:
+            found.add_row(escape(logged.group), style="bold")
         before = None
         for row in [logged, *(row for row in answers.rows if row.group == logged.group)]:
             texts = cells(row, places, "\n" if narrow else " ", again=row.policy == before)
-            group = "" if before else row.group
-            found.add_row(*(group,) * grouped, *texts, style=None if row.supported else "yellow")
+            found.add_row(*texts, style=None if row.supported else "yellow")
             before = row.policy
         found.add_section()
     return found
@@ -102,12 +102,19 @@ def _bounded(bounds: tuple[float, float, float], places: int, sign: str, between
 
 
 def notes(rows: Sequence[Answer]) -> list[str]:
-    """What a reader must know, said once for all estimators of a policy that share it."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """What a reader must know, said once for all estimators and groups of a policy that share it."""
+    found: dict[tuple[str, str], list[Answer]] = {}
     for row in rows:
         if row.note:
-            found.setdefault((row.label, row.note), []).append(row.estimator)
-    return [f"{label} ({', '.join(estimators)}): {note}" for (label, note), estimators in found.items()]
+            found.setdefault((row.policy, row.note), []).append(row)
+    every = {row.group for row in rows}
+    texts = []
+    for (policy, note), own in found.items():
+        estimators = ", ".join(dict.fromkeys(row.estimator for row in own))
+        groups = dict.fromkeys(row.group for row in own)
+        where = f" where {' or '.join(groups)}" if len(groups) < len(every) else ""
+        texts.append(f"{policy} ({estimators}){where}: {note}")
+    return texts
 
 
 def decimals(rows: Sequence[Answer]) -> int:
