@@ -19,6 +19,7 @@ from tune import baselines
 from tune.baselines import Schedule
 from tune.predefined import Design, Predefined
 from tune.worlds.base import Situations, draw
+from tune.worlds.drifting import Drifting
 
 CATALOGUE = ("a", "b", "c", "d")
 
@@ -64,7 +65,7 @@ class World:
         return 0.0
 
 
-def version_of(world: World) -> Version:
+def version_of(world: World, bandits: BanditSettings | None = None) -> Version:
     """A version with the four predefined members, fitted on the world's first rows with rewards."""
     rewards = [world.reward(row, item) for row, item in enumerate(world.events["item_id"].to_pylist())]
     events = world.events.set_column(world.events.schema.get_field_index("reward"), "reward", pa.array(rewards))
@@ -73,7 +74,7 @@ def version_of(world: World) -> Version:
     dataset = Dataset("feedback", events, items, users)
     feature_map = FeatureMap.fit(dataset, np.arange(40), FeatureSettings(), 0)
     design = Design.of(feature_map, events.slice(0, 40), RewardKind())
-    members = Predefined(design, feature_map, BanditSettings()).members()
+    members = Predefined(design, feature_map, bandits or BanditSettings()).members()
     ensemble = Ensemble(
         members=members,
         values_M=np.full(len(members), 0.5),
@@ -176,6 +177,23 @@ def test_nothing_is_learned_before_a_window_closes(world: World, version: Versio
     before = int((when.second_N < 1.0).sum())
     assert list(one[:before]) == list(other[:before])
     assert list(one[before:]) != list(other[before:])
+
+
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_after_an_abrupt_drift_the_one_that_forgets_earns_more(seed: int) -> None:
+    """Tastes turn after 500 of 1,200 decisions; half-life 100. What was learned is then wrong, not just useless."""
+    world = World(1_200, seed=seed)
+    version = version_of(world, BanditSettings(forgetting_half_life=100.0))
+    turned = Drifting(world, 0, CATALOGUE, "abrupt", at=5 / 12)
+    alone = {name: version.ensemble.only(name) for name in ("linear", "forgetting")}
+    found = baselines.play(alone, version, turned, schedule(1_200, window_s=0.1), seed=0)
+    before, turn, after = (
+        {name: found[name].expected_N[rows].mean() for name in alone}
+        for rows in (slice(250, 500), slice(500, 750), slice(500, None))
+    )
+    uniform = np.mean([0.7, 0.2, 0.2, 0.2])
+    assert turn["linear"] < uniform < before["linear"]
+    assert after["forgetting"] > after["linear"]
 
 
 def test_clients_do_not_learn_from_each_other(world: World, version: Version) -> None:

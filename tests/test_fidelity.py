@@ -16,13 +16,18 @@ from cluster.errors import EvidenceError
 from cluster.importers.imported import Imported, Options
 from cluster.importers.marketplace import read_marketplace
 from cluster.importers.open_bandit import read_open_bandit
+from cluster.importers.table import read_table
 from cluster.records import Dataset
-from tune.split import parts
+from tune.split import parts, task_codes
+from tune.worlds.base import World
 from tune.worlds.design import Column
 from tune.worlds.fidelity import Fidelity
 from tune.worlds.held_out import HeldOut
+from tune.worlds.labelled import Labelled
+from tune.worlds.marketplace import MarketplaceWorld
 from tune.worlds.reward_model import RewardModel
 from tune.worlds.segments import OTHERS, Segment, column, levels
+from tune.worlds.surface import Surface, Table
 
 ITEMS = 8
 
@@ -272,3 +277,44 @@ def test_segments_by_level_and_quartile() -> None:
     assert sorted(quartiles.names) == sorted(["up to 24.75", "24.75 to 49.5", "49.5 to 74.25", "above 74.25", "(none)"])
     assert sorted(np.bincount(quartiles.group_N).tolist()) == [1, 25, 25, 25, 25]
     assert column("recent", Column([0], ['["a"]']), 1) is None
+
+
+def gains(dataset: Dataset, truth: World, seed: int = 0) -> tuple[Fidelity, float, float]:
+    """What a world fitted on a log says of itself, and the gain over uniform choice of a policy that a reward model of
+    the fit part makes: in truth, and as the world says."""
+    logged, rows = replace(dataset, format="feedback", facts={}, truth=None), parts(dataset, seed)
+    world = RewardModel(logged, rows.world, RewardKind(), seed)
+    items = dataset.items["item_id"].to_pylist()
+    index = {item: i for i, item in enumerate(items)}
+    both = logged.events.take(np.concatenate([rows.fit, rows.world]))
+    item_N = np.array([index[item] for item in both["item_id"].to_pylist()])
+    others, reward_N = np.arange(len(rows.fit)), both["reward"].to_numpy()
+    chooser = Surface.fit(Table.of(logged, both, item_N), item_N, reward_N, task_codes(both), seed, others)
+    found = []
+    for row in range(0, len(rows.world), 3):
+        offer = world.events["candidates"][row].as_py() or items
+        chosen = int(chooser.means(len(others) + row, np.array([index[item] for item in offer])).argmax())
+        each = (truth.mean_rewards(row, offer), world.mean_rewards(row, offer))
+        found.append([means[chosen] - means.mean() for means in each])
+    true, said = np.mean(found, axis=0)
+    return world.fidelity, float(true), float(said)
+
+
+@pytest.mark.parametrize(("table", "exclude"), [("mushroom", ()), ("shuttle", ("label_name",)), ("pendigits", ())])
+def test_what_a_trusted_world_says_of_policies_is_so(data_folder: Path, table: str, exclude: tuple[str, ...]) -> None:
+    """A table's log of uniform choices as if it were anybody's; its labels tell the truth. Measured: 1.00, 0.92, 0.86
+    of the true gain."""
+    path = data_folder / "classification" / f"{table}.parquet"
+    settings = DataSettings(max_events=10_000)
+    labelled = read_table([path], Options.parse(["label=label"], exclude), settings, 0).dataset
+    fidelity, true, said = gains(labelled, Labelled(labelled, parts(labelled, 0).world, RewardKind()))
+    assert fidelity.verdict == "trust"
+    assert 0.8 < said / true < 1.1
+
+
+def test_a_trusted_world_of_the_marketplace_knows_who_gains_and_understates_it() -> None:
+    """Its hidden tastes are more than 6,000 events can tell. Measured on seeds 0 to 2: 0.97, 0.63, 0.46 of the gain."""
+    data = read_marketplace([], Options(), DataSettings(), seed=2).dataset
+    fidelity, true, said = gains(data, MarketplaceWorld(data, parts(data, 0).world, 0))
+    assert fidelity.verdict == "trust"
+    assert 0.3 < said / true < 1.0
