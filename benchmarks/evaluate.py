@@ -1,13 +1,23 @@
-"""Valuing many candidate bandits on one log, against one Ray Tune trial each and against MABWiser's Simulator.
+"""Valuing many candidate bandits on one log or in a simulation, against one Ray Tune trial each and MABWiser.
 
     python -m benchmarks.evaluate [--quick]
 
 candidates_per_s, tune_trial_each   Each candidate is a linear policy of 64 features, valued doubly robustly with its
     interval by user on 10,000 logged events with 10 items (500 users of 20 events). Both sides run the same function
     on the same local Ray with one CPU, and the log lies once in the object store on both. The peer is how Ray Tune
-    is used by default: a grid with one candidate a trial. Ours is `tune.candidate_sweep`: a grid of batches. Wall seconds from
-    the call to the table, so that both pay for Tune's start.
+    is used by default: a grid with one candidate a trial. Ours is `tune.candidate_sweep`: a grid of batches. Wall
+    seconds from the call to the table, so that both pay for Tune's start. The benchmark fails unless a candidate's
+    row is the same on both sides.
 learning_per_s, tune_trial_each   The same with candidates that learn from each user's earlier events.
+lockstep_per_s, tune_trial_each   Bandits that learn online along 1,000 events with 10 items and 32 joint features,
+    every item's reward known: all in one trial by `tune.lockstep`, against a trial each in which one plays alone. The
+    choices must be the same.
+lockstep_joint and lockstep_arms, plain_loop   The same without Ray, on joint features and with parameters per item:
+    candidate-events a CPU second of one thread, against the loop that updates one posterior at a time and factors
+    only what changed.
+lockstep_lints, mabwiser_lints   With parameters per item, against MABWiser's LinTS, `predict` and `partial_fit` event
+    by event.
+values_peak and lockstep_peak, budget   Greatest growth of memory in MiB, a table of values left out, beside the budget.
 simulation, mabwiser_simulator   Policies that learn, with parameters per arm, along the sequences of 20 users: 40
     events of 16 features with 5 arms each, and each user is a task of its own. For every policy, user and event:
     predict from the user's earlier events, score against the log, learn. Ours is `tune.evaluate.values`, which also
@@ -37,11 +47,12 @@ from mabwiser.simulator import Simulator
 
 from actors.bandits.mixture import Mixture
 from actors.features.features import FeatureBatch
+from benchmarks import _lockstep, _peaks
 from benchmarks._pairs import Measure, Pair, finish, measure
 from cluster import session
 from cluster.config import Settings, SweepSettings
-from tune import candidate_sweep, evaluate
-from tune.evaluate import Ground
+from tune import candidate_sweep, evaluate, progressive
+from tune.evaluate import Candidate, Ground
 from tune.log import Log
 from tune.progressive import Draws
 
@@ -70,7 +81,7 @@ def candidates(rng: np.random.Generator, count: int, arms: int, dimension: int) 
         ranks_CADR=0.1 * rng.normal(size=(count, arms, dimension, 8)),
         noise=0.2,
         encoder_HX=np.eye(4),
-        prototypes_CH=rng.normal(size=(12, 4))[np.arange(count) % 12],
+        prototypes_CH=np.random.default_rng(0).normal(size=(6, 4))[np.arange(count) % 6],
         temperature=0.1,
         names_C=tuple(f"{c:05d}" for c in range(count)),
     )
@@ -80,23 +91,35 @@ def swept(name: str, history: int, count: int, single: int, repeats: int, folder
     """Candidates a second of `count` in batches, and of `single` with a trial each."""
     rng = np.random.default_rng(0)
     found = ground(rng, history, USERS, EACH, ITEMS, FEATURES)
-    everyone, few = candidates(rng, count, 1, FEATURES), candidates(rng, single, 1, FEATURES)
+    everyone = candidates(rng, count, 1, FEATURES)
+    few = progressive.take(everyone, np.arange(single))
     batches = SweepSettings(batch=-(-count // 4))
     ours, theirs = [], []
     for repeat in range(repeats):
         place = folder / f"{name}-{repeat}"
-        ours.append(count / wall(candidate_sweep.sweep, everyone, found, batches, folder=place / "batches"))
-        theirs.append(single / wall(candidate_sweep.sweep, few, found, SweepSettings(batch=1), folder=place / "each"))
+        seconds, table = wall(candidate_sweep.sweep, everyone, found, batches, folder=place / "batches")
+        ours.append(count / seconds)
+        seconds, rows = wall(candidate_sweep.sweep, few, found, SweepSettings(batch=1), folder=place / "each")
+        theirs.append(single / seconds)
+        same(table.rows[:single], rows.rows)
     ratios = [mine / peer for mine, peer in zip(ours, theirs, strict=True)]
     medians = (float(np.median(values)) for values in (ours, theirs, ratios))
     rate, peer, ratio = medians
     return Measure(name, rate, peer, "tune_trial_each", ratio, (min(ratios), max(ratios)), "candidates/s")
 
 
-def wall(work: Callable[..., Any], *arguments: Any, **named: Any) -> float:
+def wall(work: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[float, Any]:
     start = time.perf_counter()
-    work(*arguments, **named)
-    return time.perf_counter() - start
+    found = work(*arguments, **named)
+    return time.perf_counter() - start, found
+
+
+def same(ours: tuple[Candidate, ...], theirs: tuple[Candidate, ...]) -> None:
+    """Raises AssertionError unless every row has the same candidate, baseline and counts, and scores to 1e-6."""
+    for mine, peer in zip(ours, theirs, strict=True):
+        scores = np.array([[row.value, row.baseline_value, row.difference, row.low, row.high] for row in (mine, peer)])
+        assert (mine.candidate, mine.users, mine.baseline) == (peer.candidate, peer.users, peer.baseline)
+        assert np.allclose(*scores, rtol=0, atol=1e-6), f"{mine} differs from {peer}"
 
 
 def simulation() -> list[Pair]:
@@ -149,7 +172,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer candidates, one repeat, under a minute")
     quick = parser.parse_args().quick
     logging.disable(logging.INFO)
-    measures = measure(simulation(), 3 if quick else 9)
+    measures = [*_peaks.measures(), *measure([*simulation(), *_lockstep.pairs()], 3 if quick else 9)]
     with tempfile.TemporaryDirectory() as home:
         settings = Settings.model_validate({"home": Path(home), "cluster": {"cpus": 1}})
         with session.opened(settings):
@@ -157,6 +180,7 @@ def main() -> None:
             measures.append(swept("candidates_per_s", 0, *sizes, Path(home)))
             if not quick:
                 measures.append(swept("learning_per_s", 64, 256, 16, 3, Path(home)))
+            measures.append(_lockstep.swept(256, 6 if quick else 16, 1 if quick else 3, Path(home)))
     finish("evaluate", measures)
 
 

@@ -83,7 +83,7 @@ class Beliefs:
         return 8 * (arms + 8) * (dimension + 1) * dimension
 
     def scores(self, phi_BKD: Tensor, arm_BK: Tensor, normal_BX: Tensor, parameters: bool) -> Tensor:
-        """Drawn scores of the items of B events, (C, B, K).
+        """Drawn scores of the items of B events, (B, C, K).
 
         With `parameters` the D normals of an event are of θ, and its items share them; otherwise each item has a
         normal, s ~ N(μᵀφ, α²‖Lᵀφ‖²). An event's items may share their row of features, phi_B1D.
@@ -91,16 +91,17 @@ class Beliefs:
         if parameters:
             theta_CDB = (self.factor_CADD[:, 0] @ normal_BX.T).mul_(self._scale_C11)
             theta_CDB.add_(self.mean_CAD[:, 0, :, None])
-            return torch.einsum("cdb,bkd->cbk", theta_CDB, phi_BKD)
+            score_BCK: Tensor = theta_CDB.permute(2, 0, 1) @ phi_BKD.mT
+            return score_BCK
         count, arms, d = self.mean_CAD.shape
         phi_SD = phi_BKD.reshape(-1, d)
-        mean_CAS = (self.mean_CAD.view(-1, d) @ phi_SD.T).view(count, arms, -1)
+        mean_SCA = (phi_SD @ self.mean_CAD.view(-1, d).T).view(-1, count, arms)
         root_XSD = phi_SD @ self.factor_CADD.view(-1, d, d)
-        spread_CAS = torch.linalg.vector_norm(root_XSD, dim=2).view(count, arms, -1)
+        spread_SCA = torch.linalg.vector_norm(root_XSD, dim=2).T.view(-1, count, arms)
         row_BK = torch.arange(len(phi_SD), device=phi_SD.device).view(phi_BKD.shape[:2])
-        place = (slice(None), arm_BK % arms, row_BK)
-        score_CBK: Tensor = mean_CAS[place].addcmul_(spread_CAS[place] * self._scale_C11, normal_BX)
-        return score_CBK
+        place = (row_BK, slice(None), arm_BK % arms)
+        spread_BKC = (spread_SCA[place] * self._scale_C11[:, 0, 0]).mul_(normal_BX[..., None])
+        return spread_BKC.add_(mean_SCA[place]).mT
 
     def learn(self, phi_CD: Tensor, arm_C: Tensor, reward_C: Tensor) -> None:
         """Every candidate takes in an outcome of its own. Nothing is learned by an unknown item (arm −1)."""

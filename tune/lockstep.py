@@ -92,15 +92,16 @@ def _check(course: Course, prior: Prior) -> None:
 
 @dataclass(frozen=True)
 class _Page:
-    """B events on the device. phi_BKD has one row per event where its items share it."""
+    """B events on the device. phi_BKD has one row per event where its items share it; bias_BK orders equal items and
+    is minus infinity on padding, share_B1K the probabilities of a uniform choice."""
 
     phi_BKD: Tensor
     arm_BK: Tensor
-    open_BK: Tensor
     reward_BK: Tensor
     normal_BX: Tensor
-    tie_BK: Tensor
-    uniform_B: Tensor
+    bias_B1K: Tensor
+    share_B1K: Tensor
+    uniform_B11: Tensor
 
     def take(self, events: slice) -> "_Page":
         return _Page(*(getattr(self, field.name)[events] for field in fields(self)))
@@ -136,54 +137,51 @@ class _Work:
 
     def simulate(self, candidates: range, settings: Sequence[Setting], draws: Iterable[Draws]) -> Simulated:
         beliefs = Beliefs(settings, self.prior, self.device)
-        epsilon_C11 = self._tensor(np.array([s.epsilon for s in settings]))[:, None, None]
+        epsilon_C1 = self._tensor(np.array([s.epsilon for s in settings]))[:, None]
         item_CN = torch.empty(len(settings), len(self.course), dtype=torch.int32, device=self.device)
         score_CN, reward_CN = (torch.empty(item_CN.shape, dtype=FLOAT, device=self.device) for _ in range(2))
         for events, drawn in zip(self.pages, draws, strict=True):
             page = self._page(events, drawn)
             for start in range(0, len(events), self.publish_every):
                 block = page.take(slice(start, start + self.publish_every))
-                score_CBK = self._scores(beliefs, block)
-                item_CB = _choose(score_CBK, block, epsilon_C11)
-                rows = slice(events.start + start, events.start + start + item_CB.shape[1])
-                item_CN[:, rows] = item_CB.int()
-                score_CN[:, rows] = score_CBK.gather(2, item_CB[..., None])[..., 0]
-                reward_CN[:, rows] = self._learn(beliefs, block, item_CB, rows.start)
+                score_BCK = beliefs.scores(block.phi_BKD, block.arm_BK, block.normal_BX, self.parameters)
+                item_BC1 = _choose(score_BCK.add_(block.bias_B1K), block, epsilon_C1)
+                rows = slice(events.start + start, events.start + start + len(item_BC1))
+                item_CN[:, rows] = item_BC1[..., 0].T
+                score_CN[:, rows] = score_BCK.gather(2, item_BC1)[..., 0].T
+                self._learn(beliefs, block, item_BC1[..., 0], reward_CN[:, rows], rows.start)
         return Simulated(candidates, item_CN.cpu().numpy(), score_CN.cpu().numpy(), reward_CN.cpu().numpy())
 
-    def _scores(self, beliefs: Beliefs, block: _Page) -> Tensor:
-        score_CBK = beliefs.scores(block.phi_BKD, block.arm_BK, block.normal_BX, self.parameters)
-        return score_CBK.add_(block.tie_BK).masked_fill_(~block.open_BK, -torch.inf)
-
-    def _learn(self, beliefs: Beliefs, block: _Page, item_CB: Tensor, first: int) -> Tensor:
-        """Let every candidate learn what it chose, event by event; the rewards, (C, B)."""
-        reward_CB = torch.empty_like(item_CB, dtype=FLOAT)
-        for b in range(item_CB.shape[1]):
-            item_C = item_CB[:, b]
-            reward_CB[:, b] = block.reward_BK[b, item_C]
+    def _learn(self, beliefs: Beliefs, block: _Page, item_BC: Tensor, reward_CB: Tensor, first: int) -> None:
+        """Let every candidate learn what it chose, event by event, and note the rewards."""
+        for b, item_C in enumerate(item_BC):
+            reward_C = block.reward_BK[b, item_C]
             phi_CD = block.phi_BKD[b, item_C % block.phi_BKD.shape[1]]
-            beliefs.learn(phi_CD, block.arm_BK[b, item_C], reward_CB[:, b])
+            beliefs.learn(phi_CD, block.arm_BK[b, item_C], reward_C)
+            reward_CB[:, b] = reward_C
             if (first + b + 1) % FORGET_EVERY == 0:
                 beliefs.forget(FORGET_EVERY)
-        return reward_CB
 
     def _page(self, events: range, drawn: Draws) -> _Page:
         batch, rows = self.course.batch, slice(events.start, events.stop)
+        mask_BK = batch.mask_BK[rows]
         return _Page(
             self._tensor(batch.phi_BKD[rows, : 1 if batch.repeats else None]),
             torch.tensor(batch.arm_BK[rows], device=self.device),
-            torch.tensor(batch.mask_BK[rows], device=self.device),
             self._tensor(self.course.reward_NK[rows]),
-            *(self._tensor(array) for array in (drawn.normal_BX, drawn.tie_BK, drawn.uniform_B)),
+            self._tensor(drawn.normal_BX),
+            self._tensor(np.where(mask_BK, drawn.tie_BK, -np.inf)[:, None]),
+            self._tensor((mask_BK / mask_BK.sum(1, keepdims=True))[:, None]),
+            self._tensor(drawn.uniform_B[:, None, None]),
         )
 
     def _tensor(self, array: Floats) -> Tensor:
         return torch.tensor(array, dtype=FLOAT, device=self.device)
 
 
-def _choose(score_CBK: Tensor, block: _Page, epsilon_C11: Tensor) -> Tensor:
-    """The item whose share of [0, 1) holds the event's uniform number, as actors.bandits.law picks it, (C, B)."""
-    best_CB1 = score_CBK.argmax(2, keepdim=True)
-    pi_CBK = epsilon_C11 * (block.open_BK / block.open_BK.sum(1, keepdim=True))
-    edges_CBK = pi_CBK.scatter_add_(2, best_CB1, (1 - epsilon_C11).expand_as(best_CB1)).cumsum(2)
-    return (edges_CBK <= block.uniform_B[:, None] * edges_CBK[..., -1:]).sum(2)
+def _choose(score_BCK: Tensor, block: _Page, epsilon_C1: Tensor) -> Tensor:
+    """The item whose share of [0, 1) holds the event's uniform number, as actors.bandits.law picks it, (B, C, 1)."""
+    best_BC1 = score_BCK.argmax(2, keepdim=True)
+    pi_BCK = epsilon_C1 * block.share_B1K
+    edges_BCK = pi_BCK.scatter_add_(2, best_BC1, (1 - epsilon_C1).expand_as(best_BC1)).cumsum(2)
+    return (edges_BCK <= block.uniform_B11 * edges_BCK[..., -1:]).sum(2, keepdim=True)
