@@ -83,16 +83,16 @@ def finish(benchmark: str, measures: Sequence[Measure]) -> None:
         span = f"{m.interval[0]:.1f} to {m.interval[1]:.1f}"
         table.add_row(f"{m.name} ({m.peer_name})", f"{m.ours:,.0f}", f"{m.peer:,.0f}", f"{m.ratio:.1f}", span)
     CONSOLE.print(table)
-    print(json.dumps({"benchmark": benchmark, "measures": [_rounded(asdict(m)) for m in measures]}))
+    print(json.dumps({"benchmark": benchmark, "measures": [rounded(asdict(m)) for m in measures]}))
 
 
-def _rounded(value: object) -> object:
+def rounded(value: object) -> object:
     """Four significant digits."""
     match value:
         case float():
             return float(f"{value:.4g}")
         case dict():
-            return {key: _rounded(part) for key, part in value.items()}
+            return {key: rounded(part) for key, part in value.items()}
         case tuple() | list():
-            return [_rounded(part) for part in value]
+            return [rounded(part) for part in value]
     return value
