@@ -2,9 +2,9 @@
 
 Item-position model (Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay & Wen 2018, "Offline evaluation of ranking
 policies with click models"): what an item earns depends on it and its position, not on its neighbours. Then every
-position is a log of its own, and a slate is worth the sum. The propensities are those of the slot given the slots before
-it, and the policy's must be so too; its earlier slots are then taken to be as logged, which is exact where slots are
-filled independently of one another.
+position is a log of its own, and a slate is worth the sum. The propensities are those of the slot given the slots
+before it, and the policy's must be so too; its earlier slots are then taken to be as logged, which is exact where slots
+are filled independently of one another.
 
 Shapes: N events (a filled slot each), K candidates (padded), U users.
 """
