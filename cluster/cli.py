@@ -196,7 +196,7 @@ def serve(configuration: Config = None) -> None:
 )
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="compose, sweep, drive or report; all that follows goes to the job.")],
+    job: Annotated[str, typer.Argument(help="compose, sweep, what-if, drive or report; what follows goes to it.")],
     address: Annotated[str | None, typer.Option("--address", help="Job server, http://host:8265.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log to the end.")] = True,
     configuration: Config = None,
@@ -215,6 +215,16 @@ def submit(
     except KeyboardInterrupt:
         stderr.print(f"the job goes on; end it with `medley stop --job {job_id}`", highlight=False)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def replay(decision_id: str, json_line: Json = False, configuration: Config = None) -> None:
+    """Make a decision again from what was logged of it, and compare; exit code 1 where they differ."""
+    from cluster.parts import program
+
+    words = [decision_id, *(["--json"] if json_line else [])]
+    words += ["--config", str(configuration.absolute())] if configuration else []
+    raise typer.Exit(program("serve.replay", words, config.load(configuration)))
 
 
 @app.command()

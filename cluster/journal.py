@@ -240,6 +240,10 @@ class Reader:
         """Numbered outcomes of one kind with seq > after, in order."""
         return self._read(lambda store: store.outcomes(after, limit, kind))
 
+    def decision(self, decision_id: str) -> DecisionRecord | None:
+        """A decision as it was kept, None where there is none of this id."""
+        return self._read(lambda store: store.decision(decision_id))
+
     def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
         """Catalogue changes with revision > after, in order."""
         return self._read(lambda store: store.changes(after))

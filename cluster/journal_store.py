@@ -291,6 +291,15 @@ class Store:
         )
         return [OutcomeRow(*row) for row in self.sql.rows(query, (after, kind, limit))]
 
+    def decision(self, decision_id: str) -> DecisionRecord | None:
+        """A decision as it was kept, None where there is none of this id."""
+        query = (
+            "SELECT decision_id, client, user_key, request_id, version, epoch, slots, request, answer, evidence "
+            "FROM journal_decisions WHERE decision_id = ?"
+        )
+        rows = self.sql.rows(query, (decision_id,))
+        return DecisionRecord(*rows[0]) if rows else None
+
     def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
         """Catalogue changes with revision > after, in order."""
         query = "SELECT revision, client, item_id, body FROM journal_items WHERE revision > ? ORDER BY revision"

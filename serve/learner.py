@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from pydantic_core import from_json
@@ -22,7 +23,7 @@ from actors.bandits.members import Uniform
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
 from cluster.errors import MedleyError, StateError
-from cluster.journal import OutcomeRow, Reader
+from cluster.journal import OutcomeRow
 from serve import checkpoint, evidence
 from serve.decide import Update
 from serve.ledger import Checkpoint, Ledger, Publication
@@ -48,6 +49,12 @@ class Tracked:
     unsaved: bool = True
 
 
+class Outcomes(Protocol):
+    """What a learner reads: a journal's reader is one."""
+
+    def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]: ...
+
+
 class Learner:
     """Owns a shard from the moment its ledger was opened.
 
@@ -62,7 +69,7 @@ class Learner:
     def __init__(
         self,
         load: Callable[[int], Version],
-        reader: Reader,
+        reader: Outcomes,
         ledger: Ledger,
         kind: str,
         clock: Callable[[], float] = time.time,
@@ -149,7 +156,7 @@ class Learner:
             if version is None:
                 continue
             try:
-                state = checkpoint.load(version.ensemble, saved.state)
+                state = checkpoint.load(version.ensemble.of(saved.client), saved.state)
             except StateError as error:
                 logger.warning("%s", error)
                 self._tracked.clear()
@@ -190,7 +197,7 @@ class Learner:
         """Track a version, learn what its watermark leaves to learn up to here, retire the oldest."""
         version = self._version(number)
         assert version is not None
-        state = learn.start(version.ensemble)
+        state = learn.start(version.ensemble.of(client))
         learn.publish(state)  # epoch 1 is what every replica has without a learner
         state.epoch = max(state.epoch, self._epochs.get((client, number), 0))
         tracked = self._tracked[client, number] = Tracked(client, number, state)

@@ -4,6 +4,7 @@ One file (or the PostgreSQL database) with one writing process. Each new owner r
 write carries its owner's epoch in the same transaction, so the write of a stale owner fails.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,12 +81,7 @@ class Ledger:
 
     def publications(self, client: str | None = None, version: int | None = None) -> list[Publication]:
         """Publications in the order in which they were made, of one client or version or all."""
-        query = (
-            "SELECT client, version, epoch, at, seq, outcomes, weights FROM learner_publications "
-            "WHERE client = coalesce(?, client) AND version = coalesce(?, version) ORDER BY at, client, epoch"
-        )
-        rows = self._read(query, (client, version))
-        return [Publication(c, v, e, at, seq, n, from_json(weights)) for c, v, e, at, seq, n, weights in rows]
+        return _publications(self._read, client, version)
 
     def write(
         self,
@@ -143,7 +139,34 @@ class Ledger:
             raise self._failure(error) from error
 
     def _failure(self, error: BaseException) -> StateError:
-        return StateError(
-            f"{self._where}: the learner's state cannot be read or written: {str(error).strip()}; check that the "
-            "disk has space, that the place can be written and that the database runs"
-        )
+        return _failure(self._where, error)
+
+
+def read_publications(url: str, client: str, version: int) -> list[Publication]:
+    """A client's publications of a version, read without taking the shard over. Raises StateError."""
+    try:
+        sql = Sql(url)
+        try:
+            return _publications(sql.rows, client, version)
+        finally:
+            sql.close()
+    except FAILURES as error:
+        raise _failure(url if not url.startswith("postgresql") else "PostgreSQL", error) from error
+
+
+def _publications(
+    rows: Callable[[str, tuple[object, ...]], list[tuple[Any, ...]]], client: str | None, version: int | None
+) -> list[Publication]:
+    query = (
+        "SELECT client, version, epoch, at, seq, outcomes, weights FROM learner_publications "
+        "WHERE client = coalesce(?, client) AND version = coalesce(?, version) ORDER BY at, client, epoch"
+    )
+    found = rows(query, (client, version))
+    return [Publication(c, v, e, at, seq, n, from_json(weights)) for c, v, e, at, seq, n, weights in found]
+
+
+def _failure(where: str, error: BaseException) -> StateError:
+    return StateError(
+        f"{where}: the learner's state cannot be read or written: {str(error).strip()}; check that the "
+        "disk has space, that the place can be written and that the database runs"
+    )

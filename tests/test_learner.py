@@ -57,11 +57,15 @@ class World:
             if self.rng.random() < 0.4:
                 event = RewardRecord(client, record.decision_id, 0, "reward", 1.0, f"R{self.asked}")
                 self.journal.reward([event]).result(WAIT_S)
+        self.close_windows(before + 2 * decisions)
+
+    def close_windows(self, outcomes: int) -> None:
+        """Let every window close, and wait until the journal has this many outcomes."""
         self.now += 11
         deadline = time.monotonic() + WAIT_S
-        while len(self.outcomes()) < before + 2 * decisions and time.monotonic() < deadline:
+        while len(self.outcomes()) < outcomes and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert len(self.outcomes()) == before + 2 * decisions
+        assert len(self.outcomes()) == outcomes
 
     def outcomes(self) -> list[Any]:
         reader = Reader(self.url)

@@ -1,0 +1,172 @@
+"""A decision made again from what was logged of it, and compared with what was answered.
+
+    python -m serve.replay DECISION_ID [--config settings.yaml] [--json]
+
+Version, epoch, seed and request are in the journal. The learner's state at the epoch is rebuilt from the outcomes
+that it had applied then, the client's catalogue from the changes that the decision knew. With --json, standard output
+is {"same": true, "stored": {...}, "again": {...}, ...}; the exit code is 1 where the two differ.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from actors.bandits.version import Version
+from cluster import config
+from cluster.config import Settings
+from cluster.errors import JournalError, MedleyError, StateError
+from cluster.journal import DecisionRecord, OutcomeRow, Reader, journal_url
+from cluster.registry import DEFAULT_NAME, Registry
+from serve import evidence
+from serve.decide import Engine, load
+from serve.learner import Learner
+from serve.ledger import Ledger, read_publications
+from serve.messages import DecisionRequest
+from serve.releases import Releases
+from serve.service import ledger_url
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The stored answer and the one made again; `outcomes` had been learned, up to number `seq` of the journal."""
+
+    stored: dict[str, Any]
+    again: dict[str, Any]
+    epoch: int
+    seq: int
+    outcomes: int
+
+    @property
+    def same(self) -> bool:
+        return self.stored == self.again
+
+    def facts(self) -> dict[str, Any]:
+        about = {"epoch": self.epoch, "seq": self.seq, "outcomes": self.outcomes}
+        return {"same": self.same, **about, "stored": self.stored, "again": self.again}
+
+
+@dataclass(frozen=True)
+class Past:
+    """A client's outcomes up to `seq`, as its learner read them."""
+
+    reader: Reader
+    client: str
+    seq: int
+
+    def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
+        while rows := self.reader.outcomes(after, limit, kind):
+            if found := [row for row in rows if row.seq <= self.seq and row.client == self.client]:
+                return found
+            after = rows[-1].seq
+        return []
+
+
+def replay(settings: Settings, reader: Reader, version: Callable[[int], Version], decision_id: str) -> Replayed:
+    """Decide again.
+
+    Raises:
+        JournalError: there is no such decision.
+        StateError: its publication is not in the learner's ledger.
+    """
+    record = reader.decision(decision_id)
+    if record is None:
+        raise JournalError(f"no decision {decision_id!r} in the journal; give the decision_id of an answer")
+    request = DecisionRequest.model_validate_json(record.request)
+    engine = Engine(settings.seed, settings.serve.max_items)
+    seq = outcomes = 0
+    if record.version is not None:
+        engine.install(load(record.version, version(record.version)))
+        _catalogue(engine, reader, record)
+        if record.epoch > 1:
+            seq, outcomes = _learned(engine, settings, reader, version, record)
+    again = engine.decide(record.client, request, record.decision_id)
+    return Replayed(json.loads(record.answer), json.loads(again.answer), record.epoch, seq, outcomes)
+
+
+def _catalogue(engine: Engine, reader: Reader, record: DecisionRecord) -> None:
+    """The client's items as the decision knew them."""
+    known = evidence.unpack(record.evidence).revision if record.evidence else 0
+    for revision, change in reader.changes(0):
+        if change.client == record.client and revision <= known:
+            engine.change(change.client, change.item_id, change.body, revision)
+    engine.rebuild(record.client)
+
+
+def _learned(
+    engine: Engine,
+    settings: Settings,
+    reader: Reader,
+    version: Callable[[int], Version],
+    record: DecisionRecord,
+) -> tuple[int, int]:
+    """Publish to the engine what the learner had published at the decision's epoch; (seq, outcomes) of it."""
+    assert record.version is not None
+    rows = read_publications(ledger_url(settings, 0), record.client, record.version)
+    found = next((row for row in rows if row.epoch == record.epoch), None)
+    if found is None:
+        raise StateError(
+            f"decision {record.decision_id}: publication {record.epoch} of version {record.version} is not in the "
+            "learner's ledger; it was pruned, or the ledger is another home's"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(str(Path(folder) / "learner.db"))
+        learner = Learner(version, Past(reader, record.client, found.seq), ledger, settings.reward_kind)
+        while learner.advance():
+            pass
+        learner.publish()
+        ledger.close()
+    updates = [u for u in learner.since(0)[1] if u.version == record.version]
+    for update in updates:
+        engine.publish(replace(update, epoch=record.epoch))
+    return found.seq, found.outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="serve.replay", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("decision_id")
+    parser.add_argument("--config", type=Path, help="settings in YAML")
+    parser.add_argument("--json", action="store_true", help="print one JSON line")
+    parser.add_argument("--name", default=DEFAULT_NAME, help="name of the versions in the registry")
+    arguments = parser.parse_args()
+    try:
+        settings = config.load(arguments.config)
+        releases = Releases(Registry(settings.registry_uri), arguments.name)
+        found = replay(settings, Reader(journal_url(settings)), releases.load, arguments.decision_id)
+    except MedleyError as error:
+        print(f"replay: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(found.facts()))
+    else:
+        show(found)
+    return 0 if found.same else 1
+
+
+def show(found: Replayed) -> None:
+    """Both answers, slot by slot."""
+    stored = found.stored
+    title = f"decision {stored['decision_id']}: version {stored['version']}, epoch {found.epoch}"
+    table = Table("slot", "item", "propensity", "score", "again", "propensity", "score", title=title)
+    for number, (one, two) in enumerate(zip(stored["slots"], found.again["slots"], strict=True)):
+        cells = [_cell(slot[key]) for slot in (one, two) for key in ("item_id", "propensity", "score")]
+        table.add_row(str(number), *cells, style="" if one == two else "bold red")
+    console = Console()
+    console.print(table)
+    verdict = "[green]the same, to the bit[/]" if found.same else "[red]not the same[/]"
+    console.print(f"{verdict}; {found.outcomes:,} outcomes had been learned, up to {found.seq} of the journal")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

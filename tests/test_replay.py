@@ -1,0 +1,115 @@
+"""A decision is made again from the journal, bit-equal, whatever was learned and changed since."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic_core import to_json
+
+from actors.bandits.version import Version
+from cluster.config import Settings
+from cluster.errors import JournalError, StateError
+from cluster.journal import ItemRecord, Reader
+from cluster.registry import DEFAULT_NAME, Registry
+from serve.decide import Engine, load
+from serve.ledger import Ledger
+from serve.messages import DecisionRequest
+from serve.replay import replay
+from serve.service import ledger_url
+from tests.test_learner import WAIT_S, World
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    made = World(tmp_path)
+    registry = Registry(str(tmp_path / "registry"))
+    registry.publish(DEFAULT_NAME, made.versions[1].save)
+    made.versions[1] = Version.load(registry.fetch(DEFAULT_NAME, 1))  # bits are those of what is published
+    yield made
+    made.journal.close()
+
+
+def settings_of(world: World) -> Settings:
+    return Settings.model_validate({"home": world.folder, "seed": 1})
+
+
+def served(world: World, requests: int = 12) -> list[str]:
+    """Decisions of a replica that follows a learner, with traffic, publications and catalogue changes between."""
+    learner = world.learner("learner-0.db")
+    engine = Engine(seed=1)
+    engine.install(load(1, world.versions[1]))
+    ids = []
+    for n in range(requests):
+        if n % 4 == 3:
+            body = None if n % 8 == 7 else to_json({"title": f"new {n}", "category": "red", "price": 2.0}).decode()
+            item = "i3" if body is None else f"new{n}"
+            revision = world.journal.items([ItemRecord("shop", item, body)]).result(WAIT_S)
+            engine.change("shop", item, body, revision)
+            engine.rebuild("shop")
+        request = DecisionRequest(user_id=f"u{n % 3}", context={"device": "mobile", "hour": n}, slots=3)
+        record = engine.decide("shop", request, f"X{n}")
+        world.journal.decide([record]).result(WAIT_S)
+        ids.append(record.decision_id)
+        world.close_windows(len(world.outcomes()) + 3)
+        world.traffic(6)
+        while learner.advance(5):
+            continue
+        learner.publish()
+        if n % 5 == 0:
+            learner.save()
+        for update in learner.since(learner.number - 1)[1]:
+            engine.publish(update)
+    return ids
+
+
+def test_every_decision_replays_to_the_bit(world: World) -> None:
+    ids = served(world)
+    reader, settings = Reader(world.url), settings_of(world)
+    epochs = []
+    for decision_id in ids:
+        found = replay(settings, reader, world.load, decision_id)
+        assert found.same, (found.stored, found.again)
+        epochs.append(found.epoch)
+    assert epochs == sorted(epochs)
+    assert epochs[-1] > epochs[0]
+    last = replay(settings, reader, world.load, ids[-1])
+    assert last.outcomes > 0
+
+
+def test_a_replay_takes_no_shard_over(world: World) -> None:
+    ids = served(world, 3)
+    settings = settings_of(world)
+    owner = Ledger(ledger_url(settings, 0))
+    replay(settings, Reader(world.url), world.load, ids[-1])
+    owner.write()  # still the owner
+
+
+def test_another_seed_or_history_is_seen(world: World) -> None:
+    ids = served(world)
+    settings = settings_of(world).model_copy(update={"seed": 2})
+    again = [replay(settings, Reader(world.url), world.load, one).same for one in ids]
+    assert not all(again)
+
+
+def test_what_is_not_there_is_named(world: World) -> None:
+    ids = served(world, 3)
+    with pytest.raises(JournalError, match="no decision 'Y'"):
+        replay(settings_of(world), Reader(world.url), world.load, "Y")
+    (world.folder / "learner-0.db").unlink()
+    Ledger(ledger_url(settings_of(world), 0)).close()
+    with pytest.raises(StateError, match="is not in the learner's ledger"):
+        replay(settings_of(world), Reader(world.url), world.load, ids[-1])
+
+
+def test_the_command(world: World) -> None:
+    ids = served(world, 4)
+    (world.folder / "settings.yaml").write_text("seed: 1")
+    command = [sys.executable, "-m", "cluster.cli", "replay", ids[-1], "--config", str(world.folder / "settings.yaml")]
+    environment = {"MEDLEY_HOME": str(world.folder), "PATH": "/usr/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["same"]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "the same, to the bit" in shown.stdout
