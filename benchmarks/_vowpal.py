@@ -43,6 +43,11 @@ class Setting:
     rate: float
     features: str
 
+    @property
+    def own(self) -> bool:
+        """Whether it does without our features."""
+        return self.features in ("raw", "products")
+
     def __str__(self) -> str:
         return f"{self.explorer}, rate {self.rate:g}, {self.features} features"
 

@@ -8,12 +8,13 @@ seeds (order and noise), with CPU seconds of one game beside them.
 
 Ours is one configuration for all tables, benchmarks/regret.yaml, played by the product itself (benchmarks/_ours.py).
 Vowpal Wabbit plays a grid of explorers, learning rates and features, ours among them (benchmarks/_vowpal.py): all of
-it on 2,000 rows of the first seed, the best four on every row of every seed, and the best of those, chosen per table in
+it on 2,000 rows of the first seed, the best few on every row of every seed, and the best of those, chosen per table in
 hindsight, is what ours is compared with. That favours the peer.
 
 gap_closed   (VW's best − ours)/(VW's best − floor) in [−1, 1], mean over the tables: 0 is VW, 1 the floor, which
     learns from every arm's reward (benchmarks/_floors.py). Where VW is not above the floor, 1 if ours is not above VW,
     else −1. Interval by seed (Student).
+gap_closed_own   the same against VW's best without our features.
 worst_table   the greatest of the tables' ratios ours/VW's best.
 lin_ts       LinTS on the plain columns, mean over the tables; what ours does better is features and priors.
 joint_draws  regret among 100 items in ten groups of near duplicates, joint draws against independent ones per item.
@@ -46,8 +47,8 @@ from cluster.progress import bar
 
 P = ParamSpec("P")
 CONFIGURATION = Path(__file__).with_suffix(".yaml")
-FINALISTS = 4
-"""Settings of VW that play every seed."""
+FINALISTS = 3
+"""Settings of VW that play every seed: so many with our features, and as many without."""
 ROUNDS = 1_000
 """Of the near duplicates."""
 UNIT = "errors, % of uniform's"
@@ -70,31 +71,33 @@ QUICK = Size(("mushroom", "pendigits"), 1_500, 2, tuple(s for s in GRID if s.rat
 
 
 @dataclass(frozen=True)
+class Peer:
+    """A setting of VW, its errors by seed, and CPU seconds of one game."""
+
+    setting: Setting
+    errors_S: list[float]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Figures:
-    """Errors by seed, and CPU seconds of one game."""
+    """Errors by seed, and CPU seconds of one game. own: VW's best without our features."""
 
     name: str
     ours_S: list[float]
     ours_s: float
-    peer_S: list[float]
-    peer_s: float
-    setting: Setting
+    peer: Peer
+    own: Peer
     plain_S: list[float]
     floor_S: list[float]
 
-    @property
-    def gap_S(self) -> list[float]:
+    def gap_S(self, peer: Peer) -> list[float]:
         """The share of the gap that ours closes, by seed."""
-        return [gap(*each) for each in zip(self.ours_S, self.peer_S, self.floor_S, strict=True)]
+        return [gap(*each) for each in zip(self.ours_S, peer.errors_S, self.floor_S, strict=True)]
 
-    @property
-    def closed(self) -> float:
+    def closed(self, peer: Peer) -> float:
         """The same of the means over the seeds."""
-        return gap(float(np.mean(self.ours_S)), float(np.mean(self.peer_S)), float(np.mean(self.floor_S)))
-
-    @property
-    def ratio_S(self) -> list[float]:
-        return [ours / max(peer, 1e-9) for ours, peer in zip(self.ours_S, self.peer_S, strict=True)]
+        return gap(_mean(self.ours_S), _mean(peer.errors_S), _mean(self.floor_S))
 
 
 def gap(ours: float, peer: float, floor: float) -> float:
@@ -117,20 +120,24 @@ def mine(games: Sequence[Game], settings: Settings) -> tuple[list[float], float]
     return [each.share(errors) for each, (errors, _) in zip(games, found, strict=True)], _mean(s for _, s in found)
 
 
-def vowpal(games: Sequence[Game], settings: Settings, size: Size) -> tuple[Setting, list[float], float]:
-    """VW's best setting, its errors by seed, and CPU seconds."""
+def vowpal(games: Sequence[Game], settings: Settings, size: Size) -> tuple[Peer, Peer]:
+    """VW's best setting, and its best without our features."""
     short = games[0].first(size.tried)
     texts = _vowpal.every_text(short, settings.features, _ours.GROWTH, 0)
     tried = {setting: _vowpal.play(short, texts[setting.features], setting, 0) for setting in size.grid}
-    finalists = sorted(tried, key=lambda setting: tried[setting])[:FINALISTS]
+    ranked = sorted(tried, key=lambda setting: tried[setting])
+    finalists = [s for own in (True, False) for s in [r for r in ranked if r.own == own][:FINALISTS]]
     found: dict[Setting, list[tuple[float, float]]] = {setting: [] for setting in finalists}
     for seed, each in enumerate(games):
         texts = _vowpal.every_text(each, settings.features, _ours.GROWTH, seed)
         for setting in finalists:
             errors, seconds = timed(_vowpal.play, each, texts[setting.features], setting, seed)
             found[setting].append((each.share(errors), seconds))
-    best = min(found, key=lambda setting: _mean(errors for errors, _ in found[setting]))
-    return best, [errors for errors, _ in found[best]], _mean(seconds for _, seconds in found[best])
+    peers = [Peer(s, [errors for errors, _ in runs], _mean(t for _, t in runs)) for s, runs in found.items()]
+    best, own = (
+        min(among, key=lambda peer: _mean(peer.errors_S)) for among in (peers, [p for p in peers if p.setting.own])
+    )
+    return best, own
 
 
 def figures(name: str, folder: Path, settings: Settings, size: Size) -> Figures:
@@ -138,50 +145,52 @@ def figures(name: str, folder: Path, settings: Settings, size: Size) -> Figures:
     dataset = read(name, folder)
     games = [game(name, dataset, size.rows, seed) for seed in range(size.seeds)]
     ours_S, ours_s = mine(games, settings)
-    setting, peer_S, peer_s = vowpal(games, settings, size)
+    peer, own = vowpal(games, settings, size)
     plain_S = [each.share(_linear_ts.lin_ts(each, seed)) for seed, each in enumerate(games)]
     floor_S = [_floors.frozen(each, seed) for seed, each in enumerate(games)]
-    return Figures(name, ours_S, ours_s, peer_S, peer_s, setting, plain_S, floor_S)
+    return Figures(name, ours_S, ours_s, peer, own, plain_S, floor_S)
 
 
 def measures(found: Sequence[Figures], joint: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
     """The lines of the report; `joint` are regrets of joint and of independent draws, a pair for each world."""
-    closed = _mean(each.closed for each in found)
-    gap_S = np.mean([each.gap_S for each in found], axis=0)
-    worst = max(found, key=lambda each: _mean(each.ours_S) / max(_mean(each.peer_S), 1e-9))
-    ratio = [ours / apart for ours, apart in joint]
+    worst = max(found, key=lambda each: _mean(each.ours_S) / max(_mean(each.peer.errors_S), 1e-9))
     rows = [
-        {"name": "gap_closed", "ours": closed, "peer": 0.0, "peer_name": "vw_best", "difference": closed,
-         "interval": around(gap_S.tolist(), closed), "unit": "share of the gap to the floor"},
-        _against("worst_table", worst, _mean(worst.peer_S), "vw_best", worst.ratio_S),
-    ]  # fmt: skip
-    rows[-1]["table"] = worst.name
+        _closed("gap_closed", "vw_best", found, [each.peer for each in found]),
+        _closed("gap_closed_own", "vw_best_own_features", found, [each.own for each in found]),
+        _against("worst_table", "vw_best", worst, worst.peer) | {"table": worst.name},
+    ]
     for each in found:
-        row = _against(f"errors_{each.name}", each, _mean(each.peer_S), "vw_best", each.ratio_S)
         rows.append(
-            row
-            | {"floor": _mean(each.floor_S), "gap_closed": each.closed, "setting": str(each.setting)}
-            | {"ours_s": each.ours_s, "peer_s": each.peer_s, "lin_ts": _mean(each.plain_S)}
+            _against(f"errors_{each.name}", "vw_best", each, each.peer)
+            | {"floor": _mean(each.floor_S), "gap_closed": each.closed(each.peer), "setting": str(each.peer.setting)}
+            | {"own": _mean(each.own.errors_S), "own_setting": str(each.own.setting), "lin_ts": _mean(each.plain_S)}
+            | {"ours_s": each.ours_s, "peer_s": each.peer.seconds}
         )
-    ours, plain = ([_mean(side) for side in zip(*sides, strict=True)] for sides in _sides(found))
-    lin = {"name": "lin_ts", "ours": _mean(ours), "peer": _mean(plain), "peer_name": "lin_ts", "unit": UNIT}
-    rows.append(lin | {"ratio": _mean(ours) / _mean(plain), "interval": around(np.divide(ours, plain).tolist())})
-    rows.append(
-        {"name": "joint_draws", "ours": _mean(a for a, _ in joint), "peer": _mean(b for _, b in joint),
-         "peer_name": "independent_draws", "ratio": _mean(a for a, _ in joint) / _mean(b for _, b in joint),
-         "interval": around(ratio), "unit": "regret"}
-    )  # fmt: skip
-    return rows
+    ours, plain = (
+        [_mean(side) for side in sides] for sides in zip(*((f.ours_S, f.plain_S) for f in found), strict=True)
+    )
+    rows.append(_ratio("lin_ts", "lin_ts", ours, plain) | {"unit": UNIT})
+    together, apart = zip(*joint, strict=True)
+    return [*rows, _ratio("joint_draws", "independent_draws", together, apart) | {"unit": "regret"}]
 
 
-def _sides(found: Sequence[Figures]) -> tuple[list[list[float]], list[list[float]]]:
-    return [each.ours_S for each in found], [each.plain_S for each in found]
+def _closed(name: str, peer_name: str, found: Sequence[Figures], peers: Sequence[Peer]) -> dict[str, Any]:
+    closed = _mean(each.closed(peer) for each, peer in zip(found, peers, strict=True))
+    gap_S = np.mean([each.gap_S(peer) for each, peer in zip(found, peers, strict=True)], axis=0).tolist()
+    about = {"name": name, "ours": closed, "peer": 0.0, "peer_name": peer_name, "difference": closed}
+    return about | {"interval": around(gap_S, closed), "unit": "share of the gap to the floor"}
 
 
-def _against(name: str, each: Figures, peer: float, peer_name: str, ratio_S: Sequence[float]) -> dict[str, Any]:
-    ours = _mean(each.ours_S)
-    about = {"name": name, "ours": ours, "peer": peer, "peer_name": peer_name, "ratio": ours / max(peer, 1e-9)}
-    return about | {"interval": around(ratio_S, ours / max(peer, 1e-9)), "unit": UNIT}
+def _against(name: str, peer_name: str, each: Figures, peer: Peer) -> dict[str, Any]:
+    return _ratio(name, peer_name, each.ours_S, peer.errors_S) | {"unit": UNIT}
+
+
+def _ratio(name: str, peer_name: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """The ratio of the means, with the interval of the pairs' own ratios around it."""
+    mine, peer = _mean(ours), _mean(theirs)
+    ratio, pairs = mine / max(peer, 1e-9), [a / max(b, 1e-9) for a, b in zip(ours, theirs, strict=True)]
+    about = {"name": name, "ours": mine, "peer": peer, "peer_name": peer_name}
+    return about | {"ratio": ratio, "interval": around(pairs, ratio)}
 
 
 def around(values: Sequence[float], center: float | None = None) -> list[float]:
@@ -199,16 +208,16 @@ def _mean(values: Iterable[float]) -> float:
 
 def show(found: Sequence[Figures], rows: Sequence[dict[str, Any]]) -> None:
     """Tables for people, on stderr."""
-    table = Table(
-        "table", "ours", "s", "VW's best", "s", "VW's setting", "floor", "gap closed", "LinTS", title="errors"
-    )
+    table = Table("table", "ours", "s", "VW's best", "s", "its setting", "VW's own", title="errors")
+    for title in ("floor", "gap closed", "LinTS"):
+        table.add_column(title)
     for each in found:
-        means = [_mean(side) for side in (each.ours_S, each.peer_S, each.floor_S, each.plain_S)]
-        ours, peer, floor, plain = (f"{mean:.1f}" for mean in means)
-        seconds = f"{each.ours_s:.1f}", f"{each.peer_s:.1f}"
+        sides = (each.ours_S, each.peer.errors_S, each.own.errors_S, each.floor_S, each.plain_S)
+        ours, peer, own, floor, plain = (f"{_mean(side):.1f}" for side in sides)
         table.add_row(
-            each.name, ours, seconds[0], peer, seconds[1], str(each.setting), floor, f"{each.closed:.2f}", plain
-        )
+            each.name, ours, f"{each.ours_s:.1f}", peer, f"{each.peer.seconds:.1f}", str(each.peer.setting), own, floor,
+            f"{each.closed(each.peer):.2f}", plain,
+        )  # fmt: skip
     CONSOLE.print(table)
     for row in rows:
         low, high = row["interval"]

@@ -103,13 +103,17 @@ def test_the_share_of_the_gap_by_hand() -> None:
 def test_the_figures_by_hand() -> None:
     regret = pytest.importorskip("benchmarks.regret", reason="python -m pip install -r requirements-bench.txt")
     setting = regret.Setting("bag", 0.5, "raw")
-    near = regret.Figures("near", [3.0, 5.0], 2.0, [10.0, 10.0], 1.0, setting, [8.0, 8.0], [2.0, 2.0])
-    far = regret.Figures("far", [33.0, 33.0], 2.0, [30.0, 30.0], 1.0, setting, [40.0, 40.0], [20.0, 20.0])
+    best, own = (regret.Peer(setting, [error] * 2, 1.0) for error in (10.0, 12.0))
+    near = regret.Figures("near", [3.0, 5.0], 2.0, best, own, [8.0, 8.0], [2.0, 2.0])
+    best, own = (regret.Peer(setting, [error] * 2, 1.0) for error in (30.0, 46.0))
+    far = regret.Figures("far", [33.0, 33.0], 2.0, best, own, [40.0, 40.0], [20.0, 20.0])
     found = {row["name"]: row for row in regret.measures([near, far], [(1.0, 2.0), (3.0, 4.0)])}
     assert found["gap_closed"]["ours"] == pytest.approx((6 / 8 - 3 / 10) / 2)
+    assert found["gap_closed_own"]["ours"] == pytest.approx((8 / 10 + 13 / 26) / 2)
     low, high = found["gap_closed"]["interval"]  # by seed (7/8 − 3/10)/2 and (5/8 − 3/10)/2
     assert (high - low) / 2 == pytest.approx(12.7062 * 0.125 / 2, rel=1e-4)  # t of 1 degree; half their difference/√1
     assert (found["worst_table"]["table"], found["worst_table"]["ratio"]) == ("far", pytest.approx(1.1))
     assert found["errors_near"]["ratio"] == pytest.approx(0.4)
+    assert found["errors_near"]["own"] == 12.0
     assert found["lin_ts"]["ratio"] == pytest.approx((4 + 33) / (8 + 40))
     assert found["joint_draws"]["ratio"] == pytest.approx(2 / 3)
