@@ -1,5 +1,6 @@
 """Estimates block by block against the whole log in memory, and the memory that reading takes."""
 
+import re
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -127,3 +128,21 @@ def test_bad_files_and_lone_users_are_named(tmp_path: Path) -> None:
     found = FeatureMap.fit(dataset, np.arange(50), FeatureSettings(), 0)
     with pytest.raises(EvidenceError, match="at least 2 users"):
         Stream([path], found, RewardKind()).reward_model()
+
+
+def test_an_error_says_in_which_block_its_event_is(tmp_path: Path) -> None:
+    dataset, paths = saved(shop(300), tmp_path)
+    found = FeatureMap.fit(dataset, np.arange(300), FeatureSettings(), 0)
+
+    def broken(events: pa.Table, log: Log, batch: FeatureBatch) -> Floats:
+        policy_NK = uniform(events, log, batch)
+        policy_NK[np.array(events["event_id"].to_pylist()) == "e257"] = np.nan
+        return policy_NK
+
+    with pytest.raises(
+        EvidenceError, match=r"begins with event (\d+) of the log: event (\d+): policy has NaN"
+    ) as raised:
+        Stream(paths, found, RewardKind(), 2**16).totals([broken], ["ips"])
+    block, event = (int(word) for word in re.findall(r"event (\d+)", str(raised.value)))
+    assert block > 0
+    assert block + event == 257

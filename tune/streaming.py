@@ -10,6 +10,7 @@ Shapes: N events of a block, K candidates (padded), U users.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats, Ints
 from cluster.config import RewardKind
-from cluster.errors import SourceError
+from cluster.errors import EvidenceError, SourceError
 from tune.cross_fit import Moments, Ridge, folds_of
 from tune.log import Log, read
 from tune.split import tasks
@@ -90,8 +91,12 @@ class Stream:
         batch = self.map.batch(first.slice(0, _PROBE))
         width, dimension = batch.phi_BKD.shape[1:]
         row_bytes = 8 * (dimension * (1 if batch.repeats else width) + 8 * width)
+        start = 0
         for events in blocks(self.paths, self.budget_bytes, row_bytes):
-            yield events, read(events, self.map.item_ids, self.kind), self.map.batch(events)
+            with _counting_from(start):
+                log = read(events, self.map.item_ids, self.kind)
+            yield events, log, self.map.batch(events)
+            start += len(events)
 
     def reward_model(self, seed: int = 0) -> Ridge:
         """One pass."""
@@ -104,10 +109,22 @@ class Stream:
         """The sums of each policy by every method: one pass, or two where a method needs a reward model."""
         methods = tuple(methods)
         ridge = self.reward_model(seed) if set(methods) & set(MODELLED) else None
-        found, roster = [Totals(methods) for _ in policies], Roster()
+        found, roster, start = [Totals(methods) for _ in policies], Roster(), 0
         for events, log, batch in self.parts():
             user_N = roster.codes(events)
             q_NK = ridge.q(batch, folds_of(events, seed=seed)) if ridge else None
             for policy, totals in zip(policies, found, strict=True):
-                totals.add(user_N, log, policy(events, log, batch), q_NK)
+                probabilities_NK = policy(events, log, batch)
+                with _counting_from(start):
+                    totals.add(user_N, log, probabilities_NK, q_NK)
+            start += len(events)
         return found
+
+
+@contextmanager
+def _counting_from(start: int) -> Iterator[None]:
+    """Errors count events from the beginning of their block; this says where that is."""
+    try:
+        yield
+    except EvidenceError as error:
+        raise EvidenceError(f"in the block that begins with event {start} of the log: {error}") from error
