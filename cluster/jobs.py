@@ -18,6 +18,7 @@ from cluster.errors import JobError
 MODULES = {
     "compose": "tune.compose",
     "sweep": "tune.sweep",
+    "what-if": "tune.what_if",
     "drive": "tune.drive",
     "report": "tune.report",
 }
