@@ -5,8 +5,8 @@ the precision. With v = Lᵀφ and s_j = σ² + Σ_{i<=j} v_i², the columns of 
 
     L'_j = L_j √(s_{j−1}/s_j) − (Σ_{i<j} L_i v_i) v_j / √(s_{j−1} s_j)
 
-which is the factor that a factorisation from nothing gives, hence the same draws, in D² steps instead of D³. Only
-forgetting, which is not of rank one, factors anew.
+which is the factor that a factorisation from nothing gives, hence the same draws, in D² steps instead of D³. Forgetting
+and many outcomes at once, which are not of rank one, factor anew.
 
 Shapes: C candidates, A arms, D features, B events scored together, K items.
 """
@@ -91,8 +91,7 @@ class Beliefs:
         if parameters:
             theta_CDB = (self.factor_CADD[:, 0] @ normal_BX.T).mul_(self._scale_C11)
             theta_CDB.add_(self.mean_CAD[:, 0, :, None])
-            score_BCK: Tensor = theta_CDB.permute(2, 0, 1) @ phi_BKD.mT
-            return score_BCK
+            return torch.matmul(theta_CDB.permute(2, 0, 1), phi_BKD.mT)
         count, arms, d = self.mean_CAD.shape
         phi_SD = phi_BKD.reshape(-1, d)
         mean_SCA = (phi_SD @ self.mean_CAD.view(-1, d).T).view(-1, count, arms)
@@ -100,8 +99,8 @@ class Beliefs:
         spread_SCA = torch.linalg.vector_norm(root_XSD, dim=2).T.view(-1, count, arms)
         row_BK = torch.arange(len(phi_SD), device=phi_SD.device).view(phi_BKD.shape[:2])
         place = (row_BK, slice(None), arm_BK % arms)
-        spread_BKC = (spread_SCA[place] * self._scale_C11[:, 0, 0]).mul_(normal_BX[..., None])
-        return spread_BKC.add_(mean_SCA[place]).mT
+        score_BKC: Tensor = (spread_SCA[place] * self._scale_C11[:, 0, 0]).mul_(normal_BX[..., None])
+        return score_BKC.add_(mean_SCA[place]).mT
 
     def learn(self, phi_CD: Tensor, arm_C: Tensor, reward_C: Tensor) -> None:
         """Every candidate takes in an outcome of its own. Nothing is learned by an unknown item (arm −1)."""
@@ -124,21 +123,35 @@ class Beliefs:
         if arms > 1:
             factor_XDD.index_copy_(0, place_C, old_CDD)
 
+    def learn_together(self, phi_BCD: Tensor, reward_BC: Tensor) -> None:
+        """As `learn`, B times, of a single parameter row, by one factorisation: cheaper from about 12 outcomes on."""
+        precision_CDD, shift_CD = self._natural(0)
+        scaled_CDB = phi_BCD.permute(1, 2, 0) / self._noise_C1[..., None]
+        precision_CDD.baddbmm_(scaled_CDB, phi_BCD.transpose(0, 1))
+        shift_CD.add_((scaled_CDB @ reward_BC.T[..., None])[..., 0])
+        self._factor(0, precision_CDD, shift_CD)
+
     def forget(self, outcomes: int) -> None:
         """Shrink toward the prior as `outcomes` outcomes do: the data count half after every half-life."""
         if bool(self._half_life_C1.isinf().all()):
             return
         keep_C1 = 0.5 ** (outcomes / self._half_life_C1)
+        fresh_C1 = (1 - keep_C1) * self._strength_C[:, None]
         for arm in range(self.mean_CAD.shape[1]):
-            inverse_CDD = _inverse(self.factor_CADD[:, arm])
-            precision_CDD = inverse_CDD.mT @ inverse_CDD
-            shift_CD = (precision_CDD @ self.mean_CAD[:, arm, :, None])[..., 0]
-            fresh_C1 = (1 - keep_C1) * self._strength_C[:, None]
+            precision_CDD, shift_CD = self._natural(arm)
             precision_CDD.mul_(keep_C1[..., None]).add_(fresh_C1[..., None] * self._prior_ADD[arm])
-            shift_CD = keep_C1 * shift_CD + fresh_C1 * self._prior_AD[arm]
-            factor_CDD = _inverse(torch.linalg.cholesky(precision_CDD).mT)
-            self.factor_CADD[:, arm] = factor_CDD
-            self.mean_CAD[:, arm] = (factor_CDD @ (factor_CDD.mT @ shift_CD[..., None]))[..., 0]
+            self._factor(arm, precision_CDD, keep_C1 * shift_CD + fresh_C1 * self._prior_AD[arm])
+
+    def _natural(self, arm: int) -> tuple[Tensor, Tensor]:
+        """Λ and Λμ, (C, D, D) and (C, D)."""
+        inverse_CDD = _inverse(self.factor_CADD[:, arm])
+        precision_CDD = inverse_CDD.mT @ inverse_CDD
+        return precision_CDD, (precision_CDD @ self.mean_CAD[:, arm, :, None])[..., 0]
+
+    def _factor(self, arm: int, precision_CDD: Tensor, shift_CD: Tensor) -> None:
+        factor_CDD = _inverse(torch.linalg.cholesky(precision_CDD).mT)
+        self.factor_CADD[:, arm] = factor_CDD
+        self.mean_CAD[:, arm] = (factor_CDD @ (factor_CDD.mT @ shift_CD[..., None]))[..., 0]
 
 
 def _inverse(upper_CDD: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ from tune.course import Chance, Course, Drawn, Draws
 BUDGET_BYTES = 32 * 2**20
 PAGE = 256
 """Events, about, whose numbers are made and moved to the device at a time."""
+TOGETHER = 16
+"""Outcomes of joint features between two publications from which on factoring anew is the cheaper way."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class _Work:
         """Memory of one candidate: its beliefs, the scores of a block, and what it did."""
         (n, k), (arms, d) = self.course.reward_NK.shape, self.prior.shift_AD.shape
         wide = 2 * d if self.parameters else max(k, arms) * (d + 3)
-        return int(Beliefs.bytes_each(arms, d) + 8 * self.publish_every * (wide + 8 * k) + 24 * n)
+        return int(Beliefs.bytes_each(arms, d) + 8 * self.publish_every * (wide + 8 * k + 4 * d) + 24 * n)
 
     def simulate(self, candidates: range, settings: Sequence[Setting], draws: Iterable[Draws]) -> Simulated:
         beliefs = Beliefs(settings, self.prior, self.device)
@@ -154,13 +156,21 @@ class _Work:
 
     def _learn(self, beliefs: Beliefs, block: _Page, item_BC: Tensor, reward_CB: Tensor, first: int) -> None:
         """Let every candidate learn what it chose, event by event, and note the rewards."""
-        for b, item_C in enumerate(item_BC):
-            reward_C = block.reward_BK[b, item_C]
-            phi_CD = block.phi_BKD[b, item_C % block.phi_BKD.shape[1]]
-            beliefs.learn(phi_CD, block.arm_BK[b, item_C], reward_C)
-            reward_CB[:, b] = reward_C
-            if (first + b + 1) % FORGET_EVERY == 0:
+        row_B1 = torch.arange(len(item_BC), device=self.device)[:, None]
+        phi_BCD = block.phi_BKD[row_B1, item_BC % block.phi_BKD.shape[1]]
+        arm_BC, reward_BC = block.arm_BK.gather(1, item_BC), block.reward_BK.gather(1, item_BC)
+        reward_CB.copy_(reward_BC.T)
+        start = 0
+        while start < len(item_BC):
+            stop = min(len(item_BC), start + FORGET_EVERY - (first + start) % FORGET_EVERY)
+            if len(self.prior.shift_AD) == 1 and stop - start >= TOGETHER:
+                beliefs.learn_together(phi_BCD[start:stop], reward_BC[start:stop])
+            else:
+                for b in range(start, stop):
+                    beliefs.learn(phi_BCD[b], arm_BC[b], reward_BC[b])
+            if (first + stop) % FORGET_EVERY == 0:
                 beliefs.forget(FORGET_EVERY)
+            start = stop
 
     def _page(self, events: range, drawn: Draws) -> _Page:
         batch, rows = self.course.batch, slice(events.start, events.stop)
