@@ -19,7 +19,8 @@ _SHOWN = {
 def show_run(figures: dict[str, Any], report: Path, example: str | None, *, machine: bool) -> None:
     """Figures of `tune.drive`, where the report lies, and a curl line; as JSON the figures alone, last."""
     console = Console(stderr=machine)
-    table = Table("policy", "reward per 1,000 decisions", "95 % interval", title="What each policy earned")
+    unit = "decisions" if figures.get("slots", 1) == 1 else "slots"
+    table = Table("policy", f"reward per 1,000 {unit}", "95 % interval", title="What each policy earned")
     for name, figure in figures["policies"].items():
         low, high = figure["interval"]
         interval = "" if low is None else f"{low:.1f} to {high:.1f}"

@@ -144,7 +144,7 @@ def test_slots_are_answered_rewarded_and_compared_one_by_one(tmp_path: Path) -> 
     assert figures["decisions"] == 100
     assert (position["seq"], position["failure"]) == (300, None)  # every slot became an outcome
     facts = json.loads((run / "drive.json").read_text())
-    assert facts["notes"][0].startswith("Every decision filled up to 3 slots")
+    assert (facts["slots"], facts["notes"][0][:38]) == (3, "Every decision filled up to 3 slots; r")
     rows = pq.read_table(run / "drive.parquet").to_pandas()
     assert rows.groupby("policy").size().tolist() == [300] * 5
     for row in rows.itertuples():
@@ -224,3 +224,7 @@ def test_what_went_wrong_is_said() -> None:
     assert "1 rewards were refused, the first because: unknown decision" in said
     assert "1 decisions were answered with the caller's own choice" in said
     assert account.notes(Traffic()) == []
+    harder = WorldSettings(drift="abrupt", non_responders=0.1, slots=2)
+    said = "The world was made harder than the data says: drift abrupt, non responders 0.1."
+    assert account.of_world(harder) == [said]
+    assert account.of_world(WorldSettings(slots=2)) == []

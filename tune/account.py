@@ -12,6 +12,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from actors.features.features import Ints
+from cluster.config import WorldSettings
 from tune import results
 from tune.caller import Caller
 from tune.results import Played
@@ -65,6 +66,7 @@ class Account:
             "policies": found,
             "difference": results.differences(self.policies, user_N),
             "decisions": sum(answer.position == 0 for answer in self.answers),
+            "slots": 1 + max((answer.position for answer in self.answers), default=0),
             "generated": list(self.generated),
             "generated_weight": results.generated_weight(models, self.generated),
         }
@@ -110,6 +112,7 @@ def last_line(figures: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         "policies": {name: _realised(found) for name, found in figures["policies"].items()},
         "difference": {name: _realised(found) for name, found in figures["difference"].items()},
         "decisions": figures["decisions"],
+        "slots": figures["slots"],
         "generated_weight": figures["generated_weight"],
         "seconds": round(seconds, 1),
         **({"world": figures["world"]["words"]} if "world" in figures else {}),
@@ -141,6 +144,13 @@ def notes(traffic: Traffic) -> list[str]:
     if baseline:
         found.append(f"{baseline:,} decisions were answered with the caller's own choice, not by the ensemble.")
     return found
+
+
+def of_world(asked: WorldSettings) -> list[str]:
+    """How the world departs from its plain form, in words."""
+    changed = asked.model_dump(mode="json", exclude_defaults=True, exclude={"slots"})
+    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
+    return [f"The world was made harder than the data says: {said}."] if changed else []
 
 
 def of_traffic(traffic: Traffic, caller: Caller) -> dict[str, Any]:

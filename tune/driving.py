@@ -80,7 +80,8 @@ class Drive:
         )
         figures = found.figures() | world
         pq.write_table(found.rows(), self.run / "drive.parquet", compression="zstd")
-        about = {"traffic": account.of_traffic(traffic, caller), "notes": account.notes(traffic)}
+        notes = [*account.notes(traffic), *account.of_world(self.settings.world)]
+        about = {"traffic": account.of_traffic(traffic, caller), "notes": notes}
         stages.write(**figures, **found.curves(), **about)
         return figures
 
