@@ -229,10 +229,15 @@ class TuneSettings(Section):
 
 
 class GateSettings(Section):
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="one-sided error rate of admission")
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="one-sided error rate of admission, over all ever tested on a data set"
+    )
     margin: float = Field(0.01, ge=0, description="loss tolerated before a member is dropped, share of range")
     bootstrap: Count = Field(1_000, description="resamples by user")
     least_users: Count = Field(30, description="confirm users below which nothing is admitted")
+    client_users: Count = Field(
+        300, description="confirm users from which a client has a verdict of its own; all others share the pooled one"
+    )
 
 
 class WorldSettings(Section):

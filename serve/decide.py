@@ -55,6 +55,19 @@ class Loaded:
     catalogue: Catalogue
     names: tuple[str, ...]
     rows: dict[str, int]
+    variants: dict[tuple[str, ...], "Loaded"] = field(default_factory=dict)
+
+    def of(self, client: str) -> "Loaded":
+        """The version with the members that decide for this client; alike for clients with the same members."""
+        ensemble = self.version.ensemble.of(client)
+        if ensemble is self.version.ensemble:
+            return self
+        if ensemble.names not in self.variants:
+            published = learn.publish(learn.start(ensemble))
+            version = replace(self.version, ensemble=ensemble)
+            own = replace(self, version=version, published=published, linear_AD=_linear(published))
+            self.variants[ensemble.names] = own
+        return self.variants[ensemble.names]
 
 
 @dataclass(frozen=True)
@@ -112,9 +125,9 @@ class Engine:
         """Make a version the one that decides, for every client."""
         with self._lock:
             self.loaded = loaded
-            for tenant in self._tenants.values():
+            for client, tenant in self._tenants.items():
                 tenant.updates = {n: update for n, update in tenant.updates.items() if n >= loaded.number}
-                _settle(tenant, loaded)
+                _settle(tenant, loaded.of(client))
             self.histories.forget(loaded.number)
 
     def publish(self, update: Update) -> None:
@@ -243,7 +256,7 @@ class Engine:
         if tenant is None:
             tenant = Tenant()
             if self.loaded is not None:
-                _settle(tenant, self.loaded)
+                _settle(tenant, self.loaded.of(client))
             self._tenants[client] = tenant
         return tenant
 

@@ -12,6 +12,7 @@ import safetensors.numpy
 from rich.console import Console
 
 from actors.bandits import law, learn
+from actors.bandits.ensemble import Admission
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
 from cluster.config import Settings
@@ -22,9 +23,11 @@ from cluster.records import Dataset
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, Proposed, changed, proposed, quick, two_kinds
 from tests.features_samples import labelled, shop
-from tune.composer import compose, confirm, final
+from tune.composer import compose, final
+from tune.confirm import confirm, untested
 from tune.gate import judge
 from tune.groundwork import Groundwork
+from tune.spending import Spending
 from tune.split import parts
 from tune.stages import Stages
 from tune.walk import Trail, walk
@@ -129,23 +132,31 @@ def test_what_is_published_was_refitted_on_all_parts_but_the_worlds(kinds: tuple
     reward_N[split.world] = 1 - reward_N[split.world]
     other = Groundwork.of(changed(outside, reward=reward_N), work.settings)
     values = dict.fromkeys(("uniform", "popularity", "linear", "forgetting"), 0.5)
-    arrays, others = final(work, None, values).arrays(), final(other, None, values).arrays()
+    nobody = untested("", Spending())
+    arrays, others = final(work, None, nobody, values).arrays(), final(other, None, nobody, values).arrays()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name)
 
 
 def test_the_verdict_is_the_gates() -> None:
+    """At half of α, as the first that is tested on this data; at a sixth as the second."""
     case = proposed()
     work, member = case.work, case.proposal.member
     assert member is not None
-    for against in ("popularity", "uniform"):
-        found, value = confirm(work, case.proposal, against, case.base, Stages(None))
-        trail = Trail.of(work.feature_map, work.events(work.split.confirm), work.settings.reward, work.settings.seed)
-        walked = walk(work.ensemble(*work.predefined.members(), member), trail, work.settings.seed)
-        paired = walked.paired("generated", against)
-        expected = judge({"generated": paired}, work.settings.gate, work.settings.seed)["generated"]
-        assert found == {"tested": "generated", "against": against, **expected.facts()}
-        assert value["generated"] == pytest.approx(case.base.mean()[against] + expected.difference)
+    trail = Trail.of(work.feature_map, work.events(work.split.confirm), work.settings.reward, work.settings.seed)
+    walked = walk(work.ensemble(*work.predefined.members(), member), trail, work.settings.seed)
+    spending = Spending()
+    for number, against in enumerate(("popularity", "uniform"), start=1):
+        found = confirm(work, case.proposal, against, case.base, Stages(None), spending)
+        alpha = 0.05 / (number * (number + 1))
+        gate = work.settings.gate.model_copy(update={"alpha": alpha})
+        expected = judge({"generated": walked.paired("generated", against)}, gate, work.settings.seed)["generated"]
+        about = {"tested": "generated", "against": against, "test": number, "alpha": pytest.approx(alpha)}
+        assert found.facts == {**expected.facts(), **about, "pooled": expected.admitted, "clients": {}}
+        assert found.value == pytest.approx(case.base.mean()[against] + expected.difference)
+        spending = found.spending
+    again = confirm(work, case.proposal, "popularity", case.base, Stages(None), spending)
+    assert (again.facts["test"], again.spending) == (1, spending)
 
 
 def test_a_member_that_is_no_better_stays_out() -> None:
@@ -153,13 +164,41 @@ def test_a_member_that_is_no_better_stays_out() -> None:
     case = proposed()
     member, base = case.proposal.member, case.proposal.generator.mean_AD
     assert member is not None
-    wrong = replace(member, means_CAD=base - 2 * (member.means_CAD - base))
-    verdict, _ = confirm(case.work, replace(case.proposal, member=wrong), "popularity", case.base, Stages(None))
-    assert not verdict["admitted"]
-    assert verdict["difference"] < 0
-    none, values = confirm(case.work, replace(case.proposal, member=None), "popularity", case.base, Stages(None))
-    assert none == {"admitted": False, "tested": None, "reason": "no candidate could be used"}
-    assert values == {}
+    wrong = replace(case.proposal, member=replace(member, means_CAD=base - 2 * (member.means_CAD - base)))
+    found = confirm(case.work, wrong, "popularity", case.base, Stages(None), Spending())
+    assert not found.facts["admitted"]
+    assert found.facts["difference"] < 0
+    assert final(case.work, wrong, found, case.base.mean()).names == case.base.names
+    nothing = replace(case.proposal, member=None)
+    none = confirm(case.work, nothing, "popularity", case.base, Stages(None), found.spending)
+    assert none.facts == {"admitted": False, "tested": None, "reason": "no candidate could be used"}
+    assert none.spending is found.spending
+    assert not none.admission.anywhere
+
+
+def test_a_member_is_published_for_the_clients_that_admit_it() -> None:
+    case = proposed()
+    found = confirm(case.work, case.proposal, "popularity", case.base, Stages(None), Spending())
+    some = replace(found, admission=Admission(False, {"shop": True}), value=0.7)
+    ensemble = final(case.work, case.proposal, some, case.base.mean())
+    assert ensemble.of("shop").names == (*case.base.names, "generated")
+    assert ensemble.of("c").names == case.base.names
+    assert ensemble.values_M[-1] == 0.7
+    assert final(case.work, case.proposal, found, case.base.mean()).admissions == {}
+
+
+def test_another_member_on_the_same_data_is_tested_at_less(kinds: tuple[Composed, Composed]) -> None:
+    """One step more of training after the composition of the fixture, in its home."""
+    first, dataset = kinds[0], two_kinds()
+    dataset = replace(dataset, facts=dataset.facts | {"watermark": 17})
+    generator = first.settings.generator.model_dump() | {"head_steps": 91}
+    again = composed(dataset, first.settings.home, features=PLAIN, generator=generator)
+    tests = [made.version.facts["tests"]["planted"] for made in (first, again)]
+    assert (len(tests[0]), len(tests[1]), tests[1][:1]) == (1, 2, tests[0])
+    found = [(made.result["gate"]["test"], made.result["gate"]["alpha"]) for made in (first, again)]
+    assert found == [(1, pytest.approx(0.025)), (2, pytest.approx(0.05 / 6))]
+    assert "(test 2 on this data, at α = 0.0083)" in again.said
+    assert (first.version.facts["watermark"], again.version.facts["watermark"]) == (None, 17)
 
 
 def test_a_small_marketplace(tmp_path: Path) -> None:

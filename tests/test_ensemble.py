@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.bandits import law, learn
-from actors.bandits.ensemble import Ensemble
+from actors.bandits.ensemble import Admission, Ensemble
 from actors.bandits.members import Uniform, custom
 from cluster.errors import ModelError
 from tests import bandit_cases as cases
@@ -47,6 +47,22 @@ def test_only_keeps_members_with_their_values() -> None:
     assert ensemble.only("linear").values_M.tolist() == [0.6]
     with pytest.raises(ModelError, match=r"no member \['linaer'\]; there are \['uniform'"):
         ensemble.only("linear", "linaer")
+
+
+def test_a_member_decides_where_it_is_admitted() -> None:
+    ensemble = cases.ensemble(np.random.default_rng(0))
+    name = ensemble.names[-1]
+    some = replace(ensemble, admissions={name: Admission(False, {"shop": True, "store": False})})
+    assert ensemble.of("shop") is ensemble
+    assert some.of("shop") is some
+    assert some.of("store").names == some.of("new").names == ensemble.names[:-1]
+    assert some.of("store").values_M.tolist() == ensemble.values_M[:-1].tolist()
+    assert some.of("store").admissions == {}
+    again = through_json(some)
+    assert again.admissions == some.admissions
+    facts = ensemble.facts()
+    del facts["admissions"]
+    assert Ensemble.load(ensemble.arrays(), facts).admissions == {}, "a version from before admissions"
 
 
 @pytest.mark.parametrize(

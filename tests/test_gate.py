@@ -102,3 +102,55 @@ def test_one_constant_gain_is_admitted() -> None:
 def test_differences_must_be_finite() -> None:
     with pytest.raises(EvidenceError, match="must be finite"):
         Paired(np.array([0.0, np.nan]), np.ones(2))
+
+
+def planted(users: dict[str, int], lift: dict[str, float], seed: int = 0) -> tuple[Paired, np.ndarray]:
+    """One event a user, differences of standard deviation 0.3 around a client's lift."""
+    rng = np.random.default_rng(seed)
+    client_U = rng.permutation(np.repeat(list(users), list(users.values())))
+    sums_U = rng.normal([lift[client] for client in client_U], 0.3)
+    return Paired(sums_U, np.ones(len(client_U))), client_U
+
+
+def test_a_client_with_enough_users_has_a_verdict_of_its_own() -> None:
+    """Good at one large client, harmful at the other: all users together say yes, and small clients follow that."""
+    paired, client_U = planted({"big": 900, "other": 400, "small": 40}, {"big": 0.2, "other": -0.2, "small": 0.0})
+    found = gate.by_client(paired, client_U, SETTINGS)
+    assert sorted(found.clients) == ["big", "other"]
+    assert (found.clients["big"].admitted, found.clients["other"].admitted, found.pooled.admitted) == (
+        True,
+        False,
+        True,
+    )
+    assert (found.clients["big"].users, found.clients["other"].users, found.pooled.users) == (900, 400, 1340)
+    admission = found.admission
+    assert [admission.admits(client) for client in ("big", "other", "small", "new")] == [True, False, True, True]
+    assert admission.anywhere
+    assert not admission.everywhere
+    assert found.facts()["admitted"]
+    assert "clients of their own verdict: big yes, other no" in found.words()
+    json.dumps(found.facts(), allow_nan=False)
+
+
+def test_the_verdicts_of_clients_are_tests_of_holms_procedure() -> None:
+    paired, client_U = planted({"big": 400, "other": 400}, {"big": 0.04, "other": 0.0}, seed=2)
+    own = {name: Paired(paired.sums_U[client_U == name], np.ones(400)) for name in ("big", "other")}
+    expected = gate.judge({"": paired, **own}, SETTINGS)
+    found = gate.by_client(paired, client_U, SETTINGS)
+    assert {"": found.pooled, **found.clients} == expected
+
+
+def test_a_lone_client_and_small_ones_share_the_pooled_verdict() -> None:
+    for users in ({"only": 500}, {"a": 200, "b": 299}):
+        paired, client_U = planted(users, dict.fromkeys(users, 0.2))
+        found = gate.by_client(paired, client_U, SETTINGS)
+        assert found.clients == {}
+        assert found.pooled == gate.admit(paired, SETTINGS)
+        assert found.admission.everywhere
+
+
+def test_worthless_members_pass_at_no_client_at_the_stated_rate() -> None:
+    """200 members worth nothing at three large clients, 5 % for any yes: more than 21 has probability 0.001."""
+    users = {"a": 300, "b": 300, "c": 300}
+    runs = (gate.by_client(*planted(users, dict.fromkeys(users, 0.0), seed), SETTINGS, seed) for seed in range(200))
+    assert sum(found.admission.anywhere for found in runs) <= stats.binom.isf(0.001, 200, 0.05)

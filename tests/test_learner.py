@@ -1,8 +1,10 @@
 """The learner: a function of the journal alone, whatever kills, restarts and checkpoints come between."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from actors.bandits import learn
+from actors.bandits.ensemble import Admission
 from actors.bandits.version import Version
 from cluster import config
 from cluster.config import RewardKind, Settings
@@ -126,6 +129,29 @@ def test_it_learns_each_outcome_once_in_order(world: World) -> None:
         assert np.array_equal(statistics.data_shift_AD, state.statistics[name].data_shift_AD)
     assert np.array_equal(expected.performance.sums_5M, state.performance.sums_5M)
     assert learner.seq == rows[-1].seq == 120
+
+
+def test_a_client_learns_of_the_members_that_it_admitted(world: World) -> None:
+    made = serving.version()
+    ensemble = replace(made.ensemble, admissions={"forgetting": Admission(True, {"shop": False})})
+    world.versions[1] = replace(made, ensemble=ensemble)
+    world.traffic(20)
+    learner = world.learner()
+    all_of(learner)
+    learner.publish()
+    learner.save()
+    engine = Engine(seed=1)
+    engine.install(load(1, world.versions[1]))
+    for update in learner.since(0)[1]:
+        engine.publish(update)
+    for client, members in (("shop", 3), ("other", 4)):
+        assert learner.state(client, 1).count == 20
+        assert len(learner.state(client, 1).performance.prior_M) == members
+        answer = engine.decide(client, DecisionRequest(context={"device": "mobile", "hour": 3}), "D")
+        assert len(json.loads(answer.answer)["slots"][0]["models"]) == members
+        again = world.learner()
+        assert bits(again, client, 1) == bits(learner, client, 1)
+    assert learner.skipped == 0
 
 
 def test_a_rebuild_is_bit_equal_from_the_journal_and_from_a_checkpoint(world: World) -> None:

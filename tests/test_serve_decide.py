@@ -1,12 +1,14 @@
 """The decision engine against the law itself and against hand-made cases."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from actors.bandits import law, learn
+from actors.bandits.ensemble import Admission
 from actors.bandits.history import History
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
@@ -225,3 +227,31 @@ def test_cut_evidence_is_refused(engine: Engine) -> None:
     for damaged in (b"", record.evidence[:10], record.evidence[:-1], b"XXXX" + record.evidence[4:]):
         with pytest.raises(Exception, match="not readable"):
             evidence.unpack(damaged)
+
+
+def admitted_at_other(number: int) -> Loaded:
+    """A version whose `forgetting` decides for the client `other` alone."""
+    made = serving.version()
+    admissions = {"forgetting": Admission(False, {"other": True})}
+    return load(number, replace(made, ensemble=replace(made.ensemble, admissions=admissions)))
+
+
+def test_a_member_that_a_client_did_not_admit_has_no_say_there(engine: Engine) -> None:
+    plain = ask(engine, client="other", context={"device": "mobile"})[0]
+    ask(engine, client="shop", context={"device": "mobile"})
+    some = admitted_at_other(4)
+    engine.install(some)
+    names = ("uniform", "popularity", "linear", "forgetting")
+    for client, members in (("shop", names[:3]), ("other", names), ("new", names[:3])):
+        answer, record = ask(engine, client=client, context={"device": "mobile"})
+        assert tuple(answer["slots"][0]["models"]) == members
+        assert len(evidence.unpack(record.evidence).members(0)) == len(members)
+    answer = ask(engine, client="other", context={"device": "mobile"})[0]
+    assert answer["slots"] == plain["slots"]
+    assert some.of("shop") is some.of("new")
+    assert some.of("other") is some
+    features = some.version.feature_map.features({"device": "mobile"}, engine.item_ids("shop"), None)
+    alone = learn.publish(learn.start(some.version.ensemble.only(*names[:3])))
+    expected = law.decide(alone, features, None, seed_of("D1", 5)).slots[0]
+    found = ask(engine, client="shop", context={"device": "mobile"})[0]["slots"][0]
+    assert (found["propensity"], found["score"]) == (expected.propensity, pytest.approx(expected.score))

@@ -17,9 +17,10 @@ from cluster.config import Settings
 from cluster.errors import MedleyError
 from cluster.records import Dataset
 from cluster.registry import Registry
-from tune.gate import judge
+from tune.confirm import Confirmed, confirm, untested
 from tune.groundwork import Groundwork
 from tune.proposal import Proposal, propose
+from tune.spending import Spending
 from tune.stages import Stages
 from tune.walk import Trail, Walk, walk
 
@@ -37,6 +38,7 @@ def compose(
     """
     registry = Registry(settings.registry_uri)
     registry.ensure(name)
+    spending = Spending.read(registry, name)
     with stages.stage("features"):
         work = Groundwork.of(dataset, settings)
         dataset = work.dataset
@@ -53,12 +55,14 @@ def compose(
     with stages.stage("select", settings.budgets.select_s) as stage:
         trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
         base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
-        stage.left_out = said(base, trail)
+        stage.left_out = base.left_in_words(trail)
     best = max(base.names, key=lambda member: base.mean()[member])
-    proposal, verdict, values = generated(work, trail, base, best, stages, folder)
+    proposal, found = generated(work, trail, base, best, stages, folder, spending)
+    verdict = found.facts
     with stages.stage("publish"):
-        ensemble = final(work, proposal if verdict["admitted"] else None, base.mean() | values)
+        ensemble = final(work, proposal, found, base.mean())
         facts = provenance(work, {"select": base.mean(), "gate": verdict} | steps(proposal, stages))
+        facts |= {"tests": found.spending.tests}
         version = Version(work.feature_map, ensemble, dataset.items, facts)
         number = registry.publish(name, version.save)
     result = {"version": number, "name": name, "best_predefined": best} | {
@@ -70,9 +74,9 @@ def compose(
 
 
 def generated(
-    work: Groundwork, trail: Trail, base: Walk, best: str, stages: Stages, folder: Path | None
-) -> tuple[Proposal | None, dict[str, Any], dict[str, float]]:
-    """The proposal (None where it failed), the gate's verdict on its member, and the member's value.
+    work: Groundwork, trail: Trail, base: Walk, best: str, stages: Stages, folder: Path | None, spending: Spending
+) -> tuple[Proposal | None, Confirmed]:
+    """The proposal (None where it failed), and what confirm says of its member.
 
     Whatever fails here costs the generated member, never the version: the reason is told, and stands in the
     place of the verdict.
@@ -80,7 +84,7 @@ def generated(
     proposal = None
     try:
         proposal = propose(work, trail, base, stages, folder)
-        return proposal, *confirm(work, proposal, best, base, stages)
+        return proposal, confirm(work, proposal, best, base, stages, spending)
     except Exception as error:
         known = isinstance(error, MedleyError)
         if not known:
@@ -88,28 +92,10 @@ def generated(
         failed = "no generated member" if proposal is None else "the generated member could not be tested"
         reason = f"{failed}: {error}" if known else f"{failed}: {type(error).__name__}: {error}"
         stages.warn(f"{reason}; the version has predefined members only")
-        return proposal, {"admitted": False, "tested": None, "reason": reason}, {}
+        return proposal, untested(reason, spending)
 
 
-def confirm(
-    work: Groundwork, proposal: Proposal, best: str, base: Walk, stages: Stages
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """The gate's verdict on the generated member, and its value on the scale of the select part."""
-    member, settings = proposal.member, work.settings
-    if member is None:
-        return {"admitted": False, "tested": None, "reason": "no candidate could be used"}, {}
-    with stages.stage("confirm", settings.budgets.confirm_s) as stage:
-        trail = Trail.of(work.feature_map, work.events(work.split.confirm), settings.reward, settings.seed)
-        tested = work.ensemble(*work.predefined.members(), member)
-        walked = walk(tested, trail, settings.seed, lambda: stage.left_s, stage.progress)
-        stage.left_out = said(walked, trail)
-        verdict = judge({member.name: walked.paired(member.name, best)}, settings.gate, settings.seed)[member.name]
-    stages.say(f"gate: {member.name} {'admitted' if verdict.admitted else 'not admitted'}: {verdict.reason}")
-    value = base.mean()[best] + verdict.difference
-    return {"tested": member.name, "against": best, **verdict.facts()}, {member.name: value}
-
-
-def final(work: Groundwork, admitted: Proposal | None, values: dict[str, float]) -> Ensemble:
+def final(work: Groundwork, proposal: Proposal | None, found: Confirmed, values: dict[str, float]) -> Ensemble:
     """The ensemble that is published: every member's pooled posterior refitted on all parts but the world's.
 
     The rows of all known users are in μ₀ then, so their histories start empty.
@@ -117,9 +103,12 @@ def final(work: Groundwork, admitted: Proposal | None, values: dict[str, float])
     split = work.split
     refitted = work.fitted(np.concatenate([split.fit, split.stop, split.select, split.confirm]))
     members: tuple[Part, ...] = refitted.members()
-    if admitted is not None and admitted.member is not None:
-        members += (admitted.rebased(refitted.linear),)
-    ensemble = work.ensemble(*members)
+    admissions = {}
+    if proposal is not None and proposal.member is not None and found.admission.anywhere:
+        members += (proposal.rebased(refitted.linear),)
+        values = values | {proposal.member.name: found.value}
+        admissions = {} if found.admission.everywhere else {proposal.member.name: found.admission}
+    ensemble = replace(work.ensemble(*members), admissions=admissions)
     return replace(ensemble, values_M=np.clip([values[member] for member in ensemble.names], 0.0, 1.0))
 
 
@@ -128,7 +117,7 @@ def provenance(work: Groundwork, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "parents": [],
         "seed": work.settings.seed,
-        "watermark": None,
+        "watermark": work.dataset.facts.get("watermark"),
         "data": work.dataset.facts.get("fingerprint"),
         "metrics": metrics,
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
@@ -139,12 +128,6 @@ def steps(proposal: Proposal | None, stages: Stages) -> dict[str, Any]:
     """How far training came and what stages left out: equal steps give equal bits, whatever the clock allowed."""
     left_out = {row["stage"]: row["left_out"] for row in stages.facts["timings"] if row["left_out"]}
     return {"generator": None if proposal is None else asdict(proposal.generator.report), "left_out": left_out}
-
-
-def said(walked: Walk, trail: Trail) -> str:
-    """In words, what a walk did not reach."""
-    left = walked.left_out + trail.left_out
-    return f"{left:,} events not reached" if left else ""
 
 
 def table(proposal: Proposal | None) -> list[dict[str, Any]]:

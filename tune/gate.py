@@ -9,16 +9,23 @@ Shapes: U users, R resamples, M members.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+from actors.bandits.ensemble import Admission
 from actors.features.features import Floats
 from cluster.config import GateSettings
 from cluster.errors import EvidenceError
 from cluster.statistics import bootstrap_by_user, holm, ratio_error
+
+Bools = NDArray[np.bool_]
+Texts = NDArray[np.str_]
+POOLED = ""
+"""No client has this name."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class Paired:
     counts_U: Floats
     range: float = 1.0
     model_based: bool = False
+
+    def take(self, inside_U: Bools) -> "Paired":
+        """These users only."""
+        return replace(self, sums_U=self.sums_U[inside_U], counts_U=self.counts_U[inside_U])
 
     def __post_init__(self) -> None:
         if self.sums_U.shape != self.counts_U.shape or not np.isfinite(self.sums_U).all():
@@ -64,6 +75,44 @@ class Verdict:
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """pooled: on all users, for every client without a verdict of its own. clients: the others'."""
+
+    pooled: Verdict
+    clients: dict[str, Verdict]
+
+    @property
+    def admission(self) -> Admission:
+        return Admission(self.pooled.admitted, {name: verdict.admitted for name, verdict in self.clients.items()})
+
+    def facts(self) -> dict[str, Any]:
+        """Those of the pooled verdict; `admitted` says whether any verdict admits, `pooled` whether this one does."""
+        about = {"admitted": self.admission.anywhere, "pooled": self.pooled.admitted}
+        clients = {name: verdict.facts() for name, verdict in self.clients.items()}
+        return self.pooled.facts() | about | {"clients": clients}
+
+    def words(self) -> str:
+        """The verdict in one line."""
+        text = f"{'admitted' if self.pooled.admitted else 'not admitted'}: {self.pooled.reason}"
+        if not self.clients:
+            return text
+        own = [f"{name} {'yes' if verdict.admitted else 'no'}" for name, verdict in self.clients.items()]
+        return f"{text}; clients of their own verdict: {', '.join(own)}"
+
+
+def by_client(paired: Paired, client_U: Texts, settings: GateSettings, seed: int = 0) -> Verdicts:
+    """The verdict on all users, and of each client that has enough of them one of its own, unless it has them all.
+
+    Each is a test of its own: Holm's procedure goes over all of them. The pooled one stands for clients of few or no
+    confirm users, and is no proof of any single one of them.
+    """
+    names, counts = np.unique(client_U, return_counts=True)
+    large = [str(name) for name in names[(counts >= settings.client_users) & (counts < len(client_U))]]
+    found = judge({POOLED: paired} | {name: paired.take(client_U == name) for name in large}, settings, seed)
+    return Verdicts(found[POOLED], {name: found[name] for name in large})
 
 
 def admit(paired: Paired, settings: GateSettings, seed: int = 0) -> Verdict:

@@ -21,7 +21,7 @@ from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats
 from cluster.config import RewardKind
 from tune import balance, estimators
-from tune.gate import Paired
+from tune.gate import Paired, Texts
 from tune.log import Log, read
 from tune.split import tasks
 
@@ -38,12 +38,14 @@ MINIMUM = 50
 class Trail:
     """Events in time order made ready to walk: features, log, users' keys, and a cross-fitted reward model.
 
-    users_N: key of the history, None for an event of its own. left_out: events that memory did not allow.
+    users_N: key of the history, None for an event of its own. client_N: whose event it is. left_out: events that
+    memory did not allow.
     """
 
     batch: FeatureBatch
     log: Log
     users_N: tuple[str | None, ...]
+    client_N: Texts
     q_NK: Floats
     left_out: int
 
@@ -58,23 +60,26 @@ class Trail:
         batch, log = feature_map.batch(kept), read(kept, feature_map.item_ids, kind)
         model = estimators.cross_fit(log, batch, feature_map.arms, seed=seed)
         users = (None if name.startswith("e:") else name for name in tasks(kept).to_pylist())
-        return cls(batch, log, tuple(users), model.q_NK, len(events) - len(kept))
+        client_N = np.array(kept["client_id"].to_pylist(), np.str_)
+        return cls(batch, log, tuple(users), client_N, model.q_NK, len(events) - len(kept))
 
     def first(self, events: int) -> "Trail":
         """The trail up to this many events."""
         rows = np.arange(min(events, len(self.log)))
         left_out = self.left_out + len(self.log) - len(rows)
-        return Trail(self.batch.take(rows), self.log.take(rows), self.users_N[: len(rows)], self.q_NK[rows], left_out)
+        keys = self.users_N[: len(rows)], self.client_N[rows]
+        return Trail(self.batch.take(rows), self.log.take(rows), *keys, self.q_NK[rows], left_out)
 
 
 @dataclass(frozen=True)
 class Walk:
     """log: the events walked. value_NM: per event, the score of each member's own law; blend_N: of the ensemble's.
 
-    left_out: events that the time budget did not reach.
+    client_U: whose user each is. left_out: events that the time budget did not reach.
     """
 
     log: Log
+    client_U: Texts
     names: tuple[str, ...]
     value_NM: Floats
     blend_N: Floats
@@ -89,6 +94,11 @@ class Walk:
         difference_N = self._scores(name) - self._scores(against)
         counts_U = np.bincount(self.log.user_N, minlength=self.log.users).astype(np.float64)
         return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.log.propensity_N is None)
+
+    def left_in_words(self, trail: Trail) -> str:
+        """What of the trail, and of the events that it was made of, was not reached; empty where all was."""
+        left = self.left_out + trail.left_out
+        return f"{left:,} events not reached" if left else ""
 
     def _scores(self, name: str) -> Floats:
         return self.blend_N if name == "ensemble" else self.value_NM[:, self.names.index(name)]
@@ -110,7 +120,8 @@ def walk(
     value_NM = np.stack([estimators.terms(method, log, pi_NK, q_NK).above_N for pi_NK in pi_NMK.swapaxes(0, 1)], axis=1)
     if method == "dm":
         value_NM += balance.corrections(log, trail.batch.take(np.arange(done)), q_NK, pi_NMK, seed)
-    return Walk(log, ensemble.names, value_NM[:, :-1], value_NM[:, -1], len(trail.log) - done)
+    client_U = trail.client_N[np.unique(log.user_N, return_index=True)[1]]
+    return Walk(log, client_U, ensemble.names, value_NM[:, :-1], value_NM[:, -1], len(trail.log) - done)
 
 
 def _padded(found: law.Law, width: int) -> Floats:

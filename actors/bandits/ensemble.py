@@ -3,7 +3,7 @@
 Shapes: M members, A arms, D features.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +33,25 @@ class Prior:
     predefined: bool = True
 
 
+@dataclass(frozen=True)
+class Admission:
+    """Where a member decides: at the `clients` that have a verdict of their own as that says, elsewhere as `others`."""
+
+    others: bool
+    clients: dict[str, bool] = field(default_factory=dict)
+
+    def admits(self, client: str) -> bool:
+        return self.clients.get(client, self.others)
+
+    @property
+    def anywhere(self) -> bool:
+        return self.others or any(self.clients.values())
+
+    @property
+    def everywhere(self) -> bool:
+        return self.others and all(self.clients.values())
+
+
 Part: TypeAlias = Uniform | Prior | Custom | Mixture
 
 
@@ -41,6 +60,7 @@ class Ensemble:
     """values_M: each member's starting value in scaled reward, [0, 1]. low, high: the reward's declared range.
 
     histories: rows of users that the generated priors have not been trained on. history: rows kept per user.
+    admissions: by name, of members that do not decide everywhere.
     """
 
     members: tuple[Part, ...]
@@ -53,6 +73,7 @@ class Ensemble:
     high: float = 1.0
     history: int = 64
     histories: dict[str, History] = field(default_factory=dict)
+    admissions: dict[str, Admission] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -80,7 +101,13 @@ class Ensemble:
             raise ModelError(f"no member {sorted(unknown)}; there are {list(self.names)}")
         keep = [m for m, name in enumerate(self.names) if name in names]
         members = tuple(self.members[m] for m in keep)
-        return replace(self, members=members, values_M=self.values_M[keep])
+        admissions = {name: admission for name, admission in self.admissions.items() if name in names}
+        return replace(self, members=members, values_M=self.values_M[keep], admissions=admissions)
+
+    def of(self, client: str) -> "Ensemble":
+        """The members that decide for a client."""
+        out = {name for name, admission in self.admissions.items() if not admission.admits(client)}
+        return self.only(*(name for name in self.names if name not in out)) if out else self
 
     def arrays(self) -> dict[str, Any]:
         """Every array by a flat name, for safetensors."""
@@ -108,6 +135,7 @@ class Ensemble:
             "high": self.high,
             "history": self.history,
             "users": list(self.histories),
+            "admissions": {name: asdict(admission) for name, admission in self.admissions.items()},
         }
 
     @classmethod
@@ -118,6 +146,7 @@ class Ensemble:
             values_M=arrays["values"],
             law=LawSettings(**facts["law"]),
             weights=WeightSettings(**facts["weights"]),
+            admissions={name: Admission(**about) for name, about in facts.get("admissions", {}).items()},
             histories=dict(zip(facts["users"], _histories(_under("history/", arrays)), strict=True)),
             **{key: facts[key] for key in ("dimension", "fingerprint", "low", "high", "history")},
         )
