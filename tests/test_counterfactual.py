@@ -15,7 +15,7 @@ from cluster.registry import Registry
 from tests.compose_cases import LAMPS, changed, two_kinds
 from tests.features_samples import events_of
 from tests.test_version import dataset, version
-from tune.answers import Answer, Bounds
+from tune.answers import MODEL_ALONE, Answer, Bounds
 from tune.counterfactual import Answers, Question, ask
 from tune.judged import Judged
 
@@ -89,6 +89,8 @@ def test_answers_by_client_are_those_of_the_client_alone(home: Path) -> None:
 def test_groups_without_end_are_refused(home: Path) -> None:
     with pytest.raises(EvidenceError, match="--group-by event_id: more than 50 values; group by what has fewer"):
         asked(two_kinds(users=20, rows=5), home, "uniform", methods=("ips",), group="event_id")
+    with pytest.raises(EvidenceError, match="--group-by hout: no column of events, and no context has such a key"):
+        asked(two_kinds(users=20, rows=5), home, "uniform", methods=("ips",), group="hout")
 
 
 ALL = ("ips", "clipped_ips", "snips", "dm", "dr", "switch_dr", "dros")
@@ -138,7 +140,7 @@ def test_popularity_beats_uniform_where_items_differ(home: Path) -> None:
 def test_without_propensities_the_estimate_is_the_model_s(home: Path) -> None:
     data = changed(two_kinds(users=60, rows=5), propensity=[None, *[1 / 6] * 299])
     found = asked(data, home, "uniform")
-    assert [one.estimator for one in found.rows] == ["dm"]
+    assert [(one.estimator, one.note) for one in found.rows] == [("dm", MODEL_ALONE)]
     assert found.missing == 1
     fault = (
         "dr needs the propensity of every logged action, and 1 of 300 events have none, e0 the first; map the column"

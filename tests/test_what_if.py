@@ -85,6 +85,7 @@ def test_files_are_read_as_an_import_reads_them(
         (["--policy", "uniform", "--data", "none"], "what-if: --data none: no finished import there or under"),
         (["--policy", "tests:Yours", "--data", "lamps"], "module 'tests' has no attribute 'Yours'"),
         (["--policy", "uniform", "--data", "lamps", "--map", "a=b"], "--data lamps is imported already"),
+        (["--policy", "uniform", "--data", "lamps", "--alpha", "5"], "what-if: --alpha 5: an error rate is above 0"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(

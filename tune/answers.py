@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cluster.errors import ConfigError
 from cluster.statistics import ratio_error, sequence_half_width, tuned_rho
 from tune import intervals
 from tune.estimate import Estimate, Kind, beside, estimate
@@ -57,14 +58,24 @@ class Answer:
         return replace(self, **values, **gaps)
 
 
+MODEL_ALONE = "no propensities: the reward model's own error is not in this interval"
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """What every interval of an answer is: its kind, error, resamples of the bootstrap and their seed."""
+    """What every interval of an answer is: its kind, error, resamples of the bootstrap and their seed.
+
+    Raises ConfigError for an error rate that is none.
+    """
 
     interval: Kind = "bootstrap"
     alpha: float = 0.05
     resamples: int = 1_000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise ConfigError(f"--alpha {self.alpha:g}: an error rate is above 0 and below 1, such as 0.05")
 
 
 def answer(totals: Totals, method: Method, bounds: Bounds) -> Answer:
@@ -94,7 +105,7 @@ def answer(totals: Totals, method: Method, bounds: Bounds) -> Answer:
         unsupported_share=found.unsupported_share,
         parameter=found.parameter,
         supported=found.supported,
-        note=found.note,
+        note=found.note if totals.known else MODEL_ALONE,
     )
 
 

@@ -37,7 +37,9 @@ from tune.terms import MODELLED, Method
 from tune.totals import Totals
 
 BUDGET_BYTES = 64 * 2**20
-"""Memory of the features of a block's candidates."""
+"""Memory of what is computed of a block's candidates."""
+NUMBERS = 8
+"""Numbers held of a candidate while a policy is asked and scored."""
 FIT_ROWS = 20_000
 """Events at most that the reward model's feature map is fitted on, drawn by a hash of their ids."""
 GROUPS = 50
@@ -92,11 +94,11 @@ def ask(
     )
     policies = [ground.policy(text) for text in dict.fromkeys(question.policies)]
     survey = Survey.of(log, counts)
-    methods = question.methods or (WITHOUT if survey.missing else WITH)
+    methods = tuple(dict.fromkeys(question.methods)) or (WITHOUT if survey.missing else WITH)
     survey.need_propensities(methods)
     model = _Model.fitted(log, survey.sample) if any(method in MODELLED for method in methods) else None
     groups: dict[str, _Group] = {}
-    for block in log.blocks(model.map.dimension if model else 1):
+    for block in log.blocks((model.map.dimension if model else 0) + NUMBERS * len(policies)):
         q_NK = model.q(block) if model else None
         policy_PNK = [policy.probabilities(block) for policy in policies]
         for name, rows in _grouped(block.events, question.group):
@@ -105,6 +107,8 @@ def ask(
         if len(groups) > GROUPS:
             raise EvidenceError(f"--group-by {question.group}: more than {GROUPS} values; group by what has fewer")
         progress(block.first + len(block.log), survey.events)
+    if question.group not in EVENTS.names and set(groups) == {f"{question.group}=None"}:
+        raise EvidenceError(f"--group-by {question.group}: no column of events, and no context has such a key")
     return _answers(groups, policies, methods, question.bounds, survey, settings)
 
 
@@ -185,7 +189,7 @@ class Survey:
         """Raises EvidenceError where there is no event."""
         seed = log.settings.seed
         survey = cls(EVENTS.empty_table())
-        for block in log.blocks(1):
+        for block in log.blocks(NUMBERS):
             counts.add(block)
             survey.events += len(block.log)
             survey._propensities(block.events)
