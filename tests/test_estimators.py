@@ -190,7 +190,7 @@ def test_an_estimate_that_the_log_cannot_carry_says_why() -> None:
     assert wrong.note.startswith("weights average 2.0")
     assert wrong.note.endswith("propensities are not those of the policy that logged")
     few = evaluate("ips", LOG, POLICY)
-    assert few.note == "it rests on the weight of 3 events"
+    assert few.note == "it rests on the weight of 3 events; its spread is that of 2 users"
     one = np.tile([0.5, 0.5, 0.0], (n, 1))
     one[:5], tiny = [1.0, 0.0, 0.0], np.where(np.arange(n) < 5, 0.001, 0.5)
     heavy = evaluate("ips", replace(log, action_N=np.zeros(n, np.int64), propensity_N=tiny), one)

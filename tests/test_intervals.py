@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from scipy import stats
 
+from benchmarks._simulated_logs import World
 from benchmarks.estimators import study
 from cluster import statistics
 from tune import intervals
@@ -114,3 +115,25 @@ def test_coverage_of_every_estimator_and_kind() -> None:
     for (_, kind), number in misses.items():
         assert number <= (17 if kind in ("bootstrap", "likelihood") else 5)
     assert sum(number for (_, kind), number in misses.items() if kind == "bootstrap") > 0
+
+
+def test_rare_rewards_are_covered_where_percentiles_are_not() -> None:
+    """200 logs of 60 users, one reward in 50, weights up to 9. At 95 % coverage more than 20 misses have probability
+    0.001 (binomial); fewer than 20 have less than 0.001 at 80 % coverage, which is what percentiles have here."""
+    misses = dict.fromkeys(("studentised", "likelihood", "percentile"), 0)
+    for number in range(200):
+        rng = np.random.default_rng([9, number])
+        world = World.draw(rng, 0.02, 1.4)
+        log, kind_N = world.log(rng, 60)
+        totals = Totals(["ips", "cressie_read"])
+        totals.add(log.user_N, log, world.policy_TK[kind_N])
+        sums = totals.sums("ips")
+        found = {
+            "studentised": estimate(totals, "ips", resamples=300),
+            "likelihood": estimate(totals, "cressie_read"),
+            "percentile": statistics.bootstrap_interval(sums.above_U, sums.below_U, 300, number),
+        }
+        for name, interval in found.items():
+            misses[name] += not interval.low <= world.truth <= interval.high
+    assert misses["studentised"] <= 20 < misses["percentile"]
+    assert misses["likelihood"] <= 20

@@ -34,6 +34,8 @@ Kind: TypeAlias = Literal["bootstrap", "bernstein", "sequence"]
 
 LEAST_EFFECTIVE = 30.0
 """Events that the weights must amount to."""
+LEAST_CARRIERS = 5.0
+"""Users that the spread of the value must amount to, (Σl²)²/Σl⁴ with l what each moves it by."""
 MOST_TAIL = 0.5
 """Largest share of the weight that 1 % of users may hold."""
 MOST_UNSUPPORTED = 0.05
@@ -169,9 +171,17 @@ def _faults(sums: Sums) -> list[str]:
         faults.append(f"weights average {mean:.3g}, not 1: propensities are not those of the policy that logged")
     if (effective := _effective(sums)) < LEAST_EFFECTIVE:
         faults.append(f"it rests on the weight of {effective:.0f} events")
+    if sums.method != "dm" and (carriers := _carriers(sums)) < LEAST_CARRIERS:
+        faults.append(f"its spread is that of {carriers:.0f} users")
     if (tail := _tail(sums.weight_U)) > MOST_TAIL and len(sums.weight_U) >= 100:
         faults.append(f"1 % of users hold {tail:.0%} of the weight")
     return faults
+
+
+def _carriers(sums: Sums) -> float:
+    square_U = intervals.linear(sums) ** 2
+    total = float(square_U.sum())
+    return total**2 / float(square_U @ square_U) if total > 0 else 0.0
 
 
 def _effective(sums: Sums) -> float:
