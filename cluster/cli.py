@@ -149,7 +149,7 @@ def what_if(
         list[str] | None,
         typer.Option(
             "--estimator",
-            help="ips, clipped_ips, snips, dm, dr, switch_dr, dros, cressie_read; may repeat; default dr and snips, or dm.",
+            help="ips, clipped_ips, snips, dm, dr, switch_dr, dros or cressie_read; default dr and snips, or dm.",
         ),
     ] = None,
     interval: Annotated[

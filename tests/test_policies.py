@@ -1,6 +1,7 @@
 """Every form of policy against values worked out by hand, or one event at a time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from actors.bandits import law, learn
+from actors.bandits.ensemble import Admission
 from actors.bandits.version import Version
 from actors.features.features import Floats
 from cluster.config import RewardKind
@@ -149,6 +151,21 @@ def test_a_version_is_its_law(
     np.testing.assert_allclose(found, one_by_one(made, data, learns, form == "greedy"), atol=1e-12)
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_member_decides_only_where_it_is_admitted(registry: Registry, made: Version, learns: bool) -> None:
+    """The generated member is out at the log's client: its law is that of the version without the member."""
+    data, name = dataset(), made.ensemble.names[-1]
+    for others, clients in ((True, {"shop": False}), (False, {"mall": True})):
+        admissions = {name: Admission(others, clients)}
+        registry.publish("shop", replace(made, ensemble=replace(made.ensemble, admissions=admissions)).save)
+    without = replace(made, ensemble=made.ensemble.only(*made.ensemble.names[:-1]))
+    expected = one_by_one(without, data, learns, False)
+    for number in (3, 4):
+        (whole,) = shop(data, ())
+        found = ground(registry, whole, learn=learns).policy(f"version:{number}").probabilities(whole)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_versions_by_number_and_the_latest(registry: Registry) -> None:
     asked = ground(registry, small(), overlap="fitted on all")
     assert asked.policy("version:1").name == "version:1"
@@ -212,7 +229,7 @@ def test_a_wrong_answer_names_the_event(registry: Registry, name: str, fault: st
     [
         ("unifrom", "no such policy; give uniform, popularity, item:ID"),
         ("item:", "no such policy"),
-        ("item:z", "the catalogue of 3 items has no 'z'"),
+        ("item:z", "the catalogue of 3 items has no 'z'; it has a, b, c"),
         ("uniform:2", "ModuleNotFoundError: No module named 'uniform'"),
         ("no_module:Class", "No module named 'no_module'; expected Class\\(\\) of a module that can be imported"),
         ("tests.policy_samples:Missing", "has no attribute 'Missing'"),

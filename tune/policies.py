@@ -154,8 +154,10 @@ class Ground:
         return OwnPolicy(text, self.learn)
 
     def _always(self, item: str, text: str) -> Policy:
-        if item not in self.items["item_id"].to_pylist():
-            raise RequestError(("policy", text), f"the catalogue of {len(self.items):,} items has no {item!r}")
+        ids = self.items["item_id"].to_pylist()
+        if item not in ids:
+            known = f"it has {', '.join(ids[:3])}, ..."
+            raise RequestError(("policy", text), f"the catalogue of {len(ids):,} items has no {item!r}; {known}")
         return Always(item, text)
 
     def _version(self, number: str, text: str, *, greedy: bool) -> Policy:

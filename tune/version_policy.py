@@ -24,7 +24,7 @@ class VersionPolicy:
     """The law of a version for every event, each with a seed of its own.
 
     Where it learns, every client has a learner, as in serving: the law under the present state is the policy, then
-    the logged reward is learned (progressive replay).
+    the logged reward is learned (progressive replay). A client is decided for by the members admitted there.
 
     Args:
         items: the log's catalogue; candidates that the version was not fitted on have the features of new items.
@@ -38,7 +38,7 @@ class VersionPolicy:
         self.name, self.learns = name, learns
         self._version, self._seed, self._greedy, self._remark = version, seed, greedy, remark
         self._map = _following(version.feature_map, items)
-        self._learners: dict[str, _Learner] = {}
+        self._learners: dict[str | tuple[str, ...], _Learner] = {}
 
     def probabilities(self, block: Block) -> Floats:
         policy_NK = np.zeros(block.log.mask_NK.shape)
@@ -57,7 +57,7 @@ class VersionPolicy:
         return self._remark
 
     def _one(self, block: Block, n: int, client: str, user: str | None, features: Features) -> Floats:
-        learner = self._learner(client if self.learns else "")
+        learner = self._learner(client if self.learns or self._version.ensemble.admissions else "")
         history = None if user is None else learner.state.histories.get(user)
         found = law.probabilities(learner.published, features, history, (self._seed << 32) + block.first + n)
         if self.learns:
@@ -67,10 +67,13 @@ class VersionPolicy:
         return np.asarray(greatest(found.mean_K[None], np.ones((1, len(features)), np.bool_))[0])
 
     def _learner(self, client: str) -> "_Learner":
-        if client not in self._learners:
-            state = learn.start(self._version.ensemble)
-            self._learners[client] = _Learner(state, learn.publish(state))
-        return self._learners[client]
+        """The client's own where it learns; else one for all clients with the same members."""
+        ensemble = self._version.ensemble.of(client)
+        key = client if self.learns else ensemble.names
+        if key not in self._learners:
+            state = learn.start(ensemble)
+            self._learners[key] = _Learner(state, learn.publish(state))
+        return self._learners[key]
 
     def _learn(
         self, learner: "_Learner", found: law.Law, block: Block, n: int, user: str | None, features: Features
