@@ -69,7 +69,7 @@ def write_table(folder: Path, **columns: object) -> Path:
 def test_without_a_command_it_explains_itself() -> None:
     done = program("--help")
     assert done.returncode == 0
-    commands = ("run", "import", "compose", "what-if", "serve", "submit", "status", "stop", "config", "client", "key")
+    commands = ("run", "import", "compose", "tune", "what-if", "serve", "submit", "status", "stop", "config", "client", "key")
     assert all(f" {command} " in done.stdout for command in commands)
     assert program("dance").returncode == 2
 
@@ -162,6 +162,7 @@ def test_no_disk_no_database_no_import_no_version(home: Path, tmp_path: Path) ->
     fails(done, "127.0.0.1:1", "MEDLEY_DATABASE_URL")
     assert "secret" not in done.stderr
     fails(medley("compose", "--data", "nothing"), "--data nothing", "no finished import")
+    fails(medley("tune", "--data", "nothing"), "--data nothing", "no finished import")
     fails(medley("serve"), "no version", "medley compose")
 
 

@@ -10,8 +10,11 @@ import base64
 import contextlib
 import io
 import json
+import logging
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -33,6 +36,8 @@ RUNGS, REDUCTION = 4, 3
 """ASHA looks after each quarter of the events, and lets the best third go on."""
 FOLDER = "trials"
 """Ray Tune's folder within that of a sweep."""
+ASKED_EVERY_S = 0.5
+"""Between two requests to end, the first of which may have come too early."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +124,18 @@ class Trial(ray_tune.Trainable):
 
 
 class Ended(ray_tune.Callback):
-    """Shows trials as they end. Tune pickles its callbacks, and a progress bar holds locks: it stays on the class."""
+    """Shows trials as they end, and keeps them. Tune pickles its callbacks with the search, to unpickle them when it
+    resumes, and a progress bar holds locks: all of this is on the class."""
 
     progress: ClassVar[Callable[[int, int], None]] = staticmethod(lambda done, total: None)
     total: ClassVar[int] = 0
+    trials: ClassVar[list[Any]] = []
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         Ended.progress(sum(one.is_finished() for one in trials) + 1, Ended.total)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        Ended.trials = list(trials)
 
 
 def search(
@@ -138,7 +148,9 @@ def search(
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # seconds of trials that a killed driver repeats
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    Ended.progress, Ended.total = staticmethod(progress), plan.trials
+    for name in ("ray.tune.tune", "ray.tune.analysis.experiment_analysis"):  # of trials that were not reached
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    Ended.progress, Ended.total, Ended.trials = staticmethod(progress), plan.trials, []
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(Trial, trials=trials, plan=plan),
         {"cpu": settings.trial_cpus, "gpu": settings.trial_gpus},
@@ -148,10 +160,36 @@ def search(
         tuner = ray_tune.Tuner.restore(str(place), trainable, restart_errored=True)
     else:
         tuner = _begun(trainable, plan, settings, folder)
-    with contextlib.redirect_stdout(io.StringIO()):  # Tune's tables; a job's last line of output is its answer
-        results = tuner.fit()
-    found = [_found(plan, number, results[number], len(trials.rows)) for number in range(len(results))]
+    # Tune's tables; a job's last line of output is its answer.
+    with contextlib.redirect_stdout(io.StringIO()), _within(settings.budget_s):
+        tuner.fit()
+    found = [_found(plan, number, trial, len(trials.rows)) for number, trial in enumerate(Ended.trials)]
     return sorted((one for one in found if one is not None), key=lambda one: one.number)
+
+
+@contextlib.contextmanager
+def _within(budget_s: float | None) -> Iterator[None]:
+    """After the budget, ask Tune to end as it does for SIGUSR1: trials that run then are left for the next start.
+
+    Its own time budget would count them as ended.
+    """
+    over = threading.Event()
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until Tune has put its own in place
+
+    def ask() -> None:
+        wait_s = budget_s
+        while not over.wait(wait_s):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_s = ASKED_EVERY_S
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        asking.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _begun(trainable: Any, plan: Plan, settings: TuneSettings, folder: Path) -> Any:
@@ -165,7 +203,6 @@ def _begun(trainable: Any, plan: Plan, settings: TuneSettings, folder: Path) -> 
             num_samples=plan.trials if adaptive else 1,
             scheduler=halving if plan.asha else None,
             max_concurrent_trials=settings.concurrent,
-            time_budget_s=settings.budget_s,
             reuse_actors=True,
         ),
         run_config=ray_tune.RunConfig(
@@ -178,15 +215,16 @@ def _begun(trainable: Any, plan: Plan, settings: TuneSettings, folder: Path) -> 
     )
 
 
-def _found(plan: Plan, number: int, result: Any, events: int) -> Found | None:
-    number = result.config.get("number", number)
-    point, metrics = plan.point(result.config), result.metrics or {}
-    if result.error is not None:
-        return Found(number, point, None, str(result.error).strip().splitlines()[-1])
+def _found(plan: Plan, number: int, trial: Any, events: int) -> Found | None:
+    """What came of a trial of Tune's; None where it did not end."""
+    number, point = trial.config.get("number", number), plan.point(trial.config)
+    if trial.status == "ERROR":
+        return Found(number, point, None, str(trial.get_error()).strip().splitlines()[-1])
+    metrics = trial.last_result
+    if not metrics.get("done"):
+        return None
     if "error" in metrics:
         return Found(number, point, None, metrics["error"])
-    if "sums" not in metrics:
-        return None
     score = Score(_unpack(metrics["sums"]), _unpack(metrics["counts"]))
     return Found(number, point, score, stopped=score.events < events)
 
