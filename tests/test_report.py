@@ -175,6 +175,15 @@ def test_a_killed_run_says_what_is_not_there() -> None:
     assert "No learning curves" in halved
 
 
+def test_the_report_names_clients_that_were_judged_by_themselves_and_a_test_after_the_first() -> None:
+    made = composed()
+    own = {"admitted": False, "reason": "not shown to be better", "users": 320, "events": 900, "model_based": False}
+    made["gate"] |= {"pooled": True, "test": 2, "alpha": 0.05 / 6, "clients": {"<shop>": own}}
+    seen = " ".join(parse(report.render("x", made, driven())).seen)
+    assert "Test 2 on this data, hence at an error rate of 0.0083." in seen
+    assert "Not admitted : client <shop>, judged by itself. Not shown to be better. Judged on 900 events" in seen
+
+
 def test_a_run_without_generated_members_says_so() -> None:
     facts = driven() | {"generated": [], "generated_weight": 0.0}
     del facts["policies"]["popularity"]

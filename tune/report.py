@@ -239,9 +239,17 @@ def _admission(composed: Facts) -> Iterator[str]:
     if gate.get("tested") is None:
         yield page.missing(f"Nothing came before the gate: {gate['reason']}.")
         return
-    word, tone = ("Admitted", "yes") if gate["admitted"] else ("Not admitted", "no")
-    against = f"{gate['tested']}, against {gate['against']}. {_sentence(gate)}"
-    yield f'<p><span class="{tone}">{word}</span>: {escape(against)}</p>'
+    about = f"{gate['tested']}, against {gate['against']}. "
+    if gate.get("test", 1) > 1:
+        about += f"Test {gate['test']} on this data, hence at an error rate of {gate['alpha']:.2g}. "
+    yield _ruling(bool(gate.get("pooled", gate["admitted"])), about + _sentence(gate))
+    for client, own in gate.get("clients", {}).items():
+        yield _ruling(own["admitted"], f"client {client}, judged by itself. {_sentence(own)}")
+
+
+def _ruling(admitted: bool, text: str) -> str:
+    word, tone = ("Admitted", "yes") if admitted else ("Not admitted", "no")
+    return f'<p><span class="{tone}">{word}</span>: {escape(text)}</p>'
 
 
 def _sentence(verdict: Facts) -> str:
