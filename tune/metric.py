@@ -102,8 +102,7 @@ def going_on(decisions: pa.Table, gap_us: int) -> Floats:
     Summed over a session of L moments this is L − 1, hence its mean v over decisions says how long sessions are on
     average, 1/(1 − v). Decisions of one moment (the places of a page) go on together. A session is a user's rows of
     one session_id; where there is none, rows with no pause longer than the gap, and then a decision within the gap
-    of the log's end is not known: whether it goes on is not in the log yet. (Thirty minutes: Catledge & Pitkow 1995,
-    Halfaker and others 2015.)
+    of the log's end is not known: whether it goes on is not in the log yet. (Thirty minutes: Catledge & Pitkow 1995.)
     """
     time_E = decisions["timestamp"].cast(pa.int64()).to_numpy()
     named_E, session_E = _sessions(decisions)
