@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.features.features import Floats
 
-ROWS = 8
+ROWS = 16
 
 
 def times(rows_ND: Floats, weights_DW: Floats) -> Floats:

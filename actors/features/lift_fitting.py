@@ -22,7 +22,7 @@ from cluster.config import FeatureSettings
 
 log = logging.getLogger(__name__)
 SAMPLE = 20_000
-WIDTHS = {"fourier": 200, "neural": 32, "hashed": 256}
+WIDTHS = {"quadratic": 200, "fourier": 200, "neural": 32, "hashed": 256}
 
 
 class Base(Batched, Protocol):
@@ -46,7 +46,7 @@ def room(base: Base, settings: FeatureSettings) -> int:
             settings.map, base.dimension, base.arms, settings.map_bytes,
         )  # fmt: skip
         return 0
-    return min(left, settings.map_width or WIDTHS.get(settings.map, left))
+    return min(left, settings.map_width or WIDTHS[settings.map])
 
 
 def fit_lift(base: Base, events: pa.Table, settings: FeatureSettings, width: int, seed: int) -> Lift | None:
