@@ -12,7 +12,7 @@ from actors.features.features import Floats, Ints
 from cluster.errors import EvidenceError
 from tune.log import Log
 from tune.slope import grid
-from tune.terms import MODELLED, TUNED, Method, Scored, check_parameter
+from tune.terms import TUNED, Method, Scored, check_parameter
 
 _COUNT, _REWARD, _RATIO = range(3)
 Key = tuple[Method, float | None]
@@ -136,7 +136,3 @@ def _keys(method: Method, parameter: float | None) -> list[Key]:
         return [(method, value) for value in (grid(method) if parameter is None else (np.inf, parameter))]
     check_parameter(method, parameter)
     return [(method, None), _BESIDE_DM] if method == "dm" else [(method, None)]
-
-
-def needs_model(methods: Iterable[Method]) -> bool:
-    return any(method in MODELLED for method in methods)
