@@ -7,7 +7,6 @@ from cluster.config import changed
 from tests.compose_cases import PLAIN, quick, two_kinds
 from tune import generated
 from tune.split import parts, task_codes
-from tune.stages import Stages
 from tune.trials import Score, Trials, features_key, situations
 
 DATA = two_kinds()
@@ -30,11 +29,11 @@ def test_features_have_one_key() -> None:
 
 def test_a_member_by_steps_repeats_and_its_best_candidates_are_the_first() -> None:
     """Budgets of a millisecond end nothing: what is not given in steps would."""
-    one, again = (generated.member(DATA, SETTINGS, 4, Stages(None)) for _ in range(2))
+    one, again = (generated.member(DATA, SETTINGS, 4) for _ in range(2))
     np.testing.assert_array_equal(one.means_CAD, again.means_CAD)
     assert one.names_C == again.names_C
     assert 2 <= len(one.names_C) <= 4
-    fewer = generated.member(DATA, SETTINGS, 2, Stages(None))
+    fewer = generated.member(DATA, SETTINGS, 2)
     kept = generated.best(one, changed(SETTINGS, {"sweep.top_k": 2, "generator.exploration": 0.7}))
     assert kept.names_C == fewer.names_C == one.names_C[:2]
     np.testing.assert_array_equal(kept.means_CAD, one.means_CAD[:2])

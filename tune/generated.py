@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from rich.console import Console
 
 from actors.bandits.mixture import Mixture
 from actors.features.features import Ints
@@ -33,7 +34,7 @@ def halves(dataset: Dataset, settings: Settings) -> tuple[Ints, Ints]:
     return rows[ranked], rows[~ranked]
 
 
-def member(dataset: Dataset, settings: Settings, most: int, stages: Stages) -> Mixture:
+def member(dataset: Dataset, settings: Settings, most: int) -> Mixture:
     """The best candidates under these settings, at most `most`, best first.
 
     Raises EvidenceError where the generator has no candidate.
@@ -51,7 +52,7 @@ def member(dataset: Dataset, settings: Settings, most: int, stages: Stages) -> M
     work = replace(work, split=replace(work.split, select=halves(dataset, settings)[0]))
     trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
     base = walk(work.ensemble(*work.predefined.members()), trail, settings.seed)
-    proposal = propose(work, trail, base, stages, None)
+    proposal = propose(work, trail, base, Stages(None, Console(quiet=True)), None)  # its budgets are no budgets
     if proposal.member is None:
         raise EvidenceError("no candidate of the generator could be used; leave sweep.top_k out of the space")
     return proposal.member

@@ -132,7 +132,12 @@ class Sweeper:
         varied = [{p: v for p, v in point.items() if p.startswith("features.")} for point in ({}, *self.plan.points)]
         tried = [changed(self.settings, point) for point in varied]
         needed = {features_key(settings): settings for settings in tried}
-        return {key: member(trials.dataset, settings, most, stages) for key, settings in needed.items()}
+        found = {}
+        with stages.stage("generated members") as stage:
+            for key, settings in needed.items():
+                found[key] = member(trials.dataset, settings, most)
+                stage.progress(len(found), len(needed))
+        return found
 
     def _configured(self) -> Point:
         """What the settings as they are say of what varies."""
