@@ -208,17 +208,16 @@ def _mean(values: Iterable[float]) -> float:
 
 def show(found: Sequence[Figures], rows: Sequence[dict[str, Any]]) -> None:
     """Tables for people, on stderr."""
-    table = Table("table", "ours", "s", "VW's best", "s", "its setting", "VW's own", title="errors")
-    for title in ("floor", "gap closed", "LinTS"):
-        table.add_column(title)
+    heads = ("table", "ours", "s", "VW's best", "s", "VW's own", "floor", "gap", "LinTS")
+    table = Table(*heads, title="errors, % of uniform's")
     for each in found:
         sides = (each.ours_S, each.peer.errors_S, each.own.errors_S, each.floor_S, each.plain_S)
         ours, peer, own, floor, plain = (f"{_mean(side):.1f}" for side in sides)
-        table.add_row(
-            each.name, ours, f"{each.ours_s:.1f}", peer, f"{each.peer.seconds:.1f}", str(each.peer.setting), own, floor,
-            f"{each.closed(each.peer):.2f}", plain,
-        )  # fmt: skip
+        closed, seconds = f"{each.closed(each.peer):.2f}", f"{each.peer.seconds:.1f}"
+        table.add_row(each.name, ours, f"{each.ours_s:.1f}", peer, seconds, own, floor, closed, plain)
     CONSOLE.print(table)
+    for each in found:
+        CONSOLE.print(f"VW's best on {each.name}: {each.peer.setting}", highlight=False)
     for row in rows:
         low, high = row["interval"]
         compared = row.get("ratio", row.get("difference"))
