@@ -14,7 +14,7 @@ from benchmarks._games import Game
 from cluster.config import LawSettings, WeightSettings
 
 SCALE, RIDGE = 0.25, 1.0
-GROUPS, EACH, NOISE, APART = 10, 10, 0.5, 0.05
+GROUPS, EACH, NOISE, APART = 10, 10, 0.2, 0.05
 """Near duplicates: an item's features are the one-hot of its group, and noise of deviation APART on each of the ten."""
 
 
