@@ -12,6 +12,9 @@ from actors.features.features import Floats
 from cluster.config import LawSettings, WeightSettings
 from cluster.errors import ModelError
 
+LEVEL_COUNT = 50.0
+"""Effective decisions that the declared level of rewards counts for, beside the level that is met."""
+
 
 @dataclass
 class Performance:
@@ -45,14 +48,28 @@ class Performance:
         The prior acts as `prior_count` decisions with the variance of a Bernoulli reward and the member's own
         typical ratio, ρ = max(1, Q0/N). With ρ = 1 instead, one rewarded exploration with ρ = 80 would outweigh
         a prior of 100 decisions: uniform's weight jumped to a half for a second after the first rewards.
+
+        What the priors say is how members compare; the level that all share is soon known better than that, and they
+        move with it. Members that differ much from the blend, whose priors count for many decisions, would be held
+        at a level that was declared too low, and lose to whatever the blend does: where priors were ½ and rewards
+        0.8, popularity kept all the weight on a table that the linear model answers right.
         """
         n_M, r_M, q0_M, q1_M, q2_M = self.sums_5M
+        prior_M = np.clip(self.prior_M + self._shift(), 0.0, 1.0)
         ratio_M = np.maximum(1.0, np.divide(q0_M, n_M, out=np.ones_like(n_M), where=n_M > 0))
         count_M = n_M + prior_count * ratio_M
-        value_M = (r_M + prior_count * ratio_M * self.prior_M) / count_M
-        prior_variance_M = np.clip(self.prior_M * (1 - self.prior_M), 1e-4, None)
+        value_M = (r_M + prior_count * ratio_M * prior_M) / count_M
+        prior_variance_M = np.clip(prior_M * (1 - prior_M), 1e-4, None)
         square_M = q2_M - 2 * value_M * q1_M + value_M**2 * q0_M + prior_count * ratio_M**2 * prior_variance_M
         return value_M, np.sqrt(np.maximum(square_M, 0)) / count_M
+
+    def _shift(self) -> float:
+        """How far members' mean rewards lie above their priors, by effective decisions N²/Q0 (Kish 1965)."""
+        n_M, r_M, q0_M = self.sums_5M[:3]
+        seen_M = n_M > 0
+        count_M = np.divide(n_M**2, q0_M, out=np.zeros_like(n_M), where=seen_M)
+        above_M = np.divide(r_M, n_M, out=self.prior_M.copy(), where=seen_M) - self.prior_M
+        return float(count_M @ above_M / (count_M.sum() + LEVEL_COUNT))
 
     def logits(self, settings: WeightSettings) -> Floats:
         """η·v_m / max(root mean square of se, s_min): the performance part of the blend logits, (M,)."""
