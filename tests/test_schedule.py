@@ -185,13 +185,14 @@ def test_commands_list_pause_and_want(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_job_runs_as_a_process_with_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scheduling.MODULES, "hello", "this")  # the standard library's, it prints a poem
-    settings = Settings.model_validate({"home": tmp_path, "schedule": {"poem": {"job": "hello", "every_s": 0.01}}})
+    settings = Settings.model_validate({"home": tmp_path, "schedule": {"poem": {"job": "hello", "every_s": 3600}}})
 
     class Holder:
         def adopt(self, pid: int) -> None:
             self.pid = pid
 
     holder = Holder()
+    scheduling.steer(settings, "poem", wanted=True)
     with scheduling.ticking(settings, Console(quiet=True), tmp_path / "settings.yaml", holder) as tick:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and scheduling.listed(settings)[0]["code"] != 0:
