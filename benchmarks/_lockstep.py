@@ -19,9 +19,9 @@ from actors.bandits.ensemble import Prior
 from actors.features.features import FeatureBatch
 from benchmarks import _one_at_a_time
 from benchmarks._pairs import Measure, Pair
-from tune import lockstep
-from tune.beliefs import Setting
-from tune.course import Course
+from tune.lockstep import simulate as lockstep
+from tune.lockstep.beliefs import Setting
+from tune.lockstep.course import Course
 
 ITEMS, FEATURES, EVENTS, COUNT = 10, 32, 1_000, 256
 

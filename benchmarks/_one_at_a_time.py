@@ -11,8 +11,8 @@ from actors.bandits.learn import FORGET_EVERY
 from actors.bandits.noise import CHOICE, ITEM, TIE, Noise
 from actors.bandits.posterior import Gaussian, Statistics, gaussian
 from actors.features.features import Features, Floats, Ints
-from tune.beliefs import Setting
-from tune.course import Course, Drawn
+from tune.lockstep.beliefs import Setting
+from tune.lockstep.course import Course, Drawn
 
 
 def play(

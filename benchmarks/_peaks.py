@@ -1,4 +1,4 @@
-"""Memory of `tune.evaluate` and `tune.lockstep` beside their budgets: `measures()` asks a fresh process.
+"""Memory of `tune.evaluate` and `tune.lockstep.simulate` beside their budgets: `measures()` asks a fresh process.
 
 There the allocator gives large arrays back to the system as they are freed, so that nothing hides in what it keeps.
 """
@@ -17,8 +17,9 @@ import numpy as np
 from benchmarks import _lockstep
 from benchmarks._memory import peak_bytes
 from benchmarks._pairs import Measure
-from tune import evaluate, lockstep, progressive
+from tune import evaluate, progressive
 from tune.evaluate import Ground
+from tune.lockstep import simulate as lockstep
 from tune.progressive import Draws
 
 

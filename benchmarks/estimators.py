@@ -37,11 +37,11 @@ from cluster.imports import Request
 from cluster.imports import read as read_data
 from cluster.progress import bar
 from cluster.records import Dataset
-from tune.cross_fit import cross_fit
-from tune.estimate import Estimate, Kind, estimate
 from tune.estimators import METHODS
 from tune.log import Log, read
-from tune.totals import Totals
+from tune.offpolicy.cross_fit import cross_fit
+from tune.offpolicy.estimate import Estimate, Kind, estimate
+from tune.offpolicy.totals import Totals
 
 CONSOLE = Console(stderr=True)
 RATES, DISTANCES, USERS = (0.05, 0.2), (0.7, 1.4), (100, 300, 1_000, 3_000)

@@ -1,11 +1,11 @@
-"""Small courses for the tests of tune.lockstep. Shapes as in tune/course.py."""
+"""Small courses for the tests of tune.lockstep.simulate. Shapes as in tune/lockstep/course.py."""
 
 import numpy as np
 
 from actors.bandits.ensemble import Prior
 from actors.features.features import FeatureBatch
 from tests import bandit_cases
-from tune.course import Course
+from tune.lockstep.course import Course
 
 
 def course(rng: np.random.Generator, events: int, items: int, dimension: int, arms: int = 1) -> Course:

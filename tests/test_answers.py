@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cluster.statistics import confidence_sequence, tuned_rho
-from tune.answers import Bounds, answer, on_policy
-from tune.intervals import TUNED_AT
 from tune.log import Log
-from tune.totals import Totals
+from tune.offpolicy.intervals import TUNED_AT
+from tune.offpolicy.totals import Totals
+from tune.whatif.answers import Bounds, answer, on_policy
 
 
 def totals(method: str, log: Log, policy_NK: np.ndarray, q_NK: np.ndarray | None = None) -> Totals:

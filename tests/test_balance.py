@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 
 from actors.features.features import FeatureBatch, Floats
-from tune import balance, estimators
+from tune import estimators
 from tune.log import Log
+from tune.offpolicy import balance
 
 ITEMS = 4
 

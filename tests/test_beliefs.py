@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from actors.bandits.posterior import Statistics
 from tests import lockstep_cases
-from tune.beliefs import Beliefs, Setting
+from tune.lockstep.beliefs import Beliefs, Setting
 
 
 @given(st.integers(0, 2**32), st.integers(1, 7), st.integers(1, 3), st.floats(-3, 3), st.floats(-3, 2))

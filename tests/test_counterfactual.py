@@ -15,9 +15,9 @@ from cluster.registry import Registry
 from tests.compose_cases import LAMPS, changed, two_kinds
 from tests.features_samples import events_of
 from tests.test_version import dataset, version
-from tune.answers import MODEL_ALONE, Answer, Bounds
-from tune.counterfactual import Answers, Question, ask
-from tune.judged import Judged
+from tune.whatif.answers import MODEL_ALONE, Answer, Bounds
+from tune.whatif.counterfactual import Answers, Question, ask
+from tune.whatif.judged import Judged
 
 FEW = Bounds(resamples=100)
 

@@ -8,10 +8,10 @@ from cluster.errors import EvidenceError
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
 from tests import lockstep_cases
-from tune import lockstep
-from tune.beliefs import Setting
-from tune.course import Chance, Course
 from tune.groundwork import Groundwork
+from tune.lockstep import simulate as lockstep
+from tune.lockstep.beliefs import Setting
+from tune.lockstep.course import Chance, Course
 from tune.worlds import build
 
 

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from cluster.errors import EvidenceError
-from tune.empirical_likelihood import cressie_read
 from tune.log import Log
-from tune.totals import Sums, Totals
+from tune.offpolicy.empirical_likelihood import cressie_read
+from tune.offpolicy.totals import Sums, Totals
 
 
 def sums_of(count: np.ndarray, ratio: np.ndarray, above: np.ndarray, largest: float) -> Sums:

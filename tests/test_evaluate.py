@@ -14,10 +14,11 @@ from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
 from tests import bandit_cases
 from tests.test_progressive import logged, one_at_a_time
-from tune import balance, evaluate, progressive
+from tune import evaluate, progressive
 from tune.evaluate import Ground
 from tune.groundwork import Groundwork
 from tune.log import Log
+from tune.offpolicy import balance
 from tune.progressive import Draws
 from tune.walk import Trail, walk
 

@@ -5,9 +5,9 @@ import numpy as np
 
 from cluster.config import changed
 from tests.compose_cases import PLAIN, quick, two_kinds
-from tune import generated
 from tune.split import parts, task_codes
-from tune.trials import Score, Trials, features_key, situations
+from tune.sweeps import generated
+from tune.sweeps.trials import Score, Trials, features_key, situations
 
 DATA = two_kinds()
 SETTINGS = quick(Path("/nowhere"), features=PLAIN, tune={"events": 400}, budgets={"head_s": 1e-3, "backbone_s": 1e-3})

@@ -9,10 +9,10 @@ from scipy import stats
 from benchmarks._simulated_logs import World
 from benchmarks.estimators import study
 from cluster import statistics
-from tune import intervals
-from tune.estimate import estimate
 from tune.log import Log
-from tune.totals import Sums, Totals
+from tune.offpolicy import intervals
+from tune.offpolicy.estimate import estimate
+from tune.offpolicy.totals import Sums, Totals
 
 
 def sums_of(above: np.ndarray, below: np.ndarray, parameter: float | None = None) -> Sums:

@@ -13,9 +13,9 @@ from cluster.errors import EvidenceError, SourceError
 from cluster.records import EVENTS, Dataset
 from tests.compose_cases import LAMPS, two_kinds
 from tests.test_version import version
-from tune.judged import Judged, Part
-from tune.native_files import NativeFiles
 from tune.split import parts
+from tune.whatif.judged import Judged, Part
+from tune.whatif.native_files import NativeFiles
 
 DATA = two_kinds(users=60, rows=5)
 

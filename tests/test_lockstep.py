@@ -17,9 +17,9 @@ from benchmarks import _one_at_a_time
 from cluster.config import LawSettings, WeightSettings
 from cluster.errors import EvidenceError, ModelError
 from tests import lockstep_cases
-from tune import lockstep
-from tune.beliefs import Setting
-from tune.course import Course, Drawn
+from tune.lockstep import simulate as lockstep
+from tune.lockstep.beliefs import Setting
+from tune.lockstep.course import Course, Drawn
 
 SETTINGS = [
     Setting(),
@@ -110,8 +110,8 @@ MEMORY = """
 import numpy as np
 from benchmarks._memory import peak_bytes
 from tests import lockstep_cases
-from tune import lockstep
-from tune.beliefs import Setting
+from tune.lockstep import simulate as lockstep
+from tune.lockstep.beliefs import Setting
 
 settings = [Setting(half_life=100.0)] * 4_000
 for arms in (1, 8):

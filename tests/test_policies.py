@@ -19,10 +19,10 @@ from cluster.records import ITEMS, Dataset, conform, decode
 from cluster.registry import Registry
 from tests.features_samples import events_of
 from tests.test_version import dataset, version
-from tune.block import Block, Policy
-from tune.cross_fit import FOLDS
 from tune.log import read
-from tune.policies import Counts, Ground
+from tune.offpolicy.cross_fit import FOLDS
+from tune.whatif.block import Block, Policy
+from tune.whatif.policies import Counts, Ground
 
 KIND = RewardKind(low=0.0, high=2.0)
 ABC = ("a", "b", "c")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cluster.config import Settings
-from tune.search import Found, Plan, _found, _pack, _within
-from tune.space import Space
+from tune.sweeps.search import Found, Plan, _found, _pack, _within
+from tune.sweeps.space import Space
 
 
 def plan(kind: Any = "grid", asha: bool = False, **texts: Any) -> Plan:

@@ -5,8 +5,8 @@ import pytest
 
 from tune.estimators import evaluate
 from tune.log import Log
-from tune.slope import CLIPS, TOLERANCE, choose, grid
-from tune.terms import TUNED, weights
+from tune.offpolicy.slope import CLIPS, TOLERANCE, choose, grid
+from tune.offpolicy.terms import TUNED, weights
 
 
 def test_grids_go_from_no_clipping_to_the_model() -> None:

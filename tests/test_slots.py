@@ -11,7 +11,7 @@ from cluster.errors import EvidenceError
 from tests.features_samples import shop
 from tune.estimators import evaluate
 from tune.log import Log, read
-from tune.slots import slots
+from tune.offpolicy.slots import slots
 
 
 def slates(rng: np.random.Generator, count: int) -> tuple[Log, np.ndarray, float]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.config import Settings, changed
 from cluster.errors import ConfigError
-from tune.space import Range, Space, default, read
+from tune.sweeps.space import Range, Space, default, read
 
 
 def space(**texts: Any) -> Space:

@@ -17,13 +17,13 @@ from cluster.errors import EvidenceError, SourceError
 from cluster.records import EVENTS, Dataset
 from tests.compose_cases import changed
 from tests.features_samples import labelled, shop
-from tune.cross_fit import cross_fit, folds_of
-from tune.estimate import estimate
 from tune.estimators import METHODS
 from tune.log import Log, read
+from tune.offpolicy.cross_fit import cross_fit, folds_of
+from tune.offpolicy.estimate import estimate
+from tune.offpolicy.streaming import Roster, Stream, blocks
+from tune.offpolicy.totals import Totals
 from tune.split import task_codes
-from tune.streaming import Roster, Stream, blocks
-from tune.totals import Totals
 
 
 def uniform(_events: pa.Table, log: Log, _batch: FeatureBatch) -> Floats:

@@ -22,8 +22,8 @@ from cluster.records import Dataset
 from cluster.session import Session, joining
 from tests.compose_cases import quick, two_kinds
 from tests.servers import free_port
-from tune.sweeper import Request, Sweeper
-from tune.trials import Trials, situations
+from tune.sweeps.sweeper import Request, Sweeper
+from tune.sweeps.trials import Trials, situations
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,11 +9,11 @@ from PIL import Image
 from scipy import stats
 
 from cluster.config import Settings
-from tune import coordinates
-from tune.search import Found
-from tune.space import Space
-from tune.swept import Swept
-from tune.trials import Score
+from tune.sweeps import coordinates
+from tune.sweeps.search import Found
+from tune.sweeps.space import Space
+from tune.sweeps.swept import Swept
+from tune.sweeps.trials import Score
 
 SPACE = Space.of({"law.delta": "0.1,0.2,0.3", "features.kind": "joint,arms"}, Settings())
 CONFIGURED = {"law.delta": 0.1, "features.kind": "auto"}

@@ -12,9 +12,9 @@ from cluster.records import Dataset
 from tests import bandit_cases
 from tests.compose_cases import changed
 from tests.features_samples import labelled, shop
-from tune import balance
 from tune.estimators import evaluate
 from tune.groundwork import Groundwork
+from tune.offpolicy import balance
 from tune.walk import MINIMUM, PUBLISH_EVERY, Trail, walk
 
 SEED = 3

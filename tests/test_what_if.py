@@ -14,10 +14,11 @@ from rich.console import Console
 
 from cluster.errors import StateError
 from tests.compose_cases import two_kinds
-from tune import forest, what_if
-from tune.answers import Answer
-from tune.counterfactual import Answers, Question
-from tune.what_if_output import decimals, facts, heading, notes, table
+from tune import what_if
+from tune.whatif import forest
+from tune.whatif.answers import Answer
+from tune.whatif.counterfactual import Answers, Question
+from tune.whatif.output import decimals, facts, heading, notes, table
 
 ROOT = Path(__file__).parents[1]
 OWN = """

@@ -1,8 +1,9 @@
 """Off-policy estimation: what a policy would have earned on a log that another policy made.
 
 `evaluate` gives the value of one policy by one method, with its interval and what it rests on; `terms` the numbers
-event by event. What the methods add up is said in tune.terms, what the intervals hold in tune.estimate. For a log that
-does not fit into memory see tune.streaming, which adds up the same terms block by block.
+event by event. What the methods add up is said in tune.offpolicy.terms, what the intervals hold in
+tune.offpolicy.estimate. For a log that does not fit into memory see tune.offpolicy.streaming, which adds up the same
+terms block by block.
 
 Shapes: N events, K candidates (padded), U users.
 """
@@ -10,11 +11,11 @@ Shapes: N events, K candidates (padded), U users.
 import numpy as np
 
 from actors.features.features import Floats
-from tune.cross_fit import RewardModel, cross_fit
-from tune.estimate import Estimate, Kind, estimate
 from tune.log import Log
-from tune.terms import METHODS, MODELLED, TUNED, Method, Terms, check_policy, terms
-from tune.totals import Sums, Totals
+from tune.offpolicy.cross_fit import RewardModel, cross_fit
+from tune.offpolicy.estimate import Estimate, Kind, estimate
+from tune.offpolicy.terms import METHODS, MODELLED, TUNED, Method, Terms, check_policy, terms
+from tune.offpolicy.totals import Sums, Totals
 
 __all__ = [
     "METHODS",
@@ -53,8 +54,8 @@ def evaluate(
     Args:
         policy_NK: the policy's probabilities of each event's candidates, 0 on padding.
         q_NK: a reward model in [0, 1] that has not seen the event's user, for dm and the doubly robust methods.
-        parameter: clip, switch or shrinkage (tune.terms); None lets SLOPE choose it (tune.slope).
-        interval, alpha: kind and error of the bounds (tune.estimate).
+        parameter: clip, switch or shrinkage (tune.offpolicy.terms); None lets SLOPE choose it (tune.offpolicy.slope).
+        interval, alpha: kind and error of the bounds (tune.offpolicy.estimate).
 
     Raises:
         EvidenceError: as `terms` and `estimate` do.

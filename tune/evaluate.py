@@ -20,9 +20,10 @@ from actors.bandits.mixture import Mixture
 from actors.features.features import FeatureBatch, Floats, Ints
 from cluster.errors import EvidenceError
 from cluster.statistics import ratio_error
-from tune import balance, progressive
+from tune import progressive
 from tune.estimators import by_user
 from tune.log import Bools, Log
+from tune.offpolicy import balance
 from tune.progressive import Draws
 
 BUDGET_BYTES = 32 * 2**20

@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="path=values, such as law.delta=uniform(0, 0.3)")
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random", help="how it is searched")
     parser.add_argument("--asha", action="store_true", help="stop trials early that fall behind")
-    parser.add_argument("--trials", type=int, help="number of trials; of a grid the most; default tune.trials")
+    parser.add_argument("--trials", type=int, help="number of trials; of a grid the most; default tune.sweeps.trials")
     parser.add_argument("--by", choices=("world", "replay"), help="what scores a trial; default what suits the data")
     parser.add_argument("--name", help="folder under home/sweeps; the same name goes on with a sweep cut short")
     parser.add_argument("--config", type=Path, help="settings in YAML, which the sweep varies")
@@ -27,15 +27,15 @@ def main() -> int:
     from cluster import config, session
     from cluster.errors import MedleyError
     from cluster.records import Dataset
-    from tune import space, sweep_output
     from tune.stages import Stages
+    from tune.sweeps import output, space
 
     try:
         settings = config.load(arguments.config)
         dataset = Dataset.load(arguments.data.expanduser().absolute())
         texts = space.read(arguments.space, arguments.set)
         session.prepare(settings)
-        from tune.sweeper import Request, Sweeper
+        from tune.sweeps.sweeper import Request, Sweeper
 
         request = Request(texts, arguments.search, arguments.by, arguments.trials, arguments.asha)
         sweeper = Sweeper.of(dataset, settings, request)
@@ -44,7 +44,7 @@ def main() -> int:
     except (MedleyError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 1
-    sweep_output.show(figures)
+    output.show(figures)
     print(json.dumps(figures))
     return 0
 

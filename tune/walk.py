@@ -3,8 +3,8 @@
 In time order, every member says its law π_m under its current state, the event's doubly robust terms score it, and
 then every member learns the logged reward. Differences between members pair by event and sum by user.
 Where the log has no propensities the score is the cross-fitted reward model's, corrected by what balancing weights say
-of its error (tune.balance), and marked as model-based. Without the correction differences look certain, and members
-that learn look good: what they learn and what the model knows are the same rewards.
+of its error (tune.offpolicy.balance), and marked as model-based. Without the correction differences look certain, and
+members that learn look good: what they learn and what the model knows are the same rewards.
 
 Shapes: N events, K candidates (padded), M members.
 """
@@ -20,9 +20,10 @@ from actors.bandits.ensemble import Ensemble
 from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats
 from cluster.config import RewardKind
-from tune import balance, estimators
+from tune import estimators
 from tune.gate import Paired, Texts
 from tune.log import Log, read
+from tune.offpolicy import balance
 from tune.split import tasks
 
 BATCH_BYTES = 600 * 2**20

@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cluster import config
     from cluster.errors import MedleyError
     from cluster.progress import bar
-    from tune import what_if_data, what_if_output
-    from tune.answers import Bounds
-    from tune.counterfactual import Question, ask
+    from tune.whatif import data, output
+    from tune.whatif.answers import Bounds
+    from tune.whatif.counterfactual import Question, ask
 
     stderr = Console(stderr=True)
     try:
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         question = Question(
             tuple(options.policy), tuple(options.estimator), bounds, options.learn, options.group_by, options.name
         )
-        judged = what_if_data.judged(options, settings, stderr)
+        judged = data.judged(options, settings, stderr)
         with bar(stderr, "what if") as progress:
             answers = ask(judged, question, settings, progress)
-        what_if_output.write(answers, question, options, Console(stderr=options.json))
+        output.write(answers, question, options, Console(stderr=options.json))
     except (MedleyError, OSError) as error:
         print(f"what-if: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    from tune.terms import METHODS
+    from tune.offpolicy.terms import METHODS
 
     found = argparse.ArgumentParser(prog="tune.what_if", description=(__doc__ or "").splitlines()[0])
     add = found.add_argument

@@ -20,8 +20,8 @@ from actors.bandits.ensemble import Prior
 from actors.bandits.learn import FORGET_EVERY
 from actors.features.features import Floats
 from cluster.errors import ModelError
-from tune.beliefs import FLOAT, Beliefs, Setting
-from tune.course import Chance, Course, Drawn, Draws
+from tune.lockstep.beliefs import FLOAT, Beliefs, Setting
+from tune.lockstep.course import Chance, Course, Drawn, Draws
 
 BUDGET_BYTES = 32 * 2**20
 PAGE = 256

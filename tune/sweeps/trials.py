@@ -25,12 +25,12 @@ from actors.features.features import Floats, Ints
 from cluster.config import Settings, changed
 from cluster.errors import EvidenceError
 from cluster.records import Dataset
-from tune import generated
 from tune.baselines import CHUNK, Policy, Schedule, proceed
 from tune.groundwork import Groundwork
 from tune.predefined import Predefined
-from tune.space import Point
 from tune.split import parts, task_codes, tasks, unit
+from tune.sweeps import generated
+from tune.sweeps.space import Point
 from tune.walk import PUBLISH_EVERY, Trail, walk
 from tune.worlds.base import World
 from tune.worlds.build import on

@@ -11,8 +11,8 @@ import numpy as np
 from actors.features.features import Floats, Ints
 from cluster.errors import EvidenceError
 from tune.log import Log
-from tune.slope import grid
-from tune.terms import TUNED, Method, Scored, check_parameter
+from tune.offpolicy.slope import grid
+from tune.offpolicy.terms import TUNED, Method, Scored, check_parameter
 
 _COUNT, _REWARD, _RATIO = range(3)
 Key = tuple[Method, float | None]
@@ -47,8 +47,8 @@ class Totals:
     """Adds up one policy's terms of several methods in one pass, with every parameter of their grids.
 
     Args:
-        methods: which; each that needs a comparison (tune.estimate) brings it along.
-        parameters: fixed parameters of methods; the others get their grid (tune.slope).
+        methods: which; each that needs a comparison (tune.offpolicy.estimate) brings it along.
+        parameters: fixed parameters of methods; the others get their grid (tune.offpolicy.slope).
     """
 
     def __init__(self, methods: Iterable[Method], parameters: Mapping[Method, float] | None = None) -> None:
@@ -63,7 +63,7 @@ class Totals:
     def add(self, user_N: Ints, log: Log, policy_NK: Floats, q_NK: Floats | None = None) -> None:
         """Add a block of events; `user_N` are numbers of users over all blocks.
 
-        Raises EvidenceError as `tune.terms.terms` does.
+        Raises EvidenceError as `tune.offpolicy.terms.terms` does.
         """
         if not len(log):
             return
@@ -131,7 +131,7 @@ _BESIDE_DM: Key = ("dr", None)
 
 
 def _keys(method: Method, parameter: float | None) -> list[Key]:
-    """The method, and what its interval is compared with (tune.estimate)."""
+    """The method, and what its interval is compared with (tune.offpolicy.estimate)."""
     if method in TUNED:
         return [(method, value) for value in (grid(method) if parameter is None else (np.inf, parameter))]
     check_parameter(method, parameter)

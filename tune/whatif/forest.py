@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cluster.errors import StateError
-from tune.answers import Answer
-from tune.counterfactual import Answers
 from tune.plots import STYLE
+from tune.whatif.answers import Answer
+from tune.whatif.counterfactual import Answers
 
 COLOURS = ("#0072b2", "#c2185b", "#e69f00", "#009e73", "#56b4e9", "#7a4988", "#7a8b99")
 """Of estimators, in the order in which they are asked for."""

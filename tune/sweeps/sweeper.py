@@ -22,13 +22,14 @@ from cluster.config import Settings, changed
 from cluster.config_text import as_values
 from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
-from tune import coordinates, metric
-from tune.generated import member
-from tune.search import RUNGS, Kind, Plan, search
-from tune.space import EXPLORING, Point, Space, default
+from tune import metric
 from tune.stages import Stages
-from tune.swept import Row, Swept
-from tune.trials import By, Trials, features_key, situations, way
+from tune.sweeps import coordinates
+from tune.sweeps.generated import member
+from tune.sweeps.search import RUNGS, Kind, Plan, search
+from tune.sweeps.space import EXPLORING, Point, Space, default
+from tune.sweeps.swept import Row, Swept
+from tune.sweeps.trials import By, Trials, features_key, situations, way
 
 SHOWN = 10
 """Trials told of; the others are in the table."""

@@ -11,7 +11,7 @@ Shapes: C candidates, U users.
 import numpy as np
 
 from actors.features.features import Floats
-from tune.terms import Method
+from tune.offpolicy.terms import Method
 
 CLIPS = (np.inf, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """Greatest weights tried."""
@@ -31,7 +31,7 @@ def choose(linear_CU: Floats, values_C: Floats) -> int:
     """The place of the choice among candidates in the order of growing bias.
 
     Args:
-        linear_CU: what each user moves each value by, of mean 0 (tune.intervals.linear).
+        linear_CU: what each user moves each value by, of mean 0 (tune.offpolicy.intervals.linear).
     """
     users = linear_CU.shape[1]
     gap_CC = np.abs(values_C[:, None] - values_C)

@@ -1,7 +1,7 @@
 """Estimates of a log that is larger than memory: passes over EVENTS Parquet, block by block.
 
-    1. feature map and policy are given; the reward model adds up its moments (tune.cross_fit), folds by hash of user
-    2. every method and every grid value adds up its terms by user (tune.totals)
+    1. feature map and policy are given; the reward model adds up its moments (tune.offpolicy.cross_fit), folds by hash
+    2. every method and every grid value adds up its terms by user (tune.offpolicy.totals)
 
 Memory is that of one block, of the sums of each user, and of the moments; the estimates are those of the log in memory
 up to rounding.
@@ -22,11 +22,11 @@ from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats, Ints
 from cluster.config import RewardKind
 from cluster.errors import EvidenceError, SourceError
-from tune.cross_fit import Moments, Ridge, folds_of
 from tune.log import Log, read
+from tune.offpolicy.cross_fit import Moments, Ridge, folds_of
+from tune.offpolicy.terms import MODELLED, Method
+from tune.offpolicy.totals import Totals
 from tune.split import tasks
-from tune.terms import MODELLED, Method
-from tune.totals import Totals
 
 Policy: TypeAlias = Callable[[pa.Table, Log, FeatureBatch], Floats]
 """Probabilities of each event's candidates, (N, K), 0 on padding."""

@@ -7,7 +7,7 @@
     dr           mean of Σ_k π(k|x) q(x, k) + ρ(r − q)    (Dudík, Langford, Li 2011)
     switch_dr    the same with w = ρ where ρ ≤ λ, else 0  (Wang, Agarwal, Dudík 2017)
     dros         the same with w = λρ/(ρ² + λ)            (Su, Dimakopoulou, Krishnamurthy, Dudík 2020)
-    cressie_read as ips, with value and bounds by empirical likelihood (tune.empirical_likelihood)
+    cressie_read as ips, with value and bounds by empirical likelihood (tune.offpolicy.empirical_likelihood)
 
 λ, the `parameter`, is in units of ρ (of ρ² for dros); at infinity the last two are dr and clipped_ips is ips.
 
@@ -93,7 +93,7 @@ class Scored:
 
     def _model(self, method: Method) -> tuple[Floats, Floats]:
         if self.direct_N is None or self.residual_N is None:
-            raise EvidenceError(f"{method} needs a reward model; give q_NK (tune.cross_fit), or use snips")
+            raise EvidenceError(f"{method} needs a reward model; give q_NK (tune.offpolicy.cross_fit), or use snips")
         return self.direct_N, self.residual_N
 
 

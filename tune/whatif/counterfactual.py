@@ -1,7 +1,7 @@
 """What would these policies have earned on this log? Passes over its events, in memory bounded by a budget.
 
 1. *Survey*: events, propensities, rewards, what each item earned (for popularity), a sample for a feature map.
-2. *Reward model*, where an estimator needs one: ridge on that map, cross-fitted by user (tune.cross_fit).
+2. *Reward model*, where an estimator needs one: ridge on that map, cross-fitted by user (tune.offpolicy.cross_fit).
 3. *Policies*: each says its probabilities for every event, in time order; every estimator adds up its terms by user.
 
 A policy that learns is told the logged reward after it was asked: progressive replay, with the estimator's weights in
@@ -24,17 +24,17 @@ from cluster.config import Settings
 from cluster.errors import EvidenceError
 from cluster.records import EVENTS, decode
 from cluster.registry import Registry
-from tune.answers import Answer, Bounds, answer, on_policy
-from tune.block import Block, Policy
-from tune.cross_fit import Moments, Ridge, folds_of
 from tune.groundwork import check_rewards
-from tune.judged import Judged
 from tune.log import Log, read
-from tune.policies import Counts, Ground
+from tune.offpolicy.cross_fit import Moments, Ridge, folds_of
+from tune.offpolicy.streaming import Roster
+from tune.offpolicy.terms import MODELLED, Method
+from tune.offpolicy.totals import Totals
 from tune.split import unit
-from tune.streaming import Roster
-from tune.terms import MODELLED, Method
-from tune.totals import Totals
+from tune.whatif.answers import Answer, Bounds, answer, on_policy
+from tune.whatif.block import Block, Policy
+from tune.whatif.judged import Judged
+from tune.whatif.policies import Counts, Ground
 
 BUDGET_BYTES = 64 * 2**20
 """Memory of what is computed of a block's candidates."""
@@ -53,7 +53,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Question:
-    """policies: forms of tune.policies. methods: estimators, none for dr and snips, or dm without propensities.
+    """policies: forms of tune.whatif.policies. methods: estimators, none for dr and snips, or dm without propensities.
 
     learn: whether policies that can learn do so along the log. group: a column of events or a key of the context by
     whose values answers are given, None for one answer. registry_name: of the versions that are asked about.

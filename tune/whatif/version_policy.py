@@ -12,7 +12,7 @@ from actors.bandits import law, learn
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Features, Floats
-from tune.block import Block, greatest
+from tune.whatif.block import Block, greatest
 
 CHUNK = 256
 """Events whose features are held at a time."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from actors.features.features import Floats
 from cluster.errors import EvidenceError
-from tune.estimate import Estimate, beside, estimate
-from tune.intervals import Interval, studentised
 from tune.log import Log
-from tune.terms import Method
-from tune.totals import Sums, Totals
+from tune.offpolicy.estimate import Estimate, beside, estimate
+from tune.offpolicy.intervals import Interval, studentised
+from tune.offpolicy.terms import Method
+from tune.offpolicy.totals import Sums, Totals
 
 
 @dataclass(frozen=True)

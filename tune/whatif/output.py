@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.errors import StateError
-from tune import forest
-from tune.answers import Answer
-from tune.counterfactual import Answers, Question
+from tune.whatif import forest
+from tune.whatif.answers import Answer
+from tune.whatif.counterfactual import Answers, Question
 
 WIDE = 120
 """Columns of a screen on which values and bounds stand in one line."""

@@ -21,8 +21,8 @@ from actors.bandits.version import Version
 from actors.features.features import Ints
 from cluster.errors import EvidenceError, SourceError
 from cluster.records import EVENTS, Dataset
+from tune.offpolicy.streaming import blocks
 from tune.split import parts
-from tune.streaming import blocks
 
 Part: TypeAlias = Literal["all", "confirm", "world"]
 SPLIT = ["event_id", "timestamp", "client_id", "user_id", "session_id"]

@@ -13,8 +13,8 @@ from cluster.importers.imported import Options
 from cluster.progress import bar
 from cluster.records import Dataset
 from tune import metric
-from tune.judged import Judged
-from tune.native_files import NativeFiles
+from tune.whatif.judged import Judged
+from tune.whatif.native_files import NativeFiles
 
 
 def judged(options: argparse.Namespace, settings: Settings, console: Console) -> Judged:

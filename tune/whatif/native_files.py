@@ -15,8 +15,8 @@ from cluster.errors import SourceError
 from cluster.importers.catalogue import in_order, items_of
 from cluster.importers.source import find
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, conform
-from tune.judged import SPLIT, Judged, Part
-from tune.streaming import blocks
+from tune.offpolicy.streaming import blocks
+from tune.whatif.judged import SPLIT, Judged, Part
 
 NEEDED: tuple[str, ...] = ("event_id", "timestamp", "client_id", "item_id", "reward")
 NEEDED_ITEMS: tuple[str, ...] = ("item_id",)

@@ -12,7 +12,7 @@ from scipy import special
 from actors.features.features import Floats
 from cluster.errors import EvidenceError
 from cluster.statistics import Interval, bootstrap_by_user, ratio_error, sequence_half_width, tuned_rho
-from tune.totals import Sums
+from tune.offpolicy.totals import Sums
 
 __all__ = ["Interval", "bernstein", "bootstrap", "linear", "paired", "sequence", "studentised"]
 

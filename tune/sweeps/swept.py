@@ -18,9 +18,9 @@ from scipy import stats
 
 from actors.features.features import Floats
 from cluster.statistics import ratio_error
-from tune.search import Found
-from tune.space import Point, Space
-from tune.trials import Score
+from tune.sweeps.search import Found
+from tune.sweeps.space import Point, Space
+from tune.sweeps.trials import Score
 
 ALPHA = 0.05
 State = Literal["configured", "done", "stopped", "failed"]

@@ -3,9 +3,9 @@
     uniform         every candidate with the same probability
     popularity      the candidate with the greatest mean reward among *other* users, ties in equal shares
     item:ID         always this item; uniform where it is no candidate
-    version:N       a published version by its law; `version:latest` is the newest (tune.version_policy)
+    version:N       a published version by its law; `version:latest` is the newest (tune.whatif.version_policy)
     greedy:N        the same version without exploration: its greatest blended mean
-    module:Class    the user's own (tune.own_policy)
+    module:Class    the user's own (tune.whatif.own_policy)
 
 Shapes: N events of a block, K candidates (padded), I items of the catalogue, F folds of users.
 """
@@ -21,10 +21,10 @@ from actors.bandits.version import Version
 from actors.features.features import Floats, Ints
 from cluster.errors import RequestError
 from cluster.registry import Registry
-from tune.block import Block, Policy, greatest, shared
-from tune.cross_fit import FOLDS, folds_of
-from tune.own_policy import OwnPolicy
-from tune.version_policy import VersionPolicy
+from tune.offpolicy.cross_fit import FOLDS, folds_of
+from tune.whatif.block import Block, Policy, greatest, shared
+from tune.whatif.own_policy import OwnPolicy
+from tune.whatif.version_policy import VersionPolicy
 
 FORMS = "uniform, popularity, item:ID, version:N, version:latest, greedy:N, or your own as module:Class"
 

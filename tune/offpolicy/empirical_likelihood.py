@@ -18,7 +18,7 @@ from scipy import special
 from actors.features.features import Floats
 from cluster.errors import EvidenceError
 from cluster.statistics import Interval
-from tune.totals import Sums
+from tune.offpolicy.totals import Sums
 
 
 def cressie_read(sums: Sums, alpha: float = 0.05) -> Interval:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tune.plots import COLOURS, STYLE
-from tune.space import Dimension, Range
-from tune.swept import Row, Swept
+from tune.sweeps.space import Dimension, Range
+from tune.sweeps.swept import Row, Swept
 
 BEST, CONFIGURED, AXIS = COLOURS["ensemble"], "#3c4149", "#8a8f98"
 DECADE = 10.0

@@ -28,8 +28,8 @@ from ray.tune.search.optuna import OptunaSearch
 from actors.features.features import Floats
 from cluster.config import TuneSettings
 from cluster.errors import MedleyError
-from tune.space import Dimension, Point, Space, Values
-from tune.trials import Score, Trials
+from tune.sweeps.space import Dimension, Point, Space, Values
+from tune.sweeps.trials import Score, Trials
 
 Kind: TypeAlias = Literal["grid", "random", "optuna"]
 RUNGS, REDUCTION = 4, 3

@@ -22,12 +22,12 @@ from scipy import special
 
 from actors.features.features import Floats
 from cluster.statistics import ratio_error
-from tune import intervals
-from tune.empirical_likelihood import cressie_read
-from tune.intervals import Interval
-from tune.slope import choose
-from tune.terms import MODELLED, TUNED, Method
-from tune.totals import Sums, Totals
+from tune.offpolicy import intervals
+from tune.offpolicy.empirical_likelihood import cressie_read
+from tune.offpolicy.intervals import Interval
+from tune.offpolicy.slope import choose
+from tune.offpolicy.terms import MODELLED, TUNED, Method
+from tune.offpolicy.totals import Sums, Totals
 
 Kind: TypeAlias = Literal["bootstrap", "bernstein", "sequence"]
 """Bootstrap by user; empirical Bernstein; a confidence sequence, which may be looked at any time."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from cluster.errors import ConfigError
 from cluster.statistics import ratio_error, sequence_half_width, tuned_rho
-from tune import intervals
-from tune.estimate import Estimate, Kind, beside, estimate
-from tune.intervals import TUNED_AT, Interval
-from tune.terms import Method
-from tune.totals import Sums, Totals
+from tune.offpolicy import intervals
+from tune.offpolicy.estimate import Estimate, Kind, beside, estimate
+from tune.offpolicy.intervals import TUNED_AT, Interval
+from tune.offpolicy.terms import Method
+from tune.offpolicy.totals import Sums, Totals
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Answer:
     estimator: a method, or "on-policy" for the log's own mean. group: whose events, "" for all. learns: whether the
     policy learned on the way. value is NaN where nothing is claimed.
     difference: value less the log's own mean reward, with its interval paired by user; NaN where it has none.
-    The rest is as in tune.estimate; parameter is None where the method has none.
+    The rest is as in tune.offpolicy.estimate; parameter is None where the method has none.
     """
 
     policy: str
@@ -81,7 +81,7 @@ class Bounds:
 def answer(totals: Totals, method: Method, bounds: Bounds) -> Answer:
     """Value and difference in scaled reward; policy, group, learns and remarks are still to be named.
 
-    Raises EvidenceError as `tune.estimate.estimate` does.
+    Raises EvidenceError as `tune.offpolicy.estimate.estimate` does.
     """
     found = estimate(
         totals, method, interval=bounds.interval, alpha=bounds.alpha, resamples=bounds.resamples, seed=bounds.seed
@@ -111,8 +111,8 @@ def answer(totals: Totals, method: Method, bounds: Bounds) -> Answer:
 
 def difference(totals: Totals, found: Estimate, bounds: Bounds) -> Interval:
     """The estimate less the log's mean reward: both are sums over the same users, so that what a user's luck adds to
-    both cancels. As in tune.estimate, the interval takes in that of the unbiased estimate beside it. Bernstein and
-    Cressie-Read bound values, not differences: there it has none.
+    both cancels. As in tune.offpolicy.estimate, the interval takes in that of the unbiased estimate beside it.
+    Bernstein and Cressie-Read bound values, not differences: there it has none.
     """
     log = totals.logged()
     if found.interval in ("bernstein", "likelihood") or not math.isfinite(found.value):

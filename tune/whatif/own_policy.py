@@ -20,7 +20,7 @@ import numpy as np
 from actors.features.features import Floats
 from cluster.errors import ModelError
 from cluster.records import Value, decode
-from tune.block import Block
+from tune.whatif.block import Block
 
 
 @runtime_checkable
