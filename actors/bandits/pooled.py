@@ -20,6 +20,9 @@ INTERCEPT_PRECISION = 1.0
 """Prior precision of the intercept, in units of 1/reward²; rewards are scaled to [0, 1]."""
 RIDGES = (1e-2, 1e6)
 """The least and the greatest λ."""
+LEAST_NOISE = 1e-2
+"""The least σ². A map that passes through all its rows leaves no residual, and with a smaller σ² a learner that then
+meets rewards of its own choices alone is certain of what it has not seen, and stops exploring for good."""
 SETTLED = 0.02
 """Change of log λ and log σ² below which several scales are taken as they are."""
 
@@ -81,12 +84,12 @@ def _one_scale(gram_ADD: Floats, cross_AD: Floats, total: float, rows: int, roun
     values_AD, vectors_ADD = np.linalg.eigh(gram_ADD)
     turned_AD = np.einsum("ade,ad->ae", vectors_ADD, cross_AD)
     values_AD = np.maximum(values_AD, 0.0)
-    noise, ridge = max(total / rows, 1e-4), 1.0
+    noise, ridge = max(total / rows, LEAST_NOISE), 1.0
     for _ in range(rounds):
         theta_AD = turned_AD / (values_AD + ridge * noise)
         effective = float((values_AD / (values_AD + ridge * noise)).sum())
         left = total - 2 * float((theta_AD * turned_AD).sum()) + float((values_AD * theta_AD**2).sum())
-        noise = max(left / max(rows - effective, 1.0), 1e-4)
+        noise = max(left / max(rows - effective, 1.0), LEAST_NOISE)
         ridge = float(np.clip(effective / max(float((theta_AD**2).sum()), 1e-12), *RIDGES))
     return np.full(1, ridge), noise
 
@@ -100,7 +103,7 @@ def _scales(
     """
     groups = int(groups_D.max()) + 1
     count_G = len(gram_ADD) * np.bincount(groups_D, minlength=groups)
-    noise, ridge_G = max(total / rows, 1e-4), np.ones(groups)
+    noise, ridge_G = max(total / rows, LEAST_NOISE), np.ones(groups)
     for _ in range(rounds):
         belief = gaussian(gram_ADD / noise + np.diag(ridge_G[groups_D]), cross_AD / noise)
         theta_AD, spread_D = belief.mean_AD, (belief.factor_ADD**2).sum(axis=(0, 2))
@@ -109,7 +112,7 @@ def _scales(
         left = total - 2 * float((theta_AD * cross_AD).sum())
         left += float(np.einsum("ad,ade,ae->", theta_AD, gram_ADD, theta_AD, optimize=True))
         before = np.append(ridge_G, noise)
-        noise = max(left / max(rows - float(effective_G.sum()), 1.0), 1e-4)
+        noise = max(left / max(rows - float(effective_G.sum()), 1.0), LEAST_NOISE)
         ridge_G = np.clip(effective_G / np.maximum(size_G, 1e-12), *RIDGES)
         if np.abs(np.log(np.append(ridge_G, noise) / before)).max() < SETTLED:
             break
