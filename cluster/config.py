@@ -161,6 +161,9 @@ class BanditSettings(Section):
     prior_strength: Positive = Field(
         1.0, description="factor on the weight of the pooled posterior that shared models start from"
     )
+    least_noise: Positive = Field(
+        1e-3, description="least noise variance of the pooled model, share of the squared range of rewards"
+    )
     history: int = Field(64, ge=0, description="final rewards of a user that a generated prior reads")
 
     @pydantic.model_validator(mode="after")

@@ -191,6 +191,16 @@ def until(folder: Path, trials: int, driver: "subprocess.Popen[str]", log: Path)
         time.sleep(0.02)
 
 
+def worker_of(driver: "subprocess.Popen[str]") -> psutil.Process:
+    """A worker that runs trials; between two trials there may be none for a moment."""
+    while driver.poll() is None:
+        for one in psutil.process_iter(["cmdline"]):
+            if "ray::ResourceTrainable" in " ".join(one.info["cmdline"] or ()):
+                return one
+        time.sleep(0.05)
+    raise AssertionError("the sweep ended before a worker was found")
+
+
 @pytest.mark.kills
 @pytest.mark.slow
 def test_killed_workers_and_a_killed_driver_change_nothing(
@@ -210,12 +220,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(
             text=True,
         )
     until(folder, 8, driver, log)
-    worker = next(
-        one
-        for one in psutil.process_iter(["cmdline"])
-        if "ray::ResourceTrainable" in " ".join(one.info["cmdline"] or ())
-    )
-    worker.kill()
+    worker_of(driver).kill()
     until(folder, 30, driver, log)
     driver.kill()
     driver.wait()

@@ -49,7 +49,9 @@ class Predefined:
     @cached_property
     def linear(self) -> pooled.Pooled:
         d = self.design
-        return pooled.fit(d.phi_ND, d.arm_N, d.reward_N, self.feature_map.arms, self.feature_map.groups)
+        return pooled.fit(
+            d.phi_ND, d.arm_N, d.reward_N, self.feature_map.arms, self.feature_map.groups, self.settings.least_noise
+        )
 
     @cached_property
     def popularity(self) -> pooled.Pooled:

@@ -20,9 +20,6 @@ INTERCEPT_PRECISION = 1.0
 """Prior precision of the intercept, in units of 1/reward²; rewards are scaled to [0, 1]."""
 RIDGES = (1e-2, 1e6)
 """The least and the greatest λ."""
-LEAST_NOISE = 1e-2
-"""The least σ². A map that passes through all its rows leaves no residual, and with a smaller σ² a learner that then
-meets rewards of its own choices alone is certain of what it has not seen, and stops exploring for good."""
 SETTLED = 0.02
 """Change of log λ and log σ² below which several scales are taken as they are."""
 
@@ -47,13 +44,21 @@ class Pooled:
 
 
 def fit(
-    phi_ND: Floats, arm_N: Ints, reward_N: Floats, arms: int, groups_D: Ints | None = None, rounds: int = 30
+    phi_ND: Floats,
+    arm_N: Ints,
+    reward_N: Floats,
+    arms: int,
+    groups_D: Ints | None = None,
+    least_noise: float = 1e-3,
+    rounds: int = 30,
 ) -> Pooled:
     """Fit on rows with rewards scaled to [0, 1].
 
     Args:
         groups_D: the group of each feature, from 0; each group has a scale λ of its own, fitted with the others
             (automatic relevance determination by group; Bishop 2006, §7.2). None is one group.
+        least_noise: σ² is no less. A map that passes through all its rows leaves no residual, and with a smaller σ² a
+            learner that then meets rewards of its own choices alone is certain of what it has not seen.
 
     Raises:
         EvidenceError: there are no rows, or one of them is not finite.
@@ -69,9 +74,9 @@ def fit(
     total = float(((reward_N - reward_N.mean()) ** 2).sum())
     if groups_D is None or not groups_D.any():
         groups_D = np.zeros(len(mean_D), np.int64)
-        ridge_G, noise = _one_scale(gram_ADD[used], centred_AD[used], total, len(reward_N), rounds)
+        ridge_G, noise = _one_scale(gram_ADD[used], centred_AD[used], total, len(reward_N), least_noise, rounds)
     else:
-        ridge_G, noise = _scales(gram_ADD[used], centred_AD[used], groups_D, total, len(reward_N), rounds)
+        ridge_G, noise = _scales(gram_ADD[used], centred_AD[used], groups_D, total, len(reward_N), least_noise, rounds)
     prior_DD = np.diag(ridge_G[groups_D])
     prior_DD[0, 0] = INTERCEPT_PRECISION
     return Pooled(
@@ -79,23 +84,25 @@ def fit(
     )
 
 
-def _one_scale(gram_ADD: Floats, cross_AD: Floats, total: float, rows: int, rounds: int) -> tuple[Floats, float]:
+def _one_scale(
+    gram_ADD: Floats, cross_AD: Floats, total: float, rows: int, least_noise: float, rounds: int
+) -> tuple[Floats, float]:
     """ridge_G and noise of one group: every round in the basis of the eigenvectors, which one ridge does not turn."""
     values_AD, vectors_ADD = np.linalg.eigh(gram_ADD)
     turned_AD = np.einsum("ade,ad->ae", vectors_ADD, cross_AD)
     values_AD = np.maximum(values_AD, 0.0)
-    noise, ridge = max(total / rows, LEAST_NOISE), 1.0
+    noise, ridge = max(total / rows, least_noise), 1.0
     for _ in range(rounds):
         theta_AD = turned_AD / (values_AD + ridge * noise)
         effective = float((values_AD / (values_AD + ridge * noise)).sum())
         left = total - 2 * float((theta_AD * turned_AD).sum()) + float((values_AD * theta_AD**2).sum())
-        noise = max(left / max(rows - effective, 1.0), LEAST_NOISE)
+        noise = max(left / max(rows - effective, 1.0), least_noise)
         ridge = float(np.clip(effective / max(float((theta_AD**2).sum()), 1e-12), *RIDGES))
     return np.full(1, ridge), noise
 
 
 def _scales(
-    gram_ADD: Floats, cross_AD: Floats, groups_D: Ints, total: float, rows: int, rounds: int
+    gram_ADD: Floats, cross_AD: Floats, groups_D: Ints, total: float, rows: int, least_noise: float, rounds: int
 ) -> tuple[Floats, float]:
     """ridge_G and noise of several groups: γ_g = Σ_{i in g} (1 − λ_g Σ_ii), λ_g = γ_g/‖θ_g − m‖².
 
@@ -103,7 +110,7 @@ def _scales(
     """
     groups = int(groups_D.max()) + 1
     count_G = len(gram_ADD) * np.bincount(groups_D, minlength=groups)
-    noise, ridge_G = max(total / rows, LEAST_NOISE), np.ones(groups)
+    noise, ridge_G = max(total / rows, least_noise), np.ones(groups)
     for _ in range(rounds):
         belief = gaussian(gram_ADD / noise + np.diag(ridge_G[groups_D]), cross_AD / noise)
         theta_AD, spread_D = belief.mean_AD, (belief.factor_ADD**2).sum(axis=(0, 2))
@@ -112,7 +119,7 @@ def _scales(
         left = total - 2 * float((theta_AD * cross_AD).sum())
         left += float(np.einsum("ad,ade,ae->", theta_AD, gram_ADD, theta_AD, optimize=True))
         before = np.append(ridge_G, noise)
-        noise = max(left / max(rows - float(effective_G.sum()), 1.0), LEAST_NOISE)
+        noise = max(left / max(rows - float(effective_G.sum()), 1.0), least_noise)
         ridge_G = np.clip(effective_G / np.maximum(size_G, 1e-12), *RIDGES)
         if np.abs(np.log(np.append(ridge_G, noise) / before)).max() < SETTLED:
             break

@@ -66,8 +66,8 @@ class Performance:
     def _shift(self) -> float:
         """How far members' mean rewards lie above their priors, by effective decisions N²/Q0 (Kish 1965)."""
         n_M, r_M, q0_M = self.sums_5M[:3]
-        seen_M = n_M > 0
-        count_M = np.divide(n_M**2, q0_M, out=np.zeros_like(n_M), where=seen_M)
+        seen_M = (n_M > 0) & (q0_M > 0)
+        count_M = np.divide(n_M * n_M, q0_M, out=np.zeros_like(n_M), where=seen_M)
         above_M = np.divide(r_M, n_M, out=self.prior_M.copy(), where=seen_M) - self.prior_M
         return float(count_M @ above_M / (count_M.sum() + LEVEL_COUNT))
 

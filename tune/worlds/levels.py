@@ -9,6 +9,9 @@ import numpy as np
 
 from actors.features.features import Floats
 
+MOST_TILT = 2.0**20
+"""Where values are so near each other, or one so rare, that no smaller one reaches the mean."""
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -40,9 +43,16 @@ class Levels:
         if len(self.value_V) == 2:
             return np.array([1 - target, target])
         scaled_V = (self.value_V - self.value_V[0]) / span
-        low, high = -60.0, 60.0
-        for _ in range(40):
-            tilt = (low + high) / 2
+
+        def law(tilt: float) -> Floats:
             weight_V = self.share_V * np.exp(tilt * (scaled_V - (tilt > 0)))
-            low, high = (tilt, high) if weight_V @ scaled_V < target * weight_V.sum() else (low, tilt)
-        return np.asarray(weight_V / weight_V.sum())
+            return np.asarray(weight_V / weight_V.sum())
+
+        reach = 64.0
+        while reach < MOST_TILT and not law(-reach) @ scaled_V <= target <= law(reach) @ scaled_V:
+            reach *= 2
+        low, high = -reach, reach
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if law(middle) @ scaled_V < target else (low, middle)
+        return law(low)
