@@ -101,7 +101,7 @@ class MetricSettings(Section):
     conversions: tuple[str, ...] = Field(
         ("purchase",), min_length=1, description="reward kinds of the log that are conversions"
     )
-    gap_minutes: Positive = Field(
+    gap_minutes: Annotated[float, Field(gt=0, le=10_080)] = Field(
         30.0, description="pause of a user that ends a session where the log names none, minutes"
     )
     weights: dict[Literal["click_through", "conversion", "session_length"], Positive] = Field(

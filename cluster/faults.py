@@ -44,7 +44,8 @@ def event_faults(events: pa.Table, items: pa.Table | None = None, faults: Faults
     faults = faults or Faults(len(events))
     for name in ("event_id", "timestamp", "client_id", "item_id"):
         faults.add(events[name].is_null(), f"{name}: expected a value, found none")
-    faults.add(repeated(events["event_id"]), "event_id: expected once, found again", events["event_id"])
+    again = "event_id: expected once for each item and reward kind, found again"
+    faults.add(_repeated_outcomes(events), again, events["event_id"])
     reward = events["reward"]
     faults.add(reward.is_null(), "reward: expected a finite number, found none")
     faults.add(_not(pc.is_finite(reward)), "reward: expected a finite number", reward)
@@ -100,6 +101,17 @@ def repeated(ids: pa.ChunkedArray) -> Bools:
     again_N = np.ones(len(codes_N), bool)
     again_N[first] = False
     return again_N & (codes_N >= 0)
+
+
+def _repeated_outcomes(events: pa.Table) -> Bools:
+    """True at the second and later rows of one outcome: the places of a page, and the click and the purchase of one
+    decision, share an event_id."""
+    names = ("client_id", "event_id", "item_id", "reward_kind")
+    codes = [events[name].combine_chunks().dictionary_encode("encode").indices for name in names]
+    _, first = np.unique(np.stack([np.asarray(code) for code in codes]), axis=1, return_index=True)
+    again_N = np.ones(len(events), bool)
+    again_N[first] = False
+    return again_N & _bools(events["event_id"].is_valid())
 
 
 def _within(ids: pa.Array, known: pa.Array) -> Bools:

@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from cluster.config import RewardKind
@@ -120,6 +121,8 @@ class Store:
             JournalError: the file or the server cannot be used, or the tables are of a newer format.
         """
         self._where = url if not url.startswith("postgresql") else "the journal's PostgreSQL database"
+        if not (make or url.startswith("postgresql") or Path(url).exists()):
+            raise JournalError(f"{url}: nothing has been logged here yet; `medley serve` begins a journal")
         try:
             self.sql = Sql(url)
             if make:

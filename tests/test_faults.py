@@ -61,8 +61,19 @@ def test_any_item_will_do_without_a_catalogue() -> None:
 
 def test_the_first_of_equal_ids_stands() -> None:
     found = reasons({"event_id": "x"}, {"event_id": "x"}, {"event_id": "y"}, {"event_id": "x"})
-    assert found == [None, *["event_id: expected once, found again, found 'x'"], None, found[3]]
+    assert found == [
+        None,
+        *["event_id: expected once for each item and reward kind, found again, found 'x'"],
+        None,
+        found[3],
+    ]
     assert found[3] is not None
+
+
+def test_outcomes_of_one_decision_and_places_of_a_page_share_an_id() -> None:
+    rows = [{"event_id": "x", "reward_kind": kind, "item_id": item} for kind in ("click", "purchase") for item in "ab"]
+    assert reasons(*rows) == [None] * 4
+    assert reasons(*rows, rows[0])[-1] is not None
 
 
 def test_the_first_reason_stands() -> None:

@@ -99,6 +99,17 @@ def test_one_constant_gain_is_admitted() -> None:
     assert gate.admit(Paired(np.full(40, 0.1), np.ones(40)), SETTINGS).admitted
 
 
+def test_evidence_beyond_what_resamples_resolve_still_counts() -> None:
+    """0.5 ± 0.1 over 500 users is 112 standard errors: no level that a count of tests leaves can refuse it."""
+    sums_U = np.random.default_rng(0).normal(5, 1, 500)
+    paired = Paired(sums_U, np.full(500, 10.0))
+    for tests in (1, 7, 30):
+        level = GateSettings(alpha=0.05 / (tests * (tests + 1)), bootstrap=1_000)
+        verdict = judge({"": paired}, level)[""]
+        assert verdict.admitted
+        assert verdict.p_value < 1e-12
+
+
 def test_differences_must_be_finite() -> None:
     with pytest.raises(EvidenceError, match="must be finite"):
         Paired(np.array([0.0, np.nan]), np.ones(2))

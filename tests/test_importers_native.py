@@ -68,7 +68,7 @@ BAD = {
     "x,2025-01-01T10:00,u,,0.5,1,": "item_id: expected a value, found none",
     "x,yesterday,u,a,0.5,1,": "timestamp: expected a date and time, found 'yesterday'",
     "x,,u,a,0.5,1,": "timestamp: expected a value, found none",
-    "e1,2025-01-01T10:00,u,a,0.5,1,": "event_id: expected once, found again, found 'e1'",
+    "e1,2025-01-01T10:00,u,a,0.5,1,": "event_id: expected once for each item and reward kind, found again, found 'e1'",
     ",2025-01-01T10:00,u,a,0.5,1,": "event_id: expected a value, found none",
     "x,2025-01-01T10:00,u,a,0.5,1": "line: expected 7 fields, found 6",
 }

@@ -1,6 +1,7 @@
 """What a decision earns: clicks, conversions and sessions worked out by hand and by a plain loop."""
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cluster.config import Settings
 from cluster.errors import EvidenceError
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
+from cluster.importers.native import read_native
 from cluster.records import EVENTS, ITEMS, TRUTH, USERS, Dataset
 from tests.compose_cases import changed, two_kinds
 from tests.features_samples import labelled, table
@@ -146,6 +148,17 @@ def test_sessions_against_a_plain_loop(drawn: list[tuple[Any, int]], gap: int) -
             expected.append(float(bool(later) and later[0] - at <= gap))
     found = metric.going_on(log(rows).events, gap * metric.MINUTE_US)
     assert [None if np.isnan(value) else value for value in found] == expected
+
+
+def test_clicks_and_purchases_of_a_decision_come_through_the_import(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"e{n},2025-01-01T10:{n:02},u{n},a,0.5,{kind},{int(hit)}" for n in range(4)
+            for kind, hit in (("click", n < 3), ("purchase", n == 0))]  # fmt: skip
+    path.write_text("\n".join(["event_id,timestamp,user_id,item_id,propensity,reward_kind,reward", *rows]))
+    read = read_native([path], Options(), Settings().data, 0)
+    assert len(read.quarantine) == 0
+    mixed = asked("mix", weights={"click_through": 1, "conversion": 9}, clicks=["click"], conversions=["purchase"])
+    assert values(metric.apply(read.dataset, mixed)) == [1.0, 0.1, 0.1, 0.0]
 
 
 def test_what_a_log_lacks_is_named() -> None:

@@ -104,6 +104,13 @@ def test_what_is_not_there_is_named(world: World) -> None:
         replay(settings_of(world), Reader(world.url), world.load, ids[-1])
 
 
+def test_a_home_that_never_served_says_so_and_stays_as_it_was(tmp_path: Path) -> None:
+    reader = Reader(str(tmp_path / "journal.db"))
+    with pytest.raises(JournalError, match="nothing has been logged here yet"):
+        reader.decision("X")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command(world: World) -> None:
     ids = served(world, 4)
     (world.folder / "settings.yaml").write_text("seed: 1")

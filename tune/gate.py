@@ -153,8 +153,13 @@ def _resample(paired: Paired, settings: GateSettings, seed: int) -> Floats:
 def _p_value(paired: Paired, drawn_R: Floats, null: float = 0.0) -> float:
     """One-sided, of mean difference <= null: the larger of the bootstrap's and Student's."""
     value, error = ratio_error(paired.sums_U, paired.counts_U)
-    student = float(stats.t.sf((value - null) / max(error, 1e-300), len(paired.sums_U) - 1))
-    return max(student, float(1 + (drawn_R <= null).sum()) / (1 + len(drawn_R)))
+    freedom = len(paired.sums_U) - 1
+    student = float(stats.t.sf((value - null) / max(error, 1e-300), freedom))
+    beyond = int((drawn_R <= null).sum())
+    resampled = (1 + beyond) / (1 + len(drawn_R))
+    if not beyond:  # less than so many resamples can tell, but their spread can
+        resampled = min(resampled, float(stats.t.sf((value - null) / max(float(drawn_R.std()), 1e-300), freedom)))
+    return max(student, resampled)
 
 
 def _bounds(paired: Paired, drawn_R: Floats, level: float) -> tuple[float, float]:
