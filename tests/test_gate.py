@@ -105,7 +105,7 @@ def test_evidence_beyond_what_resamples_resolve_still_counts() -> None:
     paired = Paired(sums_U, np.full(500, 10.0))
     for tests in (1, 7, 30):
         level = GateSettings(alpha=0.05 / (tests * (tests + 1)), bootstrap=1_000)
-        verdict = judge({"": paired}, level)[""]
+        verdict = gate.judge({"": paired}, level)[""]
         assert verdict.admitted
         assert verdict.p_value < 1e-12
 
