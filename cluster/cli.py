@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
@@ -109,11 +109,14 @@ def tune(
         list[str] | None,
         typer.Option("--set", help="path=values, such as law.delta=0.05,0.1 or law.delta=uniform(0, 0.3); may repeat."),
     ] = None,
-    search: Annotated[str, typer.Option("--search", help="grid, random or optuna.")] = "random",
+    search: Annotated[
+        Literal["grid", "random", "optuna"], typer.Option("--search", help="How it is searched.")
+    ] = "random",
     asha: Annotated[bool, typer.Option("--asha", help="Stop trials early that fall behind.")] = False,
-    trials: Annotated[int | None, typer.Option("--trials", help="Number of trials; of a grid the most.")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Number of trials; of a grid the most.")] = None,
     by: Annotated[
-        str | None, typer.Option("--by", help="What scores a trial: world or replay; default what suits the data.")
+        Literal["world", "replay"] | None,
+        typer.Option("--by", help="What scores a trial; default what suits the data."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Folder under home/sweeps; the same one goes on.")] = None,
     json_line: Json = False,

@@ -36,8 +36,10 @@ def tune(settings: Settings, data: Path, words: Sequence[str], console: Console)
 
     Raises:
         SourceError: there is no such import.
+        ConfigError: a word or the search space cannot be; no Ray was started.
     """
     words = ["--data", str(_imported(settings, data)), *words]
+    programs.check("tune.sweep", words, settings)
     return _job("tune.sweep", words, settings, new_folder(settings), console)
 
 

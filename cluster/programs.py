@@ -8,15 +8,19 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
-from cluster import session
+from cluster import place, session
 from cluster.config import Settings
-from cluster.errors import JobError
+from cluster.config_text import as_values
+from cluster.errors import ConfigError, JobError
 from cluster.running import Running
 from cluster.session import Session
 
@@ -55,6 +59,29 @@ def call(
     budget = f" of {budget_s:g} s" if budget_s else ""
     console.print(f"[green]✓[/] {module}: {time.monotonic() - start:.1f} s{budget}", highlight=False)
     return _result(module, last)
+
+
+def check(module: str, arguments: Sequence[str], settings: Settings) -> None:
+    """Ask a module by its --check, without Ray, what it has against these arguments and settings.
+
+    Raises:
+        ConfigError: what it says on stderr, less its name.
+        JobError: it could not say.
+    """
+    with tempfile.TemporaryDirectory(prefix="medley-") as folder:
+        path = Path(folder) / "settings.yaml"
+        place.write_private(path, yaml.safe_dump(as_values(settings)))
+        command = [sys.executable, "-m", module, "--check", *arguments, "--config", str(path)]
+        done = subprocess.run(
+            command, cwd=session.ROOT, env=environment(settings, None), capture_output=True, text=True
+        )
+    if done.returncode == 0:
+        return
+    _, said, message = f"\n{done.stderr}".rpartition(f"\n{module.rpartition('.')[2]}: ")
+    if said:
+        raise ConfigError(message.strip())
+    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    raise JobError(f"{module} --check failed (exit code {done.returncode}): {last}")
 
 
 def environment(settings: Settings, ray: Session | None) -> dict[str, str]:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli, config
+from cluster import cli, config, parts
 from cluster.keys import opened
 from cluster.records import Dataset
+from tests.compose_cases import two_kinds
 
 ROOT = Path(__file__).parents[1]
 
@@ -164,6 +165,32 @@ def test_no_disk_no_database_no_import_no_version(home: Path, tmp_path: Path) ->
     fails(medley("compose", "--data", "nothing"), "--data nothing", "no finished import")
     fails(medley("tune", "--data", "nothing"), "--data nothing", "no finished import")
     fails(medley("serve"), "no version", "medley compose")
+
+
+def test_tune_refuses_before_it_starts_ray(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*given: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(parts, "start_ray", started)
+    two_kinds(users=20).save(tmp_path / "data")
+    words = ["tune", "--data", str(tmp_path / "data")]
+    for more, *said in (
+        (["--set", "law.dleta=0.1"], "law.dleta: unknown setting", "did you mean 'delta'"),
+        (["--set", "law.delta=uniform(0, 2)"], "law.delta = 2.0"),
+        (["--set", "law.exploration_scale=uniform(0, inf)"], "has no end"),
+        (["--set", "law.particles=int(16, 1e12)"], "too large"),
+        (["--space", str(tmp_path / "none.yaml")], "none.yaml: cannot read"),
+        (["--name", "../evil"], "--name '../evil'"),
+    ):
+        done = medley(*words, *more)
+        fails(done, *said)
+        assert "usage" not in done.stderr
+    for more in (["--search", "sideways"], ["--by", "guess"], ["--trials", "0"], ["--trials", "-3"]):
+        done = medley(*words, *more)
+        assert done.returncode == 2
+        assert more[0] in done.stderr
+        assert "tune.sweep" not in done.stderr
+    assert not (home / "runs").exists()
 
 
 def test_run_refuses_a_taken_port_before_it_starts_anything(home: Path, tmp_path: Path) -> None:

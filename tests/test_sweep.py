@@ -22,7 +22,8 @@ from cluster.records import Dataset
 from cluster.session import Session, joining
 from tests.compose_cases import quick, two_kinds
 from tests.servers import free_port
-from tune.sweeps.sweeper import Request, Sweeper
+from tune.sweeps.request import Request
+from tune.sweeps.sweeper import Sweeper
 from tune.sweeps.trials import Trials, situations
 
 ROOT = Path(__file__).parents[1]
@@ -139,12 +140,39 @@ def test_one_folder_is_one_question_and_one_process(home: Path) -> None:
         (Request({"law.dleta": [0.1]}), "law.dleta: unknown setting; did you mean 'delta'"),
         (Request({}, asha=True), "a replay says so at its end only"),
         (Request({"law.delta": [0.1, 0.2]}, "grid", trials=1), "grid has 2 points, more than 1 trials"),
+        (Request({}, trials=0), "--trials 0: a sweep has at least 1 trial"),
+        (Request({}, trials=-3), "--trials -3: a sweep has at least 1 trial"),
+        (Request({}, trials=10**12), "at most 100,000"),
+        (Request({}, "grid"), "a grid needs listed values"),
         (Request({"sweep.top_k": [1], "features.levels": [3]}, "optuna"), "leave features.* or the generated member's"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(home: Path, request_: Request, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Sweeper.of(two_kinds(users=120), quick(home), request_)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "/tmp/evil", "a/", "..", ".", "", "a\\b", "a\nb", "a" * 300])
+def test_a_name_is_one_folder_under_sweeps(home: Path, name: str) -> None:
+    sweeper = Sweeper.of(two_kinds(users=120), quick(home), Request({"law.delta": [0.1]}))
+    with pytest.raises(ConfigError, match="--name"), sweeper.taken(name):
+        pass
+    assert not (home / "sweeps").exists() or not list((home / "sweeps").iterdir())
+    assert not (home / "evil").exists()
+
+
+def test_a_check_reads_no_data_and_needs_no_ray(home: Path, settings: Path) -> None:
+    nowhere = home / "nowhere"
+    good = job(nowhere, settings, "--check", "--set", "law.delta=uniform(0, 0.3)", "--name", "mine")
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    assert not (home / "sweeps").exists()
+    for words in (["--set", "law.dleta=1"], ["--trials", "0"], ["--name", "../evil"], ["--space", str(nowhere)]):
+        done = job(nowhere, settings, "--check", *words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("sweep: ")
+    told = "import sys, tune.sweep; tune.sweep.main(); assert 'ray' not in sys.modules, 'imported'"
+    words = ["--data", str(nowhere), "--config", str(settings), "--check"]
+    subprocess.run([sys.executable, "-c", told, *words], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from cluster.records import TRUTH, Dataset, decode
 from tests.compose_cases import LAMPS, quick, two_kinds
 from tests.features_samples import labelled
 from tune.split import parts, task_codes
-from tune.sweeps.trials import KEPT, By, Score, Trials, situations, way
+from tune.sweeps.request import By
+from tune.sweeps.trials import KEPT, Score, Trials, situations, way
 from tune.worlds.build import on
 
 EVERY_ONE = {"law.epsilon": 1 - 1e-9}

@@ -22,22 +22,32 @@ def main() -> int:
     parser.add_argument("--by", choices=("world", "replay"), help="what scores a trial; default what suits the data")
     parser.add_argument("--name", help="folder under home/sweeps; the same name goes on with a sweep cut short")
     parser.add_argument("--config", type=Path, help="settings in YAML, which the sweep varies")
+    parser.add_argument("--check", action="store_true", help="only say what cannot be; reads no data, needs no Ray")
     arguments = parser.parse_args()
 
-    from cluster import config, session
+    from cluster import config
     from cluster.errors import MedleyError
-    from cluster.records import Dataset
-    from tune.stages import Stages
-    from tune.sweeps import output, space
+    from tune.sweeps import space
+    from tune.sweeps.request import Request, check_name
 
     try:
         settings = config.load(arguments.config)
-        dataset = Dataset.load(arguments.data.expanduser().absolute())
         texts = space.read(arguments.space, arguments.set)
-        session.prepare(settings)
-        from tune.sweeps.sweeper import Request, Sweeper
-
         request = Request(texts, arguments.search, arguments.by, arguments.trials, arguments.asha)
+        if arguments.name is not None:
+            check_name(arguments.name)
+        request.space(settings)
+        if arguments.check:
+            return 0
+        from cluster import session
+        from cluster.records import Dataset
+
+        dataset = Dataset.load(arguments.data.expanduser().absolute())
+        session.prepare(settings)
+        from tune.stages import Stages
+        from tune.sweeps import output
+        from tune.sweeps.sweeper import Sweeper
+
         sweeper = Sweeper.of(dataset, settings, request)
         with sweeper.taken(arguments.name) as folder, session.opened(settings):
             figures = sweeper.go(folder, Stages(None))

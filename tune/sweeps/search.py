@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -28,10 +28,10 @@ from ray.tune.search.optuna import OptunaSearch
 from actors.features.features import Floats
 from cluster.config import TuneSettings
 from cluster.errors import MedleyError
+from tune.sweeps.request import Kind
 from tune.sweeps.space import Dimension, Point, Space, Values
 from tune.sweeps.trials import Score, Trials
 
-Kind: TypeAlias = Literal["grid", "random", "optuna"]
 RUNGS, REDUCTION = 4, 3
 """ASHA looks after each quarter of the events, and lets the best third go on."""
 FOLDER = "trials"

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -32,6 +32,8 @@ GENERATED = ("sweep.top_k", "generator.exploration")
 """Settings of the generated member."""
 EXPLORING = ("law.exploration_scale", "law.epsilon", "law.delta", "law.floor", "law.particles", "generator.exploration")
 """Settings that pay by what is learned from the choices made."""
+LARGEST = 100_000
+"""Of whole numbers that are varied: they count draws, features or candidates, which are all made."""
 _RANGE = re.compile(r"(log|uniform|int)\((.*)\)")
 
 
@@ -106,6 +108,8 @@ class Space:
                     f"{path}: not to be varied by a sweep, it does not decide how a version chooses; what may be: "
                     + ", ".join(one + "*" * one.endswith(".") for one in VARIED)
                 )
+            for value in reversed(dimension.probes):
+                _bounded(path, changed(settings, {path: value}))
         return space
 
     @property
@@ -218,6 +222,8 @@ def _range(path: str, kind: Any, inside: str) -> Range:
         low, high = (float(part) for part in inside.split(","))
     except ValueError:
         raise ConfigError(f"{path}: {kind}({inside}) needs two numbers, such as {kind}(1, 10)") from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ConfigError(f"{path}: {kind}({inside}) has no end; both bounds must be finite numbers")
     if not low < high:
         raise ConfigError(f"{path}: {kind}({inside}) must go from a lower bound to a higher one")
     if kind == "log" and low <= 0:
@@ -225,6 +231,13 @@ def _range(path: str, kind: Any, inside: str) -> Range:
     if kind == "int" and not (low.is_integer() and high.is_integer()):
         raise ConfigError(f"{path}: int({inside}) needs whole numbers")
     return Range(kind, low, high)
+
+
+def _bounded(path: str, settings: Settings) -> None:
+    """Raises ConfigError for a count that no trial could come to the end of."""
+    value = reduce(getattr, path.split("."), settings)
+    if isinstance(value, int) and value > LARGEST and not path.endswith("_bytes"):
+        raise ConfigError(f"{path} = {value:,}: too large to try; {LARGEST:,} at most")
 
 
 def _size(dimension: Dimension) -> float:

@@ -26,26 +26,16 @@ from tune import metric
 from tune.stages import Stages
 from tune.sweeps import coordinates
 from tune.sweeps.generated import member
-from tune.sweeps.search import RUNGS, Kind, Plan, search
-from tune.sweeps.space import EXPLORING, Point, Space, default
+from tune.sweeps.request import Request, check_name
+from tune.sweeps.search import RUNGS, Plan, search
+from tune.sweeps.space import EXPLORING, Point
 from tune.sweeps.swept import Row, Swept
-from tune.sweeps.trials import By, Trials, features_key, situations, way
+from tune.sweeps.trials import Trials, features_key, situations, way
 
 SHOWN = 10
 """Trials told of; the others are in the table."""
 ELSEWHERE = ("home", "database_url", "registry", "cluster", "serve", "budgets", "gate", "tune")
 """Settings that do not change what a trial scores."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """texts: the space as given, empty for the default. by, trials: None for what suits data and settings."""
-
-    texts: dict[str, Any]
-    kind: Kind = "random"
-    by: By | None = None
-    trials: int | None = None
-    asha: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,16 +51,9 @@ class Sweeper:
         """Raises ConfigError for a space or search that cannot be, EvidenceError for too few events."""
         dataset = metric.apply(dataset, settings)
         by = request.by or way(dataset)
-        if request.asha and by == "replay":
-            raise ConfigError("--asha stops trials by what they earned so far, and a replay says so at its end only")
-        texts = request.texts or default(exploring=by == "world")
-        space = Space.of(texts, settings)
-        plan = Plan.of(space, request.kind, request.trials or settings.tune.trials, request.asha, settings.seed)
-        if space.generates and request.kind == "optuna" and any(path.startswith("features.") for path in texts):
-            raise ConfigError(
-                "a generator is trained for each choice of features before the trials, and Optuna does not say which "
-                "it will make; leave features.* or the generated member's settings out, or say --search random"
-            )
+        request = replace(request, by=by)
+        space = request.space(settings)
+        plan = Plan.of(space, request.kind, request.most(settings), request.asha, settings.seed)
         return cls(settings, Trials(dataset, settings, by, situations(dataset, settings, space.generates)), plan)
 
     def question(self) -> dict[str, Any]:
@@ -92,10 +75,12 @@ class Sweeper:
     def taken(self, name: str | None) -> Iterator[Path]:
         """home/sweeps/<name>, by default a name of the question's own, for this process alone.
 
-        Raises ConfigError where it holds the answer to another question, StateError where another process is at it.
+        Raises ConfigError where it holds the answer to another question or the name is none of a folder there,
+        StateError where another process is at it.
         """
         digest = hashlib.sha256(json.dumps(self.question(), sort_keys=True).encode()).hexdigest()
-        folder = self.settings.folder("sweeps") / (name or f"{self.trials.dataset.format}-{digest[:12]}")
+        own = f"{self.trials.dataset.format}-{digest[:12]}"
+        folder = self.settings.folder("sweeps") / (own if name is None else check_name(name))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             try:

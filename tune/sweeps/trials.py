@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +29,12 @@ from tune.groundwork import Groundwork
 from tune.predefined import Predefined
 from tune.split import parts, task_codes, tasks, unit
 from tune.sweeps import generated
+from tune.sweeps.request import By
 from tune.sweeps.space import Point
 from tune.walk import PUBLISH_EVERY, Trail, walk
 from tune.worlds.base import World
 from tune.worlds.build import on
 
-By: TypeAlias = Literal["world", "replay"]
 KEPT = 2
 """Feature maps with what was fitted on them that a process keeps."""
 
