@@ -69,6 +69,11 @@ class Raises(Wrong):
         return items[99]
 
 
+class Exits(Wrong):
+    def answer(self, items):
+        raise SystemExit(3)
+
+
 class Words(Wrong):
     def answer(self, items):
         return ["much"] * len(items)
@@ -76,6 +81,11 @@ class Words(Wrong):
 
 class NoMethod:
     pass
+
+
+class NeverMade:
+    def __init__(self):
+        raise SystemExit("no licence")
 
 
 class NeedsArguments:

@@ -15,7 +15,7 @@ from cluster.registry import Registry
 from tests.compose_cases import LAMPS, changed, two_kinds
 from tests.features_samples import events_of
 from tests.test_version import dataset, version
-from tune.whatif.answers import MODEL_ALONE, Answer, Bounds
+from tune.whatif.answers import Answer, Bounds, model_alone
 from tune.whatif.counterfactual import Answers, Question, ask
 from tune.whatif.judged import Judged
 
@@ -140,8 +140,13 @@ def test_popularity_beats_uniform_where_items_differ(home: Path) -> None:
 def test_without_propensities_the_estimate_is_the_model_s(home: Path) -> None:
     data = changed(two_kinds(users=60, rows=5), propensity=[None, *[1 / 6] * 299])
     found = asked(data, home, "uniform")
-    assert [(one.estimator, one.note) for one in found.rows] == [("dm", MODEL_ALONE)]
+    told = (
+        "1 of 300 events have no propensity, hence the reward model's own error is not in this interval; leave those "
+        "events out, or map the column that holds them"
+    )
+    assert [(one.estimator, one.note) for one in found.rows] == [("dm", told)]
     assert found.missing == 1
+    assert model_alone(300, 300) == "no propensities: the reward model's own error is not in this interval"
     fault = (
         "dr needs the propensity of every logged action, and 1 of 300 events have none, e0 the first; map the column"
     )
@@ -186,6 +191,23 @@ def test_what_cannot_be_answered(home: Path, policy: str, fault: str) -> None:
 def test_rewards_that_a_metric_cannot_scale(home: Path) -> None:
     with pytest.raises(EvidenceError, match=r"rewards of the log go from 0 to 4, outside \[0, 1\]"):
         asked(small(), home, "uniform")
+
+
+def test_rewards_of_several_kinds_are_refused_whichever_table_they_are_in(home: Path) -> None:
+    data = changed(two_kinds(users=10, rows=5), reward_kind=["click"] * 40 + ["purchase"] * 10)
+    for slices in (None, 20):
+        with pytest.raises(EvidenceError, match=r"rewards of 2 kinds \(click, purchase\), and models learn from one"):
+            asked(data, home, "uniform", slices=slices, methods=("ips",))
+
+
+def test_a_value_where_no_mean_can_be_is_marked(home: Path) -> None:
+    """Of rewards in [0, 4], ips says 6 of item:b, and snips 3."""
+    found = asked(small(), home, "item:b", methods=("ips", "snips"), settings=RANGE)
+    ips = row(found, "item:b", "ips")
+    assert 0 <= ips.low <= ips.high <= 4 < ips.value
+    assert not ips.supported
+    assert "its value lies outside the range of rewards: read the bounds" in ips.note
+    assert "outside" not in row(found, "item:b", "snips").note
 
 
 def test_a_logged_item_outside_its_candidates_names_the_event(home: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from actors.bandits.version import Version
 from cluster.errors import EvidenceError, SourceError
 from cluster.records import EVENTS, Dataset
-from tests.compose_cases import LAMPS, two_kinds
+from tests.compose_cases import LAMPS, changed, two_kinds
 from tests.test_version import version
 from tune.split import parts
 from tune.whatif.judged import Judged, Part
@@ -98,6 +98,21 @@ def test_files_of_the_layout_are_asked_as_they_lie(tmp_path: Path) -> None:
     assert files.judged("all", 2).about.items["item_id"].to_pylist() == sorted(LAMPS)
     pq.write_table(DATA.items.slice(0, 5), tmp_path / "items.parquet")
     assert NativeFiles([tmp_path]).judged("all", 2).about.items.equals(DATA.items.slice(0, 5))
+
+
+def test_an_event_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """Within a file or between two; what came of one decision for several items or reward kinds is none."""
+    pq.write_table(DATA.events, tmp_path / "a.parquet")
+    pq.write_table(DATA.events.slice(7, 2), tmp_path / "b.parquet")
+    fault = "event 300: event_id: expected once for each item and reward kind, found 'e7' again; give each file once"
+    with pytest.raises(SourceError, match=fault):
+        NativeFiles([tmp_path]).judged("all", 2)
+    kinds = changed(DATA, reward_kind=["click"] * 300).events
+    pq.write_table(kinds, tmp_path / "b.parquet")
+    assert len(ids(NativeFiles([tmp_path]).judged("all", 2))) == 600
+    pq.write_table(kinds.drop_columns(["reward_kind"]), tmp_path / "b.parquet")
+    (tmp_path / "a.parquet").unlink()
+    assert len(ids(NativeFiles([tmp_path]).judged("all", 2))) == 300
 
 
 @pytest.mark.parametrize("change", ["column", "type", "missing", "text"])

@@ -47,6 +47,14 @@ def test_one_missing_propensity_makes_the_log_one_without() -> None:
     assert log.read(table, ["a"], RewardKind()).propensity_N is None
 
 
+def test_a_candidate_that_is_listed_twice_is_refused_with_its_row() -> None:
+    lists = [["a", "b"], None, ["b", "a", "b"], ["a", "a"]]
+    table = events(item_id=["a"] * 4, candidates=lists, reward=[1.0] * 4)
+    with pytest.raises(EvidenceError, match="event 2: candidate b is listed twice; list each item once"):
+        log.read(table, ["a", "b"], RewardKind())
+    assert len(log.read(table.slice(0, 2), ["a", "b"], RewardKind())) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -70,7 +70,7 @@ def test_uniform_is_uniform_over_the_candidates_of_each_event(registry: Registry
 def test_an_item_is_taken_where_it_is_offered(registry: Registry) -> None:
     policy = ground(registry, small()).policy("item:b")
     np.testing.assert_allclose(policy.probabilities(small()), [[0, 1, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]])
-    assert policy.remark() == "no candidate in 25.0% of events, uniform there"
+    assert policy.remark() == "no candidate in 25.0% of all events, uniform there"
     everywhere = ground(registry, small()).policy("item:a")
     everywhere.probabilities(small())
     assert everywhere.remark() == ""
@@ -213,6 +213,7 @@ def test_an_own_policy_learns_only_where_that_is_asked_for(registry: Registry) -
         ("Short", r"expected 3 probabilities, one per item, found shape \(1,\)"),
         ("Negative", "a probability is -0.5, below 0; clip before normalising"),
         ("Raises", "probabilities raised IndexError: list index out of range; mend the class"),
+        ("Exits", "probabilities raised SystemExit: 3; mend the class"),
         ("Words", "probabilities raised ValueError: could not convert string to float"),
     ],
 )
@@ -234,6 +235,7 @@ def test_a_wrong_answer_names_the_event(registry: Registry, name: str, fault: st
         ("no_module:Class", "No module named 'no_module'; expected Class\\(\\) of a module that can be imported"),
         ("tests.policy_samples:Missing", "has no attribute 'Missing'"),
         ("tests.policy_samples:NoMethod", "the class lacks probabilities\\(context, items, user_id\\)"),
+        ("tests.policy_samples:NeverMade", "SystemExit: no licence; expected Class"),
         ("tests.policy_samples:NeedsArguments", "missing 1 required positional argument: 'size'"),
     ],
 )

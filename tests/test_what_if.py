@@ -16,7 +16,7 @@ from cluster.errors import StateError
 from tests.compose_cases import two_kinds
 from tune import what_if
 from tune.whatif import forest
-from tune.whatif.answers import Answer
+from tune.whatif.answers import Answer, Bounds
 from tune.whatif.counterfactual import Answers, Question
 from tune.whatif.output import decimals, facts, heading, notes, table
 
@@ -132,6 +132,8 @@ def test_a_note_is_said_once_for_the_estimators_that_share_it() -> None:
     assert notes(rows) == ["a (dr, ips): flattered", "c (ips): no support: none of 900"]
     groups = [row("a", "dr", 0.1, "flattered", name) for name in ("x=1", "x=2")] + [row("a", "dr", 0.1, "few", "x=2")]
     assert notes(groups) == ["a (dr): flattered", "a (dr) where x=2: few"]
+    both = [row("a", "dr", 0.1, "flattered; few", "x=1"), row("a", "dr", 0.1, "flattered", "x=2")]
+    assert notes(both, {"a": "flattered"}) == ["a (dr): flattered", "a (dr) where x=1: few"]
 
 
 @pytest.mark.parametrize(("width", "digits"), [(1.0, 1), (0.02, 3), (0.0005, 5), (30.0, 0)])
@@ -146,6 +148,12 @@ def test_machines_read_null_where_nothing_is_claimed() -> None:
     assert heading(replace_missing(), Question(("a",)), "world").startswith(
         "What if: 900 events of 90 users (the world part, 7"
     )
+
+
+def test_a_heading_tells_where_the_log_s_own_interval_is_of_another_kind() -> None:
+    told = heading(ANSWERS, Question(("a",), bounds=Bounds("bernstein")), "all")
+    assert told.endswith("95 % Bernstein intervals by user (the log's own: bootstrap)")
+    assert heading(ANSWERS, Question(("a",)), "all").endswith("95 % bootstrap intervals by user")
 
 
 def replace_missing() -> Answers:

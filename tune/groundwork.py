@@ -1,5 +1,6 @@
 """What a composition stands on: the split, the feature map, and the predefined members fitted on *fit*."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,15 +85,19 @@ def check_rewards(events: pa.Table, settings: Settings) -> None:
     """Raises EvidenceError for rewards outside the declared range, or of several kinds: what a model is fitted on
     is scaled by that range, and a click is no purchase."""
     kind, name = settings.reward, settings.reward_kind
-    kinds = sorted(events["reward_kind"].unique().drop_null().to_pylist())
-    if len(kinds) > 1:
-        raise EvidenceError(
-            f"the log holds rewards of {len(kinds)} kinds ({', '.join(kinds[:5])}), and models learn from one; "
-            "say by metric.kind what a decision earns, or import the rows of one kind"
-        )
+    check_kinds(events["reward_kind"].unique().drop_null().to_pylist())
     least, most = pc.min_max(events["reward"]).as_py().values()
     if least is not None and not kind.low <= least <= most <= kind.high:
         raise EvidenceError(
             f"rewards of the log go from {least:g} to {most:g}, outside [{kind.low:g}, {kind.high:g}], the range of "
             f"{name!r}; set rewards.{name}.low and rewards.{name}.high in the configuration"
+        )
+
+
+def check_kinds(kinds: Collection[str]) -> None:
+    """Raises EvidenceError for rewards of several kinds."""
+    if len(kinds) > 1:
+        raise EvidenceError(
+            f"the log holds rewards of {len(kinds)} kinds ({', '.join(sorted(kinds)[:5])}), and models learn from one; "
+            "say by metric.kind what a decision earns, or import the rows of one kind"
         )

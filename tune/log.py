@@ -99,6 +99,8 @@ def read(events: pa.Table, catalogue: Sequence[str], kind: RewardKind) -> Log:
     Candidates are those of the event, in its order, or the catalogue where they are null, so that columns
     agree with `FeatureMap.batch`. An event without a reward counts as the kind's default. Propensities are
     used only if every event has one.
+
+    Raises EvidenceError as Log does, and where an event lists a candidate twice.
     """
     lists = events["candidates"].combine_chunks()
     if isinstance(lists, pa.ChunkedArray):
@@ -111,11 +113,13 @@ def read(events: pa.Table, catalogue: Sequence[str], kind: RewardKind) -> Log:
     whole_N = np.asarray(pc.is_null(lists))
     action_N[whole_N] = [index.get(item_N[row], -1) for row in np.flatnonzero(whole_N)]
     chosen = pa.array(item_N, pa.string()).take(pc.list_parent_indices(lists))
-    hits = np.asarray(pc.fill_null(pc.equal(pc.list_flatten(lists), chosen), False), dtype=bool)
+    flat = pc.list_flatten(lists)
+    hits = np.asarray(pc.fill_null(pc.equal(flat, chosen), False), dtype=bool)
     parents = np.asarray(pc.list_parent_indices(lists), dtype=np.int64)
+    _refuse_repeated(flat, parents)
     starts_N = np.cumsum(np.where(whole_N, 0, size_N)) - np.where(whole_N, 0, size_N)
-    flat = np.flatnonzero(hits)[::-1]  # reversed, so that the first of a repeated item is written last
-    action_N[parents[flat]] = flat - starts_N[parents[flat]]
+    taken = np.flatnonzero(hits)
+    action_N[parents[taken]] = taken - starts_N[parents[taken]]
     reward_N = np.asarray(pc.fill_null(events["reward"], kind.default), dtype=np.float64)
     propensities = events["propensity"]
     known = n > 0 and propensities.null_count == 0
@@ -128,4 +132,19 @@ def read(events: pa.Table, catalogue: Sequence[str], kind: RewardKind) -> Log:
         task_codes(events),
         np.arange(width)[None, :] < size_N[:, None],
         np.asarray(events["position"], dtype=np.int64) if placed else None,
+    )
+
+
+def _refuse_repeated(flat: pa.Array, parents: Ints) -> None:
+    """Where an item is listed twice, its probability is not that of either place."""
+    codes = flat.dictionary_encode(null_encoding="encode")
+    keys = parents * (len(codes.dictionary) + 1) + np.asarray(codes.indices, dtype=np.int64)
+    keys.sort()
+    again = keys[1:][np.diff(keys) == 0]
+    if not len(again):
+        return
+    row, code = divmod(int(again[0]), len(codes.dictionary) + 1)
+    raise EvidenceError(
+        f"event {row}: candidate {codes.dictionary[code].as_py()} is listed twice; list each item once, and give as "
+        "propensity the probability of the item, not of a place"
     )

@@ -67,7 +67,11 @@ def parser() -> argparse.ArgumentParser:
     add("--learn", action="store_true", help="policies that can learn do so along the log")
     add("--group-by", help="a column of events, or a key of the context")
     add("--name", default="medley", help="name of the versions in the registry")
-    add("--plot", type=Path, help="where the plot goes: .png, .svg or .pdf; default none")
+    add(
+        "--plot",
+        type=Path,
+        help="where the plot goes: .png, .svg or .pdf; default none, of `medley what-if` what_if.png",
+    )
     add("--table", type=Path, help="Parquet file of the table")
     add("--json", action="store_true", help="end with one JSON line on stdout")
     add("--config", type=Path, help="settings in YAML")

@@ -46,7 +46,8 @@ def studentised(above_U: Floats, below_U: Floats, alpha: float, resamples: int, 
     least = float(special.stdtrit(users - 1, 1 - alpha / 2))
     below, above = np.quantile(student_R, [alpha / 2, 1 - alpha / 2], method="inverted_cdf")
     reach = max(least, float(above)), max(least, -float(below))
-    return Interval(value, max(0.0, value - error * reach[0]), min(1.0, value + error * reach[1]))
+    low, high = np.clip([value - error * reach[0], value + error * reach[1]], 0.0, 1.0)
+    return Interval(value, float(low), float(high))
 
 
 def paired(one: Sums, other: Sums, alpha: float, resamples: int, seed: int) -> Interval:

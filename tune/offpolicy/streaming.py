@@ -35,12 +35,15 @@ BUDGET_BYTES = 64 * 2**20
 _PROBE = 256
 
 
-def blocks(paths: Sequence[Path], budget_bytes: int = BUDGET_BYTES, row_bytes: int = 0) -> Iterator[pa.Table]:
+def blocks(
+    paths: Sequence[Path], budget_bytes: int = BUDGET_BYTES, row_bytes: int = 0, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
     """Events in the order of the files, as many at a time as the budget holds.
 
     Args:
         budget_bytes: for a block, decoded, with `row_bytes` a row of what the caller makes of it. A block has one row
             at least.
+        columns: those that are read, as far as a file has them; None for all.
 
     Raises:
         SourceError: a file that is no Parquet or is cut short.
@@ -48,11 +51,11 @@ def blocks(paths: Sequence[Path], budget_bytes: int = BUDGET_BYTES, row_bytes: i
     for path in paths:
         try:
             with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-                probe = next(file.iter_batches(_PROBE, use_threads=False), None)
+                probe = next(file.iter_batches(_PROBE, columns=columns, use_threads=False), None)
                 if probe is None or not len(probe):
                     continue
                 each = probe.nbytes // len(probe) + 1 + row_bytes
-                for batch in file.iter_batches(max(1, budget_bytes // each), use_threads=False):
+                for batch in file.iter_batches(max(1, budget_bytes // each), columns=columns, use_threads=False):
                     yield pa.Table.from_batches([batch])
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{path}: cannot be read as Parquet ({error}); import the data again") from error

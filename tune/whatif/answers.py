@@ -58,7 +58,18 @@ class Answer:
         return replace(self, **values, **gaps)
 
 
-MODEL_ALONE = "no propensities: the reward model's own error is not in this interval"
+OUTSIDE = "its value lies outside {where}: read the bounds, or take another estimator"
+
+
+def model_alone(missing: int, events: int) -> str:
+    """What a value means that is the reward model's because so many of the events have no propensity."""
+    alone = "the reward model's own error is not in this interval"
+    if missing == events:
+        return f"no propensities: {alone}"
+    return (
+        f"{missing:,} of {events:,} events have no propensity, hence {alone}; leave those events out, or map the "
+        "column that holds them"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ def answer(totals: Totals, method: Method, bounds: Bounds) -> Answer:
         totals, method, interval=bounds.interval, alpha=bounds.alpha, resamples=bounds.resamples, seed=bounds.seed
     )
     gap = difference(totals, found, bounds)
+    outside = _outside(found)
     return Answer(
         policy="",
         estimator=method,
@@ -104,9 +116,17 @@ def answer(totals: Totals, method: Method, bounds: Bounds) -> Answer:
         tail=found.tail,
         unsupported_share=found.unsupported_share,
         parameter=found.parameter,
-        supported=found.supported,
-        note=found.note if totals.known else MODEL_ALONE,
+        supported=found.supported and not outside,
+        note="; ".join(filter(None, (found.note, outside))),
     )
+
+
+def _outside(found: Estimate) -> str:
+    """Weights that do not add up to their number, and corrections of a model, may carry a value where no mean can be;
+    bounds end there."""
+    if not 0 <= found.value <= 1 and math.isfinite(found.value):
+        return OUTSIDE.format(where="the range of rewards")
+    return OUTSIDE.format(where="its interval") if found.value < found.low or found.value > found.high else ""
 
 
 def difference(totals: Totals, found: Estimate, bounds: Bounds) -> Interval:

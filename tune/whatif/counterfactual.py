@@ -24,14 +24,14 @@ from cluster.config import Settings
 from cluster.errors import EvidenceError
 from cluster.records import EVENTS, decode
 from cluster.registry import Registry
-from tune.groundwork import check_rewards
+from tune.groundwork import check_kinds, check_rewards
 from tune.log import Log, read
 from tune.offpolicy.cross_fit import Moments, Ridge, folds_of
 from tune.offpolicy.streaming import Roster
 from tune.offpolicy.terms import MODELLED, Method
 from tune.offpolicy.totals import Totals
 from tune.split import unit
-from tune.whatif.answers import Answer, Bounds, answer, on_policy
+from tune.whatif.answers import Answer, Bounds, answer, model_alone, on_policy
 from tune.whatif.block import Block, Policy
 from tune.whatif.judged import Judged
 from tune.whatif.policies import Counts, Ground
@@ -69,12 +69,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """logged: what the log earned, of each group. rows: of each group, policy and estimator."""
+    """logged: what the log earned, of each group. rows: of each group, policy and estimator. remarks: by policy, what
+    begins the notes of all its rows."""
 
     events: int
     missing: int
     logged: list[Answer]
     rows: list[Answer]
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def ask(
@@ -176,20 +178,24 @@ def _alone(events: pa.Table) -> pa.Table:
 
 @dataclass
 class Survey:
-    """missing: how many events lack a propensity, and first_missing the id of the first. sample: for a feature map."""
+    """missing: how many events lack a propensity, and first_missing the id of the first. sample: for a feature map.
+    kinds: of reward, in all tables."""
 
     sample: pa.Table
     events: int = 0
     missing: int = 0
     first_missing: str = ""
+    kinds: set[str] = field(default_factory=set)
     _share: float = 1.0
 
     @classmethod
     def of(cls, log: _Log, counts: Counts) -> "Survey":
-        """Raises EvidenceError where there is no event."""
+        """Raises EvidenceError where there is no event, or rewards are of several kinds."""
         seed = log.settings.seed
         survey = cls(EVENTS.empty_table())
         for block in log.blocks(NUMBERS):
+            survey.kinds.update(block.events["reward_kind"].unique().drop_null().to_pylist())
+            check_kinds(survey.kinds)
             counts.add(block)
             survey.events += len(block.log)
             survey._propensities(block.events)
@@ -271,7 +277,9 @@ def _answers(
         for policy, totals in zip(policies, group.totals, strict=True):
             for method in methods:
                 found = answer(totals, method, bounds)
-                note = "; ".join(filter(None, (policy.remark(), found.note)))
+                told = found.note if totals.known else model_alone(survey.missing, survey.events)
+                note = "; ".join(filter(None, (policy.remark(), told)))
                 named = replace(found, policy=policy.name, learns=policy.learns, group=name, note=note)
                 rows.append(named.scaled(low, high))
-    return Answers(survey.events, survey.missing, logs, rows)
+    remarks = {policy.name: policy.remark() for policy in policies}
+    return Answers(survey.events, survey.missing, logs, rows, remarks)

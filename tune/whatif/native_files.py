@@ -1,12 +1,16 @@
 """Parquet files of events in the layout of EVENTS (cluster/records.py), asked as they lie: a log larger than memory
 needs no import.
 
+No event may come twice, as in an import; what came of one decision may, under one event_id, for several items or
+kinds of reward (tune/metric.py).
+
 A file whose name begins with `items` or `users` is that table. Without one of items, the catalogue is what events name.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,6 +26,10 @@ NEEDED: tuple[str, ...] = ("event_id", "timestamp", "client_id", "item_id", "rew
 NEEDED_ITEMS: tuple[str, ...] = ("item_id",)
 NEEDED_USERS: tuple[str, ...] = ("user_id",)
 _NAMING = ("item_id", "candidates")
+_ONCE = ("client_id", "event_id", "item_id", "reward_kind")
+"""Columns in which no two events are alike."""
+_KEY_BYTES = 8 * 2**20
+"""Of a block of them; Python's strings take several times as much."""
 
 
 class NativeFiles:
@@ -49,11 +57,35 @@ class NativeFiles:
         return known and all(name in found.names for name in needed)
 
     def judged(self, part: Part, seed: int) -> Judged:
-        """All events, streamed; their order is that of the files."""
+        """All events, streamed; their order is that of the files. Raises SourceError for one that comes twice."""
+        self._refuse_repeated()
         users = _whole(self.users, USERS, "users")
         items = _whole(self.items, ITEMS, "items") if self.items else items_of(self._named())
         about = Dataset("feedback", EVENTS.empty_table(), items, users, None, {})
         return Judged(about, self._tables, lambda: self._columns(SPLIT), part, seed)
+
+    def _refuse_repeated(self) -> None:
+        """In 8 bytes an event: a first pass finds hashes that come again, a second one tells of what."""
+        hashes = [np.fromiter(map(hash, keys), np.int64) for keys in self._keys()]
+        hash_N = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
+        again = set(hash_N[1:][np.diff(hash_N) == 0].tolist())
+        seen: set[tuple[str | None, ...]] = set()
+        first = 0
+        for keys in self._keys() if again else ():
+            for n, key in enumerate(keys):
+                if hash(key) not in again:
+                    continue
+                if key in seen:
+                    raise SourceError(
+                        f"event {first + n}: event_id: expected once for each item and reward kind, found {key[1]!r} "
+                        "again; give each file once, and each event an id of its own"
+                    )
+                seen.add(key)
+            first += len(keys)
+
+    def _keys(self) -> Iterator[list[tuple[str | None, ...]]]:
+        for table in blocks(self.events, _KEY_BYTES, columns=_ONCE):
+            yield list(zip(*(table[name].to_pylist() for name in _ONCE if name in table.column_names), strict=True))
 
     def _tables(self) -> Iterator[pa.Table]:
         return (conform(table, EVENTS, "events") for table in blocks(self.events))

@@ -3,7 +3,7 @@
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ def write(answers: Answers, question: Question, options: argparse.Namespace, con
     title = heading(answers, question, options.part)
     console.print(title, style="bold", highlight=False, soft_wrap=True)
     console.print(table(answers, narrow=console.width < WIDE))
-    for note in notes(answers.rows):
+    for note in notes(answers.rows, answers.remarks):
         console.print(f"[yellow]![/] {escape(note)}", highlight=False, soft_wrap=True)
     if options.plot:
         forest.draw(options.plot, answers, title)
@@ -53,7 +53,8 @@ def heading(answers: Answers, question: Question, part: str) -> str:
     rows = "all rows" if part == "all" else f"the {part} part"
     without = f", {answers.missing:,} without propensity" if answers.missing else ""
     level = 100 * (1 - question.bounds.alpha)
-    return f"What if: {answers.events:,} events{of} ({rows}{without}), {level:.4g} % {kind} intervals by user"
+    logged = " (the log's own: bootstrap)" if question.bounds.interval == "bernstein" else ""
+    return f"What if: {answers.events:,} events{of} ({rows}{without}), {level:.4g} % {kind} intervals by user{logged}"
 
 
 def table(answers: Answers, narrow: bool = False) -> Table:
@@ -101,12 +102,14 @@ def _bounded(bounds: tuple[float, float, float], places: int, sign: str, between
     return f"{value}{between}[{low}, {high}]" if math.isfinite(bounds[1]) else value
 
 
-def notes(rows: Sequence[Answer]) -> list[str]:
-    """What a reader must know, said once for all estimators and groups of a policy that share it."""
+def notes(rows: Sequence[Answer], remarks: Mapping[str, str] | None = None) -> list[str]:
+    """What a reader must know, said once for all estimators and groups of a policy that share it; so is a policy's
+    remark, which begins every note of its own."""
     found: dict[tuple[str, str], list[Answer]] = {}
     for row in rows:
-        if row.note:
-            found.setdefault((row.policy, row.note), []).append(row)
+        remark = (remarks or {}).get(row.policy, "")
+        for text in filter(None, (remark, row.note.removeprefix(remark).removeprefix("; "))):
+            found.setdefault((row.policy, text), []).append(row)
     every = {row.group for row in rows}
     texts = []
     for (policy, note), own in found.items():

@@ -55,7 +55,7 @@ class OwnPolicy:
     def _ask(self, where: str, context: dict[str, Value], items: list[str], user: str | None) -> Floats:
         try:
             found_K = np.asarray(self._own.probabilities(context, items, user), dtype=np.float64)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise ModelError(
                 f"{where}: probabilities raised {type(error).__name__}: {error}; mend the class"
             ) from error
@@ -79,7 +79,7 @@ class OwnPolicy:
         item = items[int(block.log.action_N[n])]
         try:
             own.learn(context, items, user, item, block.reward(n))
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise ModelError(f"{where}: learn raised {type(error).__name__}: {error}; mend the class") from error
 
 
@@ -87,7 +87,7 @@ def _made(source: str) -> Own:
     module, _, attribute = source.partition(":")
     try:
         own = getattr(importlib.import_module(module), attribute)()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ModelError(
             f"--policy {source}: {type(error).__name__}: {error}; expected Class() of a module that can be imported "
             "from the current folder"

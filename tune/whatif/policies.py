@@ -59,7 +59,7 @@ class Always:
         return shared(np.where(absent_N[:, None], block.log.mask_NK, offered_NK))
 
     def remark(self) -> str:
-        return f"no candidate in {self._absent / self._seen:.1%} of events, uniform there" if self._absent else ""
+        return f"no candidate in {self._absent / self._seen:.1%} of all events, uniform there" if self._absent else ""
 
 
 class Counts:
