@@ -8,6 +8,7 @@ rename: files go to a place of their own, and a manifest written last, under a l
     <root>/<name>/versions/<n>.json, <root>/<name>/objects/<upload>/...            object store
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -233,8 +234,9 @@ def _staging(parent: Path) -> Path:
     """A new folder in `parent`; those that a killed process left there a day ago are removed."""
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.iterdir():
-        if time.time() - left.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # published in this moment
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=parent))
 
 
