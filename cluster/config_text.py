@@ -1,11 +1,13 @@
 """Settings as commented YAML: every field with its description and default."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
+from cluster import place
 from cluster.config import Settings
 
 
@@ -18,6 +20,11 @@ def as_values(settings: Settings) -> dict[str, Any]:
     """Plain values for JSON and for files that a job reads."""
     values: dict[str, Any] = settings.model_dump(mode="json")
     return values
+
+
+def write(settings: Settings, path: Path) -> None:
+    """A settings file for a job, readable by its owner only: a database URL may hold a password."""
+    place.write_private(path, yaml.safe_dump(as_values(settings)))
 
 
 def _section(model: BaseModel, depth: int) -> list[str]:

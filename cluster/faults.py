@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 
+OUTCOME = ("client_id", "event_id", "item_id", "reward_kind")
+"""Columns in which no two events are alike: the places of a page, and the click and the purchase of one decision, share
+an event_id."""
+
 
 class Faults:
     """Why each of N rows cannot be used; the first reason found stands."""
@@ -104,10 +108,8 @@ def repeated(ids: pa.ChunkedArray) -> Bools:
 
 
 def _repeated_outcomes(events: pa.Table) -> Bools:
-    """True at the second and later rows of one outcome: the places of a page, and the click and the purchase of one
-    decision, share an event_id."""
-    names = ("client_id", "event_id", "item_id", "reward_kind")
-    codes = [events[name].combine_chunks().dictionary_encode("encode").indices for name in names]
+    """True at the second and later rows of one outcome."""
+    codes = [events[name].combine_chunks().dictionary_encode("encode").indices for name in OUTCOME]
     _, first = np.unique(np.stack([np.asarray(code) for code in codes]), axis=1, return_index=True)
     again_N = np.ones(len(events), bool)
     again_N[first] = False

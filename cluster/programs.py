@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from cluster import place, session
+from cluster import config_text, session
 from cluster.config import Settings
-from cluster.config_text import as_values
 from cluster.errors import ConfigError, JobError
 from cluster.running import Running
 from cluster.session import Session
@@ -70,7 +68,7 @@ def check(module: str, arguments: Sequence[str], settings: Settings) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="medley-") as folder:
         path = Path(folder) / "settings.yaml"
-        place.write_private(path, yaml.safe_dump(as_values(settings)))
+        config_text.write(settings, path)
         command = [sys.executable, "-m", module, "--check", *arguments, "--config", str(path)]
         done = subprocess.run(
             command, cwd=session.ROOT, env=environment(settings, None), capture_output=True, text=True

@@ -16,12 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
 from rich.console import Console
 
-from cluster import example, imports, ingress, place, programs, run_keys, running, scheduling, session
+from cluster import config_text, example, imports, ingress, place, programs, run_keys, running, scheduling, session
 from cluster.config import Settings
-from cluster.config_text import as_values
 from cluster.errors import DatabaseError, JobError
 from cluster.interrupts import take_signals, terminable, wait
 from cluster.progress import bar
@@ -146,7 +144,7 @@ class Stages:
     def __init__(self, settings: Settings, folder: Path, holder: Running, ray: Session, console: Console) -> None:
         self._settings, self._holder, self._ray, self._console = settings, holder, ray, console
         self.config = folder / "settings.yaml"
-        place.write_private(self.config, yaml.safe_dump(as_values(settings)))
+        config_text.write(settings, self.config)
 
     def __call__(
         self, module: str, *words: str, budget_s: float | None = None, configured: bool = True

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from cluster import place, programs, session
+from cluster import config_text, place, programs, session
 from cluster.config import ScheduledJob, Settings
-from cluster.config_text import as_values
 from cluster.database import Database, upgrade, url_of
 from cluster.errors import ConfigError, MedleyError
 from cluster.interrupts import terminable, wait
@@ -46,6 +44,9 @@ def ticking(
     Raises:
         ConfigError: the schedule names a job that there is not.
     """
+    if not settings.schedule:
+        yield lambda: None  # no database to ask once a second
+        return
     for name, job in settings.schedule.items():
         if job.job not in MODULES:
             raise ConfigError(f"schedule.{name}.job = {job.job!r}: expected one of {', '.join(MODULES)}")
@@ -67,8 +68,8 @@ def ticking(
         console.print(f"schedule: {name} started; its log: {logs / name}.log", highlight=False)
         return child
 
-    with opened(settings) as schedules:
-        scheduler = Scheduler(settings.schedule, schedules, start, _rewards(settings))
+    with opened(settings) as schedules, _rewards(settings) as rewards:
+        scheduler = Scheduler(settings.schedule, schedules, start, rewards)
         try:
             yield _said_once(scheduler.tick, console)
         finally:
@@ -79,7 +80,7 @@ def keep_running(settings: Settings, console: Console) -> None:
     """The scheduler in the foreground, until Ctrl-C; jobs go to the cluster."""
     place.check_home(settings.home)
     config = settings.folder("schedule") / "settings.yaml"
-    place.write_private(config, yaml.safe_dump(as_values(settings)))
+    config_text.write(settings, config)
     with contextlib.suppress(KeyboardInterrupt), terminable(), ticking(settings, console, config) as tick:
         console.print(f"scheduling {', '.join(settings.schedule) or 'nothing'} until Ctrl-C", highlight=False)
         wait(tick)
@@ -115,19 +116,19 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
-def _rewards(settings: Settings) -> Callable[[], int]:
+@contextlib.contextmanager
+def _rewards(settings: Settings) -> Iterator[Callable[[], int]]:
     """Reads the final rewards so far; 0 where no journal is yet, or where no job counts them."""
     if not any(job.every_rewards for job in settings.schedule.values()):
-        return lambda: 0
+        yield lambda: 0
+        return
+    url = journal_url(settings)
 
     def read() -> int:
-        url = journal_url(settings)
-        if not settings.postgres and not Path(url).exists():
-            return 0
-        with contextlib.closing(Reader(url)) as reader:
-            return reader.counts().get("outcomes", 0)
+        return reader.counts().get("outcomes", 0) if settings.postgres or Path(url).exists() else 0
 
-    return read
+    with contextlib.closing(Reader(url)) as reader:
+        yield read
 
 
 def _said_once(tick: Callable[[], object], console: Console) -> Callable[[], None]:

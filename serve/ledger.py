@@ -62,7 +62,7 @@ class Ledger:
     """
 
     def __init__(self, url: str, shard: int = 0) -> None:
-        self._where = url if not url.startswith("postgresql") else "PostgreSQL"
+        self._where = _shown(url)
         self._shard = shard
         try:
             self._sql = Sql(url)
@@ -73,7 +73,7 @@ class Ledger:
             self._sql.many(owner, [(shard, self.fence)])
             self._sql.commit()
         except FAILURES as error:
-            raise self._failure(error) from error
+            raise _failure(self._where, error) from error
 
     def checkpoints(self) -> list[Checkpoint]:
         query = "SELECT client, version, seq, state FROM learner_checkpoints WHERE shard = ? ORDER BY client, version"
@@ -124,7 +124,7 @@ class Ledger:
             sql.commit()
         except FAILURES as error:
             sql.rollback()
-            raise self._failure(error) from error
+            raise _failure(self._where, error) from error
         except StateError:
             sql.rollback()
             raise
@@ -136,10 +136,7 @@ class Ledger:
         try:
             return self._sql.rows(query, values)
         except FAILURES as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: BaseException) -> StateError:
-        return _failure(self._where, error)
+            raise _failure(self._where, error) from error
 
 
 def read_publications(url: str, client: str, version: int) -> list[Publication]:
@@ -151,7 +148,7 @@ def read_publications(url: str, client: str, version: int) -> list[Publication]:
         finally:
             sql.close()
     except FAILURES as error:
-        raise _failure(url if not url.startswith("postgresql") else "PostgreSQL", error) from error
+        raise _failure(_shown(url), error) from error
 
 
 def _publications(
@@ -163,6 +160,10 @@ def _publications(
     )
     found = rows(query, (client, version))
     return [Publication(c, v, e, at, seq, n, from_json(weights)) for c, v, e, at, seq, n, weights in found]
+
+
+def _shown(url: str) -> str:
+    return url if not url.startswith("postgresql") else "PostgreSQL"
 
 
 def _failure(where: str, error: BaseException) -> StateError:

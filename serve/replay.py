@@ -62,7 +62,7 @@ class Past:
     seq: int
 
     def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
-        while rows := self.reader.outcomes(after, limit, kind):
+        while after < self.seq and (rows := self.reader.outcomes(after, limit, kind)):
             if found := [row for row in rows if row.seq <= self.seq and row.client == self.client]:
                 return found
             after = rows[-1].seq

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,3 +70,35 @@ def empty_database(url: str) -> Iterator[str]:
     yield f"{url.rpartition('/')[0]}/{name}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def ray_head(folder: Path, *words: str, **environment: str) -> Iterator[None]:
+    """`ray start --head` with two CPUs and token authentication; its log is in `folder`."""
+    # The agent's usual port may belong to the test run's own Ray.
+    agent = (f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}")
+    size = ("--num-cpus=2", f"--object-store-memory={100 * 2**20}", "--disable-usage-stats")
+    bin_folder = str(Path(sys.executable).parent)
+    path = os.pathsep.join([bin_folder, os.environ["PATH"]])
+    with (folder / "log").open("w") as log:
+        node = subprocess.Popen(
+            [f"{bin_folder}/ray", "start", "--head", "--block", *words, *agent, *size],
+            env={**os.environ, "RAY_AUTH_MODE": "token", "PATH": path, **environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 60
+    while "Ray runtime started" not in (folder / "log").read_text():
+        assert node.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        node.terminate()
+        try:
+            node.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()

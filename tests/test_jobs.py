@@ -1,7 +1,6 @@
 """Ray jobs on a cluster started with `ray start --head`, with token authentication on."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import pytest
 from cluster.config import Settings
 from cluster.errors import JobError
 from cluster.jobs import Jobs
-from tests.servers import free_port
+from tests.servers import free_port, ray_head
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.kills
@@ -22,33 +21,9 @@ pytestmark = pytest.mark.kills
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head node with a job server; its address http://127.0.0.1:port."""
-    port = free_port()
-    words = ["start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}"]
-    # The agent's usual port may belong to the test run's own Ray.
-    words += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
-    words += ["--num-cpus=2", f"--object-store-memory={100 * 2**20}", "--disable-usage-stats"]
-    folder = tmp_path_factory.mktemp("head")
-    bin_folder = str(Path(sys.executable).parent)
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "MEDLEY_HOME": str(folder / "home")}
-    environment["PATH"] = os.pathsep.join([bin_folder, environment["PATH"]])
-    with (folder / "log").open("w") as log:
-        node = subprocess.Popen(
-            [f"{bin_folder}/ray", *words], env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    deadline = time.monotonic() + 60
-    while "Ray runtime started" not in (folder / "log").read_text():
-        assert node.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.2)
-    try:
+    folder, port = tmp_path_factory.mktemp("head"), free_port()
+    with ray_head(folder, f"--port={free_port()}", f"--dashboard-port={port}", MEDLEY_HOME=str(folder / "home")):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        node.terminate()
-        try:
-            node.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(node.pid, signal.SIGKILL)
-            node.wait()
 
 
 def medley(address: str, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":

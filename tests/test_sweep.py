@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
 from cluster.session import Session, joining
 from tests.compose_cases import quick, two_kinds
-from tests.servers import free_port
+from tests.servers import free_port, ray_head
 from tune.sweeps.request import Request
 from tune.sweeps.sweeper import Sweeper
 from tune.sweeps.trials import Trials, situations
@@ -178,32 +177,10 @@ def test_a_check_reads_no_data_and_needs_no_ray(home: Path, settings: Path) -> N
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head node that outlives the driver; its address host:port."""
-    folder, port = tmp_path_factory.mktemp("head"), free_port()
-    words = ["start", "--head", "--block", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    words += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
-    words += ["--num-cpus=2", f"--object-store-memory={100 * 2**20}", "--disable-usage-stats"]
-    with (folder / "log").open("w") as log:
-        node = subprocess.Popen(
-            [str(Path(sys.executable).parent / "ray"), *words],
-            env={**os.environ, "RAY_AUTH_MODE": "token"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + 60
-    while "Ray runtime started" not in (folder / "log").read_text():
-        assert node.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.2)
-    try:
+    port = free_port()
+    words = (f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1")
+    with ray_head(tmp_path_factory.mktemp("head"), *words):
         yield f"127.0.0.1:{port}"
-    finally:
-        node.terminate()
-        try:
-            node.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(node.pid, signal.SIGKILL)
-            node.wait()
 
 
 def ended(folder: Path) -> int:

@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="path=values, such as law.delta=uniform(0, 0.3)")
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random", help="how it is searched")
     parser.add_argument("--asha", action="store_true", help="stop trials early that fall behind")
-    parser.add_argument("--trials", type=int, help="number of trials; of a grid the most; default tune.sweeps.trials")
+    parser.add_argument("--trials", type=int, help="number of trials; of a grid the most; default tune.trials")
     parser.add_argument("--by", choices=("world", "replay"), help="what scores a trial; default what suits the data")
     parser.add_argument("--name", help="folder under home/sweeps; the same name goes on with a sweep cut short")
     parser.add_argument("--config", type=Path, help="settings in YAML, which the sweep varies")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import SourceError
+from cluster.faults import OUTCOME
 from cluster.importers.catalogue import in_order, items_of
 from cluster.importers.source import find
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, conform
@@ -26,8 +27,6 @@ NEEDED: tuple[str, ...] = ("event_id", "timestamp", "client_id", "item_id", "rew
 NEEDED_ITEMS: tuple[str, ...] = ("item_id",)
 NEEDED_USERS: tuple[str, ...] = ("user_id",)
 _NAMING = ("item_id", "candidates")
-_ONCE = ("client_id", "event_id", "item_id", "reward_kind")
-"""Columns in which no two events are alike."""
 _KEY_BYTES = 8 * 2**20
 """Of a block of them; Python's strings take several times as much."""
 
@@ -84,8 +83,8 @@ class NativeFiles:
             first += len(keys)
 
     def _keys(self) -> Iterator[list[tuple[str | None, ...]]]:
-        for table in blocks(self.events, _KEY_BYTES, columns=_ONCE):
-            yield list(zip(*(table[name].to_pylist() for name in _ONCE if name in table.column_names), strict=True))
+        for table in blocks(self.events, _KEY_BYTES, columns=OUTCOME):
+            yield list(zip(*(table[name].to_pylist() for name in OUTCOME if name in table.column_names), strict=True))
 
     def _tables(self) -> Iterator[pa.Table]:
         return (conform(table, EVENTS, "events") for table in blocks(self.events))
