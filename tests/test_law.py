@@ -203,6 +203,20 @@ def test_slots_are_conditional_and_without_repetition(seed: int, slots: int, arm
     assert len({slot.index for slot in found}) == slots
 
 
+def test_the_score_is_the_sum_of_the_members_parts() -> None:
+    """Uniform's weight of 0.2 is shared out among those that have scores; its own mean counts nothing."""
+    rng = np.random.default_rng(15)
+    state, decision = replace(every_kind(rng), low=-1.0, high=3.0), cases.features(rng, ITEMS, DIMENSION)
+    past = cases.history(rng, 5, 1, DIMENSION)
+    slot = law.decide(state, decision, past, 8).slots[0]
+    noise, expected = Noise(8, 64), np.zeros(5)
+    for m in (0, 1, 3, 4):
+        expected[m] = members.scores(state.members[m], decision, past, noise, 1.0).mean_K[slot.index]
+    np.testing.assert_allclose(slot.member_means_M, expected, atol=1e-12)
+    np.testing.assert_allclose(state.shares_M, np.array([0.1, 0.25, 0.0, 0.3, 0.15]) / 0.8)
+    assert slot.score == pytest.approx(-1 + 4 * float(state.shares_M @ expected), abs=1e-12)
+
+
 def test_a_blend_of_one_member_is_that_member() -> None:
     rng = np.random.default_rng(7)
     one = cases.published(cases.mixture(rng, 3, 1, DIMENSION), dimension=DIMENSION, delta=0.4, epsilon=0.01)

@@ -53,6 +53,14 @@ class Published:
         return np.array(sorted(scored, key=lambda m: models.joint(self.members[m]) is None), np.int64)
 
     @cached_property
+    def shares_M(self) -> Floats:
+        """The members' parts in the blended mean: the weights of those that have scores, summing to one, else 0."""
+        shares_M = np.zeros(len(self.members))
+        weights_S = self.weights_M[self.scored] + np.finfo(np.float64).tiny
+        shares_M[self.scored] = weights_S / weights_S.sum()
+        return shares_M
+
+    @cached_property
     def joint(self) -> "Joint | None":
         """The shared members on joint features, stacked so that one matrix product serves them all."""
         found = [posterior for m in self.scored if (posterior := models.joint(self.members[m])) is not None]
@@ -72,13 +80,18 @@ class Joint:
 
 @dataclass(frozen=True)
 class Slot:
-    """One place of an answer: the item's index, its conditional propensity, and what is logged with it."""
+    """One place of an answer: the item's index, its conditional propensity, and what is logged with it.
+
+    member_means_M: the members' means of the item in scaled reward, 0 for one without scores, so that
+    score = low + (high - low)·Σ_m shares_M·member_means_M with `Published.shares_M`.
+    """
 
     index: int
     score: float
     propensity: float
     explored: bool
     member_propensities_M: Floats
+    member_means_M: Floats
     models: dict[str, float]
 
 
@@ -119,6 +132,7 @@ def decide(published: Published, features: Features, history: History | None, se
                 propensity=float(law.pi_K[index]),
                 explored=bool(law.mean_K[index] < best - TIE_SIZE),
                 member_propensities_M=law.member_MK[:, index],
+                member_means_M=particles.means(published, index),
                 models=dict(zip(published.names, published.weights_M.tolist(), strict=True)),
             )
         )
@@ -137,12 +151,19 @@ def probabilities(published: Published, features: Features, history: History | N
 class _Particles:
     """score_RPK: scores of the S members that have any (rows `scored` of M), the last row those of their blend.
 
-    A blend of one member is that member, and has no row of its own.
+    A blend of one member is that member, and has no row of its own. mean_SK: their means.
     """
 
     scored: Ints
     score_RPK: Floats
+    mean_SK: Floats
     mean_K: Floats
+
+    def means(self, published: Published, index: int) -> Floats:
+        """Each member's mean of one item (M,), 0 where it has no scores."""
+        mean_M = np.zeros(len(published.members))
+        mean_M[self.scored] = self.mean_SK[:, index]
+        return mean_M
 
     def law(self, published: Published, open_K: NDArray[np.bool_]) -> Law:
         settings, uniform_K = published.law, open_K / open_K.sum()
@@ -164,7 +185,7 @@ def _particles(published: Published, features: Features, history: History | None
     count = len(scored)
     score_RPK = np.empty((count + (count > 1), noise.particles, items))
     if not count:
-        return _Particles(scored, score_RPK, np.zeros(items))
+        return _Particles(scored, score_RPK, np.empty((0, items)), np.zeros(items))
     mean_SK, deviation_SPK = np.empty((count, items)), score_RPK[:count]
     joint = published.joint
     first = 0
@@ -179,15 +200,14 @@ def _particles(published: Published, features: Features, history: History | None
         mean_SK[place], deviation_SPK[place] = score.mean_K, score.deviation_PK
     mean_K = mean_SK[0]
     if count > 1:
-        weights_S = published.weights_M[scored] + np.finfo(np.float64).tiny
-        mean_K, score_RPK[-1] = blend(mean_SK, deviation_SPK, weights_S / weights_S.sum())
+        mean_K, score_RPK[-1] = blend(mean_SK, deviation_SPK, published.shares_M[scored])
     tie_K = TIE_SIZE * noise.uniforms(TIE, features.key_K)
     deviation_SPK += (mean_SK + tie_K)[:, None]
     score_RPK[count:] += tie_K
     if not np.isfinite(score_RPK[-1].sum()):
         names = [published.names[m] for m, mean in zip(scored, mean_SK, strict=True) if not np.isfinite(mean).all()]
         raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
-    return _Particles(scored, score_RPK, mean_K)
+    return _Particles(scored, score_RPK, mean_SK, mean_K)
 
 
 def _check(published: Published, features: Features) -> None:
