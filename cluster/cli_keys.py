@@ -1,11 +1,12 @@
 """`medley client` and `medley key`: tenants and their API keys."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from cluster import config
-from cluster.config import Settings
+from cluster.config import ClientMode, Settings
 from cluster.options import Config, Json, show
 
 clients = typer.Typer(help="Tenants.", no_args_is_help=True)
@@ -22,10 +23,19 @@ def client_add(client_id: str, json_line: Json = False, configuration: Config = 
 
 @clients.command(name="list")
 def client_list(json_line: Json = False, configuration: Config = None) -> None:
-    """The clients."""
+    """The clients, who answers them and the version that they are held at."""
     with _keys(config.load(configuration)) as found:
-        names = found.clients()
-    show({"clients": names}, json_line, "\n".join(names) or "no client; `medley client add NAME`")
+        rows = [asdict(client) for client in found.clients()]
+    lines = [f"{row['client_id']}  {row['mode']}  {row['version'] or 'newest version'}" for row in rows]
+    show({"clients": rows}, json_line, "\n".join(lines) or "no client; `medley client add NAME`")
+
+
+@clients.command(name="mode")
+def client_mode(client_id: str, mode: ClientMode, json_line: Json = False, configuration: Config = None) -> None:
+    """Say who answers a client's calls: the models, or the caller's own choice with the models beside it or not."""
+    with _keys(config.load(configuration)) as found:
+        found.set_mode(client_id, mode)
+    show({"client_id": client_id, "mode": mode}, json_line, f"{mode}, once serving has reloaded its keys")
 
 
 @keys.command(name="create")

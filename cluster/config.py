@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import pydantic
 import yaml
@@ -19,6 +19,8 @@ from cluster.errors import ConfigError, StateError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+ClientMode: TypeAlias = Literal["live", "shadow", "apprentice", "off"]
+"""Who answers a client's calls, and what is learned of them (docs/serving.md, "Modes")."""
 
 
 class Section(BaseModel):

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cluster.config import Settings
+from cluster.config import ClientMode, Settings
 from cluster.database import Database, upgrade, url_of
 from cluster.errors import DatabaseError
 from cluster.tables import Client, Key, now
@@ -28,14 +29,25 @@ _CLIENT = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 @dataclass(frozen=True)
 class Principal:
-    """Who holds a key: a client, or an operator when `client_id` is None."""
+    """Who holds a key: a client, or an operator when `client_id` is None; mode and version are the client's."""
 
     key_id: str
     client_id: str | None
+    mode: ClientMode = "live"
+    version: int | None = None
 
     @property
     def role(self) -> str:
         return "operator" if self.client_id is None else "client"
+
+
+@dataclass(frozen=True)
+class ClientFacts:
+    """A client; `version` is the one that it is held at, None where it follows the newest."""
+
+    client_id: str
+    mode: ClientMode
+    version: int | None
 
 
 @dataclass(frozen=True)
@@ -90,15 +102,21 @@ class Keys:
             session.add(Client(id=client_id))
             return True
 
-    def clients(self) -> list[str]:
+    def clients(self) -> list[ClientFacts]:
         with self._database.session() as session:
-            return list(session.scalars(select(Client.id).order_by(Client.id)))
+            rows = session.scalars(select(Client).order_by(Client.id))
+            return [ClientFacts(row.id, cast(ClientMode, row.mode), row.version) for row in rows]
+
+    def set_mode(self, client_id: str, mode: ClientMode) -> None:
+        """Say who answers a client's calls; serving notices when it reloads its keys."""
+        with self._database.session() as session:
+            _client(session, client_id).mode = mode
 
     def create_key(self, client_id: str | None) -> str:
         """A new key of a client, or of an operator for None; the returned text is kept nowhere."""
         with self._database.session() as session:
-            if client_id is not None and session.get(Client, client_id) is None:
-                raise DatabaseError(f"no client {client_id!r}; add it with `medley client add {client_id}`")
+            if client_id is not None:
+                _client(session, client_id)
             return _add(session, client_id)
 
     def rotate(self, key_id: str, grace_s: float = 0.0) -> str:
@@ -121,11 +139,12 @@ class Keys:
     def ring(self) -> KeyRing:
         """All keys that have not ended, for checks without a database."""
         with self._database.session() as session:
-            rows = session.scalars(select(Key)).all()
+            holders = select(Key, Client).outerjoin(Client, Key.client_id == Client.id)
+            rows = [(key, client) for key, client in session.execute(holders)]
         return KeyRing(
-            _Entry(Principal(row.id, row.client_id), row.salt, row.hash, row.ends_at)
-            for row in rows
-            if row.ends_at is None or row.ends_at > now()
+            _Entry(_principal(key, client), key.salt, key.hash, key.ends_at)
+            for key, client in rows
+            if key.ends_at is None or key.ends_at > now()
         )
 
     def verify(self, plain: str) -> Principal | None:
@@ -145,6 +164,19 @@ def _add(session: Session, client_id: str | None) -> str:
     key_id, secret, salt = secrets.token_hex(8), secrets.token_urlsafe(32), secrets.token_bytes(16)
     session.add(Key(id=key_id, client_id=client_id, salt=salt, hash=_hash(salt, secret)))
     return f"medley_{key_id}_{secret}"
+
+
+def _principal(key: Key, client: Client | None) -> Principal:
+    if client is None:
+        return Principal(key.id, None)
+    return Principal(key.id, client.id, cast(ClientMode, client.mode), client.version)
+
+
+def _client(session: Session, client_id: str) -> Client:
+    client = session.get(Client, client_id)
+    if client is None:
+        raise DatabaseError(f"no client {client_id!r}; add it with `medley client add {client_id}`")
+    return client
 
 
 def _find(session: Session, key_id: str) -> Key:

@@ -91,7 +91,10 @@ def show_status(facts: dict[str, Any], *, machine: bool) -> None:
 def _listed(found: Any) -> str:
     if isinstance(found, dict):
         return str(found["error"])
-    return ", ".join(str(one) for one in found) or "none"
+    return (
+        ", ".join(f"{one['client_id']} ({one['mode']})" if isinstance(one, dict) else str(one) for one in found)
+        or "none"
+    )
 
 
 def _style(name: str) -> str:

@@ -1,5 +1,6 @@
 """What is there: the run, the server, versions, clients. Reads only, and says of each part why it is not there."""
 
+from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -52,6 +53,6 @@ def _clients(settings: Settings) -> Any:
         return []
     try:
         with opened(settings) as keys:
-            return keys.clients()
+            return [asdict(client) for client in keys.clients()]
     except MedleyError as error:
         return {"error": f"{error} ({url_of(settings).partition(':')[0]})"}

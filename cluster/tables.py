@@ -34,11 +34,16 @@ class Base(DeclarativeBase):
 
 
 class Client(Base):
-    """A tenant: its traffic has its own version, weights, keys and quotas."""
+    """A tenant: its traffic has its own version, weights, keys and quotas.
+
+    mode: who answers (`cluster.config.ClientMode`). version: the one that it is held at, None follows the newest.
+    """
 
     __tablename__ = "clients"
 
     id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    mode: Mapped[str] = mapped_column(String(16), default="live", server_default="live")
+    version: Mapped[int | None]
 
 
 class Key(Base):

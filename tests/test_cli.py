@@ -137,6 +137,11 @@ def test_clients_and_keys(home: Path) -> None:
         found = keys.verify(rotated)
         assert found is not None
         assert found.client_id == "shop"
+    assert medley("client", "mode", "shop", "apprentice").returncode == 0
+    assert medley("client", "mode", "shop", "asleep").returncode == 2
+    fails(medley("client", "mode", "nobody", "off"), "no client 'nobody'")
+    shop = {"client_id": "shop", "mode": "apprentice", "version": None}
+    assert json.loads(medley("client", "list", "--json").stdout) == {"clients": [shop]}
     listed = medley("key", "list", "--json").stdout
     assert len(json.loads(listed)["keys"]) == 3
     assert rotated[24:] not in listed

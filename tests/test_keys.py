@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cluster.database import Database, upgrade
 from cluster.errors import DatabaseError
-from cluster.keys import KeyRing, Keys
+from cluster.keys import ClientFacts, KeyRing, Keys, Principal
 
 
 @pytest.fixture
@@ -32,7 +32,22 @@ def test_a_key_names_its_client_and_an_operator_has_none(keys: Keys) -> None:
     found = keys.verify(operator)
     assert found is not None
     assert (found.client_id, found.role) == (None, "operator")
-    assert keys.clients() == ["shop"]
+    assert keys.clients() == [ClientFacts("shop", "live", None)]
+
+
+def test_a_key_carries_its_clients_mode(keys: Keys) -> None:
+    for client in ("shop", "other"):
+        keys.create_client(client)
+    shop, other, operator = keys.create_key("shop"), keys.create_key("other"), keys.create_key(None)
+    before = keys.ring()
+    keys.set_mode("shop", "apprentice")
+    assert keys.verify(shop) == Principal(key_id(shop), "shop", "apprentice", None)
+    assert keys.verify(other) == Principal(key_id(other), "other", "live", None)
+    assert keys.verify(operator) == Principal(key_id(operator), None)
+    assert before.verify(shop) == Principal(key_id(shop), "shop", "live", None)
+    assert [client.mode for client in keys.clients()] == ["live", "apprentice"]
+    with pytest.raises(DatabaseError, match="no client 'nobody'"):
+        keys.set_mode("nobody", "off")
 
 
 def test_a_wrong_secret_or_another_key_is_refused(keys: Keys) -> None:
