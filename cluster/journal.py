@@ -18,18 +18,21 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from cluster.config import RewardKind, Settings
 from cluster.errors import JournalError
-from cluster.journal_store import (
+from cluster.journal_records import (
+    Agreement,
     DecisionRecord,
     ItemRecord,
     OutcomeRow,
     Repeat,
     RewardRecord,
     RewardStatus,
-    Store,
+    Shown,
 )
+from cluster.journal_store import Store
 from cluster.sql import FAILURES
 
 __all__ = [
+    "Agreement",
     "DecisionRecord",
     "ItemRecord",
     "Journal",
@@ -38,6 +41,7 @@ __all__ = [
     "Repeat",
     "RewardRecord",
     "RewardStatus",
+    "Shown",
     "journal_url",
 ]
 
@@ -243,6 +247,18 @@ class Reader:
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """A decision as it was kept, None where there is none of this id."""
         return self._read(lambda store: store.decision(decision_id))
+
+    def answer(self, client: str, request_id: str, request: str) -> Repeat | None:
+        """The stored answer to a request_id, and whether its request was `request`; None where it is new."""
+        return self._read(lambda store: store.answer(client, request_id, request))
+
+    def shown(self, client: str, user: str, since_s: float, after_seq: int = 0) -> list[Shown]:
+        """What a user was shown at or after `since_s` (server time) by decisions with seq > after_seq, in order."""
+        return self._read(lambda store: store.shown(client, user, since_s, after_seq))
+
+    def agreements(self) -> dict[str, Agreement]:
+        """By client, over all decisions that an engine made beside a baseline."""
+        return self._read(lambda store: store.agreements())
 
     def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
         """Catalogue changes with revision > after, in order."""

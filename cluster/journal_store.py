@@ -6,105 +6,30 @@ closed are read inside the transaction that uses them. So a second writer, or on
 """
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from pydantic_core import from_json
+
+from cluster import journal_schema
 from cluster.config import RewardKind
 from cluster.errors import JournalError
+from cluster.journal_records import (
+    Agreement,
+    DecisionRecord,
+    ItemRecord,
+    OutcomeRow,
+    Repeat,
+    RewardRecord,
+    RewardStatus,
+    Shown,
+)
+from cluster.journal_schema import FORMAT
 from cluster.sql import FAILURES, Sql
 
-FORMAT = 1
 _LOCK = 0x6D65646C6579  # "medley": PostgreSQL's advisory lock of the journal's one order
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS journal_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS journal_counters (name TEXT PRIMARY KEY, value {integer} NOT NULL);
-CREATE TABLE IF NOT EXISTS journal_closed (kind TEXT PRIMARY KEY, decision {integer} NOT NULL);
-CREATE TABLE IF NOT EXISTS journal_decisions (
-    seq {integer} PRIMARY KEY, decision_id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, user_key TEXT,
-    request_id TEXT, version {integer}, epoch {integer} NOT NULL, slots {integer} NOT NULL,
-    at {real} NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, evidence {blob});
-CREATE UNIQUE INDEX IF NOT EXISTS journal_decisions_request
-    ON journal_decisions (client, request_id) WHERE request_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS journal_rewards (
-    seq {integer} PRIMARY KEY, client TEXT NOT NULL, reward_id TEXT NOT NULL, decision_id TEXT NOT NULL,
-    slot {integer} NOT NULL, kind TEXT NOT NULL, value {real} NOT NULL, at TEXT,
-    arrived {real} NOT NULL, late {integer} NOT NULL, UNIQUE (client, reward_id));
-CREATE INDEX IF NOT EXISTS journal_rewards_decision ON journal_rewards (decision_id);
-CREATE TABLE IF NOT EXISTS journal_outcomes (
-    seq {integer} PRIMARY KEY, decision {integer} NOT NULL, slot {integer} NOT NULL, kind TEXT NOT NULL,
-    reward {real} NOT NULL, events {integer} NOT NULL, closed {real} NOT NULL);
-CREATE TABLE IF NOT EXISTS journal_items (
-    revision {integer} PRIMARY KEY, client TEXT NOT NULL, item_id TEXT NOT NULL, body TEXT, at {real} NOT NULL)
-"""
-
-
-@dataclass(frozen=True)
-class DecisionRecord:
-    """What is kept of one decision; `evidence` is what its learner needs, opaque here."""
-
-    decision_id: str
-    client: str
-    user: str | None
-    request_id: str | None
-    version: int | None
-    epoch: int
-    slots: int
-    request: str
-    answer: str
-    evidence: bytes | None
-
-
-@dataclass(frozen=True)
-class RewardRecord:
-    client: str
-    decision_id: str
-    slot: int
-    kind: str
-    value: float
-    reward_id: str
-    at: str | None = None
-
-
-@dataclass(frozen=True)
-class ItemRecord:
-    """A change of a client's catalogue; `body` is JSON, None deletes."""
-
-    client: str
-    item_id: str
-    body: str | None
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A request_id that was there before: the stored answer, and whether the request was the same."""
-
-    answer: str
-    same: bool
-
-
-RewardStatus = Literal["accepted", "parked", "duplicate", "late", "no_slot"]
-
-
-@dataclass(frozen=True)
-class OutcomeRow:
-    """The final reward of one slot; `events` rewards were reduced to it, 0 means the default."""
-
-    seq: int
-    decision_id: str
-    client: str
-    user: str | None
-    version: int | None
-    epoch: int
-    slot: int
-    kind: str
-    reward: float
-    events: int
-    request: str
-    evidence: bytes | None
 
 
 class Store:
@@ -126,24 +51,23 @@ class Store:
         try:
             self.sql = Sql(url)
             if make:
-                self._make()
+                self.begin()
+                journal_schema.make(self.sql)
+                self.commit()
             self._check_format()
         except FAILURES as error:
             raise self.failure(error) from error
 
-    def _make(self) -> None:
-        self.begin()
-        self.sql.make(_SCHEMA)
-        facts = {"format": str(FORMAT), "secret": secrets.token_hex(32)}
-        insert = "INSERT INTO journal_facts (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        self.sql.many(insert, facts.items())
-        self.commit()
-
     def _check_format(self) -> None:
-        if int(self.fact("format")) > FORMAT:
+        found = int(self.fact("format"))
+        if found != FORMAT:
+            remedy = (
+                "upgrade Medley, or set another MEDLEY_HOME"
+                if found > FORMAT
+                else "`medley serve` brings it up to date"
+            )
             raise JournalError(
-                f"{self._where}: the journal has format {self.fact('format')}, this version of Medley "
-                f"reads {FORMAT}: upgrade Medley, or set another MEDLEY_HOME"
+                f"{self._where}: the journal has format {found}, this version of Medley reads {FORMAT}: {remedy}"
             )
 
     def failure(self, error: BaseException) -> JournalError:
@@ -153,7 +77,7 @@ class Store:
         )
 
     def fact(self, name: str) -> str:
-        return str(self.sql.one("SELECT value FROM journal_facts WHERE name = ?", (name,)))
+        return journal_schema.fact(self.sql, name)
 
     def begin(self) -> None:
         self.sql.begin(_LOCK)
@@ -178,23 +102,34 @@ class Store:
         rows = [
             (
                 seq + i, r.decision_id, r.client, r.user, r.request_id, r.version, r.epoch, r.slots, now,
-                r.request, r.answer, r.evidence,
+                r.request, r.answer, r.evidence, r.mode, r.shadow,
             )
             for i, r in enumerate(records)
         ]  # fmt: skip
         done = self.sql.many(
-            "INSERT INTO journal_decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO journal_decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (client, request_id) WHERE request_id IS NOT NULL DO NOTHING",
             rows,
         )
-        repeats = {i: self._stored(records[i]) for i, inserted in enumerate(done) if not inserted}
+        repeats = {i: self._repeat(records[i]) for i, inserted in enumerate(done) if not inserted}
         self.count(decisions=len(records) - len(repeats), repeated_requests=len(repeats))
+        self._agree([r for i, r in enumerate(records) if i not in repeats])
         return repeats
 
-    def _stored(self, record: DecisionRecord) -> Repeat:
-        query = "SELECT request, answer FROM journal_decisions WHERE client = ? AND request_id = ?"
-        request, answer = self.sql.rows(query, (record.client, record.request_id))[0]
-        return Repeat(answer, json.loads(request) == json.loads(record.request))
+    def _repeat(self, record: DecisionRecord) -> Repeat:
+        assert record.request_id is not None
+        stored = self.answer(record.client, record.request_id, record.request)
+        assert stored is not None
+        return stored
+
+    def _agree(self, records: Sequence[DecisionRecord]) -> None:
+        self.sql.many(
+            "INSERT INTO journal_agreements VALUES (?, ?, ?, ?) ON CONFLICT (client) DO UPDATE SET "
+            "compared = journal_agreements.compared + excluded.compared, "
+            "agreed = journal_agreements.agreed + excluded.agreed, "
+            "propensity = journal_agreements.propensity + excluded.propensity",
+            [(r.client, *astuple(r.agreement)) for r in records if r.agreement is not None],
+        )
 
     def reward(
         self, records: Sequence[RewardRecord], now: float, kinds: Mapping[str, RewardKind]
@@ -289,7 +224,7 @@ class Store:
         """Outcomes of one kind with seq > after, in order."""
         query = (
             "SELECT o.seq, d.decision_id, d.client, d.user_key, d.version, d.epoch, o.slot, o.kind, o.reward, "
-            "o.events, d.request, d.evidence FROM journal_outcomes o JOIN journal_decisions d "
+            "o.events, d.request, d.evidence, d.mode FROM journal_outcomes o JOIN journal_decisions d "
             "ON d.seq = o.decision WHERE o.seq > ? AND o.kind = ? ORDER BY o.seq LIMIT ?"
         )
         return [OutcomeRow(*row) for row in self.sql.rows(query, (after, kind, limit))]
@@ -297,11 +232,31 @@ class Store:
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """A decision as it was kept, None where there is none of this id."""
         query = (
-            "SELECT decision_id, client, user_key, request_id, version, epoch, slots, request, answer, evidence "
-            "FROM journal_decisions WHERE decision_id = ?"
+            "SELECT decision_id, client, user_key, request_id, version, epoch, slots, request, answer, evidence, "
+            "mode, shadow FROM journal_decisions WHERE decision_id = ?"
         )
         rows = self.sql.rows(query, (decision_id,))
         return DecisionRecord(*rows[0]) if rows else None
+
+    def answer(self, client: str, request_id: str, request: str) -> Repeat | None:
+        """The stored answer to a request_id, and whether its request was `request`; None where it is new."""
+        query = "SELECT request, answer FROM journal_decisions WHERE client = ? AND request_id = ?"
+        rows = self.sql.rows(query, (client, request_id))
+        return Repeat(rows[0][1], json.loads(rows[0][0]) == json.loads(request)) if rows else None
+
+    def shown(self, client: str, user: str, since_s: float, after_seq: int) -> list[Shown]:
+        """What a user was shown at or after `since_s` (server time) by decisions with seq > after_seq, in order."""
+        query = (
+            "SELECT seq, at, answer FROM journal_decisions "
+            "WHERE client = ? AND user_key = ? AND seq > ? AND at >= ? ORDER BY seq"
+        )
+        rows = self.sql.rows(query, (client, user, after_seq, since_s))
+        return [Shown(seq, at, tuple(s["item_id"] for s in from_json(answer)["slots"])) for seq, at, answer in rows]
+
+    def agreements(self) -> dict[str, Agreement]:
+        """By client, over all decisions that an engine made beside a baseline."""
+        rows = self.sql.rows("SELECT client, compared, agreed, propensity FROM journal_agreements ORDER BY client")
+        return {row[0]: Agreement(*row[1:]) for row in rows}
 
     def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
         """Catalogue changes with revision > after, in order."""

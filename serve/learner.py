@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 LIVE_VERSIONS = 2
 """Versions of a client that learn: the newest, and the one before while its windows close."""
+_TEACH = ("live", "apprentice")  # a baseline that answers in the other modes is not the models' business
 
 
 @dataclass
@@ -180,9 +181,9 @@ class Learner:
         return self._versions[number]
 
     def _apply(self, row: OutcomeRow) -> None:
-        if row.evidence is None or row.version is None:
+        known = _lesson(row)
+        if known is None or row.version is None:
             return
-        known = evidence.unpack(row.evidence)
         if self._live(row.client, row.version) and (row.client, row.version) not in self._tracked:
             self._begin(row.client, row.version)
         for (client, number), tracked in list(self._tracked.items()):
@@ -210,8 +211,8 @@ class Learner:
     def _backfill(self, tracked: Tracked, after: int) -> None:
         while rows := [row for row in self._reader.outcomes(after, 1_000, self._kind) if row.seq <= self.seq]:
             for row in rows:
-                if row.client == tracked.client and row.evidence is not None and row.version is not None:
-                    self._step(tracked, row, evidence.unpack(row.evidence))
+                if row.client == tracked.client and (known := _lesson(row)) is not None:
+                    self._step(tracked, row, known)
             after = rows[-1].seq
 
     def _step(self, tracked: Tracked, row: OutcomeRow, known: evidence.Evidence) -> None:
@@ -267,6 +268,13 @@ class Learner:
         return Publication(
             tracked.client, tracked.version, published.epoch, self._clock(), self.seq, state.count, weights
         )
+
+
+def _lesson(row: OutcomeRow) -> evidence.Evidence | None:
+    """What models may learn an outcome from, None where there is nothing."""
+    if row.evidence is None or row.version is None or row.mode not in _TEACH:
+        return None
+    return evidence.unpack(row.evidence)
 
 
 def _with_histories(tracked: Tracked, after: int) -> Update:

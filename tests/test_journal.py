@@ -1,5 +1,6 @@
 """The journal: durable before it is acknowledged, joined exactly once, windows by the server's time."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,19 @@ from hypothesis import strategies as st
 
 from cluster.config import RewardKind
 from cluster.errors import JournalError
-from cluster.journal import DecisionRecord, ItemRecord, Journal, OutcomeRow, Reader, RewardRecord
+from cluster.journal import (
+    Agreement,
+    DecisionRecord,
+    ItemRecord,
+    Journal,
+    OutcomeRow,
+    Reader,
+    Repeat,
+    RewardRecord,
+    Shown,
+)
 from cluster.journal_store import reduce
+from cluster.sql import Sql
 
 WAIT_S = 20.0
 
@@ -212,6 +225,79 @@ def test_many_writers_of_one_postgres_keep_one_order(postgres_url: str) -> None:
             seen += [row.seq for row in rows]
             after = rows[-1].seq if rows else after
     assert seen == list(range(1, 81))
+
+
+def test_the_mode_goes_with_the_outcome_and_the_shadow_with_the_decision(url: str) -> None:
+    clock = Clock()
+    with opened(url, clock) as journal:
+        beside = replace(decision("a"), mode="shadow", shadow='{"slots":[]}')
+        journal.decide([beside, decision("b")]).result(WAIT_S)
+        clock.now += 11
+        assert [o.mode for o in outcomes(url, 2)] == ["shadow", "live"]
+    assert Reader(url).decision("a") == beside
+
+
+def test_agreement_adds_up_by_client_and_repeats_add_nothing(url: str) -> None:
+    def compared(name: str, client: str, agreed: int, propensity: float) -> DecisionRecord:
+        return replace(decision(name, client, request_id=name), agreement=Agreement(1, agreed, propensity))
+
+    with opened(url, Clock()) as journal:
+        journal.decide([compared("a", "c", 1, 0.5), compared("b", "c", 0, 0.25), decision("x", "c")]).result(WAIT_S)
+        journal.decide([compared("d", "d", 1, 0.125), compared("a", "c", 1, 0.5)]).result(WAIT_S)
+    assert Reader(url).agreements() == {"c": Agreement(2, 1, 0.75), "d": Agreement(1, 1, 0.125)}
+
+
+def test_what_a_user_was_shown(url: str) -> None:
+    def showing(name: str, user: str | None, *items: str, client: str = "c") -> DecisionRecord:
+        answer = json.dumps({"slots": [{"item_id": item} for item in items]})
+        return replace(decision(name, client), user=user, answer=answer)
+
+    clock = Clock()
+    with opened(url, clock) as journal:
+        journal.decide([showing("a", "u", "i", "j"), showing("b", "v", "k"), showing("n", None, "k")]).result(WAIT_S)
+        clock.now += 5
+        journal.decide([showing("d", "u", "l"), showing("e", "u", "m", client="d")]).result(WAIT_S)
+    reader = Reader(url)
+    assert reader.shown("c", "u", 1_000.0) == [Shown(1, 1_000.0, ("i", "j")), Shown(4, 1_005.0, ("l",))]
+    assert reader.shown("c", "u", 1_000.0, 1) == reader.shown("c", "u", 1_000.5) == [Shown(4, 1_005.0, ("l",))]
+    assert reader.shown("c", "w", 0.0) == []
+
+
+def test_the_answer_to_a_request_id_can_be_looked_up(url: str) -> None:
+    with opened(url, Clock()) as journal:
+        journal.decide([decision("a", request_id="q", request='{"x":1,"y":2}')]).result(WAIT_S)
+    reader = Reader(url)
+    assert reader.answer("c", "q", '{"y":2,"x":1}') == Repeat('{"id":"a"}', True)
+    assert reader.answer("c", "q", "{}") == Repeat('{"id":"a"}', False)
+    assert reader.answer("d", "q", "{}") is reader.answer("c", "r", "{}") is None
+
+
+FORMAT_1 = """
+CREATE TABLE journal_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE journal_decisions (
+    seq {integer} PRIMARY KEY, decision_id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, user_key TEXT,
+    request_id TEXT, version {integer}, epoch {integer} NOT NULL, slots {integer} NOT NULL,
+    at {real} NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, evidence {blob});
+INSERT INTO journal_facts VALUES ('format', '1'), ('secret', 'c0de');
+INSERT INTO journal_decisions VALUES (1, 'a', 'c', 'u', NULL, 3, 1, 1, 1000, '{{}}', '{{}}', NULL);
+INSERT INTO journal_decisions VALUES (2, 'b', 'c', 'u', NULL, NULL, 0, 1, 1000, '{{}}', '{{}}', NULL)
+"""
+
+
+def test_a_journal_of_format_1_goes_on(url: str) -> None:
+    old = Sql(url)
+    old.make(FORMAT_1)
+    old.close()
+    with pytest.raises(JournalError, match=r"format 1.*reads 2.*medley serve"):
+        Reader(url).counts()
+    clock = Clock()
+    with opened(url, clock) as journal:
+        assert journal.secret == bytes.fromhex("c0de")
+        journal.decide([decision("d")]).result(WAIT_S)
+        clock.now += 11
+        assert [o.mode for o in outcomes(url, 3)] == ["live", "baseline", "live"]
+    opened(url, clock).close()  # and again
+    assert Reader(url).counts() == {"decisions": 1, "outcomes": 3}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""What the journal takes and gives, one row of each of its tables."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Decisions of an engine beside a baseline: how many, in how many its first item was the baseline's too, and
+    the sum of its probabilities of the baseline's first item."""
+
+    compared: int
+    agreed: int
+    propensity: float
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """What is kept of one decision.
+
+    `evidence` is what its learner needs, opaque here. `mode` says what answered: live (the engine), baseline (no
+    version, or one that failed), or the client's mode shadow, apprentice or off, in which a baseline answers.
+    `shadow` is the JSON of what the engine would have answered. `agreement` is not kept with the decision but
+    added to the client's.
+    """
+
+    decision_id: str
+    client: str
+    user: str | None
+    request_id: str | None
+    version: int | None
+    epoch: int
+    slots: int
+    request: str
+    answer: str
+    evidence: bytes | None
+    mode: str = "live"
+    shadow: str | None = None
+    agreement: Agreement | None = None
+
+
+@dataclass(frozen=True)
+class RewardRecord:
+    client: str
+    decision_id: str
+    slot: int
+    kind: str
+    value: float
+    reward_id: str
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """A change of a client's catalogue; `body` is JSON, None deletes."""
+
+    client: str
+    item_id: str
+    body: str | None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A request_id that was there before: the stored answer, and whether the request was the same."""
+
+    answer: str
+    same: bool
+
+
+RewardStatus = Literal["accepted", "parked", "duplicate", "late", "no_slot"]
+
+
+@dataclass(frozen=True)
+class OutcomeRow:
+    """The final reward of one slot; `events` rewards were reduced to it, 0 means the default."""
+
+    seq: int
+    decision_id: str
+    client: str
+    user: str | None
+    version: int | None
+    epoch: int
+    slot: int
+    kind: str
+    reward: float
+    events: int
+    request: str
+    evidence: bytes | None
+    mode: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Decision `seq` showed a user these items `at` (server time, seconds)."""
+
+    seq: int
+    at: float
+    item_ids: tuple[str, ...]
