@@ -109,6 +109,18 @@ def bits(learner: Learner, client: str, version: int) -> dict[str, bytes]:
     return out
 
 
+def test_only_live_answers_and_an_apprentice_teach(world: World) -> None:
+    engine = Engine(seed=1)
+    engine.install(load(1, world.versions[1]))
+    for number, mode in enumerate(("live", "shadow", "off", "baseline", "apprentice", "apprentice")):
+        record = engine.decide("shop", DecisionRequest(user_id="u"), f"D{number}")
+        world.journal.decide([replace(record, mode=mode)]).result(WAIT_S)
+    world.close_windows(6)
+    learner = world.learner()
+    all_of(learner)
+    assert (learner.state("shop", 1).count, learner.seq) == (3, 6)
+
+
 def test_it_learns_each_outcome_once_in_order(world: World) -> None:
     world.traffic(60)
     learner = world.learner()
