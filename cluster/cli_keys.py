@@ -63,11 +63,31 @@ def key_list(json_line: Json = False, configuration: Config = None) -> None:
                 "client_id": key.client_id,
                 "created_at": key.created_at.isoformat(timespec="seconds"),
                 "ends_at": key.ends_at.isoformat(timespec="seconds") if key.ends_at else None,
+                "limits": asdict(key.limits),
             }
             for key in found.all()
         ]
-    lines = [f"{row['key_id']}  {row['client_id'] or '(operator)'}  {row['ends_at'] or ''}" for row in rows]
+    lines = [f"{row['key_id']}  {row['client_id'] or '(operator)'}  {row['ends_at'] or ''}{_own(row)}" for row in rows]
     show({"keys": rows}, json_line, "\n".join(lines) or "no key; `medley key create CLIENT`")
+
+
+@keys.command(name="limit")
+def key_limit(
+    key_id: str,
+    rate: Annotated[float | None, typer.Option("--rate", help="Requests inside calls, per second and replica.")] = None,
+    burst: Annotated[int | None, typer.Option("--burst", help="Requests at once; default a second of --rate.")] = None,
+    body: Annotated[int | None, typer.Option("--body", help="Bytes of one call's body at most.")] = None,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """Give a key limits of its own; one that is not named here is what the settings say."""
+    from cluster.keys import Limits
+
+    limits = Limits(rate, burst, body)
+    with _keys(config.load(configuration)) as found:
+        found.limit(_key_id(key_id), limits)
+    facts = {"key_id": _key_id(key_id), "limits": asdict(limits)}
+    show(facts, json_line, f"limited{_own(facts) or ' as the settings say'}, once serving has reloaded its keys")
 
 
 @keys.command(name="rotate")
@@ -102,6 +122,11 @@ def _keys(settings: Settings) -> Any:
 
     check_home(settings.home)
     return opened(settings)
+
+
+def _own(row: dict[str, Any]) -> str:
+    """The limits that a key has of its own, to stand behind its line."""
+    return "".join(f"  {name}={value:g}" for name, value in row["limits"].items() if value is not None)
 
 
 def _key_id(text: str) -> str:

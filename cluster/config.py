@@ -291,7 +291,15 @@ class ServeSettings(Section):
     replica_cpus: Positive = Field(0.2, description="CPUs reserved per replica")
     max_batch: Count = Field(1_000, description="requests in one call")
     max_items: Count = Field(10_000, description="candidate items in one request")
-    max_body_bytes: Count = Field(8 * 2**20, description="largest request body, bytes")
+    max_body_bytes: Count = Field(
+        8 * 2**20, description="largest request body of a key without a limit of its own, bytes"
+    )
+    rate_per_s: Positive | None = Field(
+        None,
+        description="requests inside calls that a key without a limit of its own may send to a replica in a second; "
+        "null: no limit",
+    )
+    burst: Count | None = Field(None, description="of these, those that may come at once; null: a second of the rate")
     publications_per_s: Positive = Field(5.0, description="most publications of the learner in a second")
     history_bytes: Count = Field(256 * 2**20, description="memory for user histories in a replica, bytes")
     thread_batch: Count = Field(8, description="requests of one call above which a worker thread decides them")

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -28,6 +28,18 @@ _CLIENT = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a key may ask for; None is what the settings say.
+
+    rate_per_s: requests inside calls, per second. burst: those that may come at once. max_body_bytes: of one call.
+    """
+
+    rate_per_s: float | None = None
+    burst: int | None = None
+    max_body_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Principal:
     """Who holds a key: a client, or an operator when `client_id` is None; mode and version are the client's."""
 
@@ -35,6 +47,7 @@ class Principal:
     client_id: str | None
     mode: ClientMode = "live"
     version: int | None = None
+    limits: Limits = Limits()
 
     @property
     def role(self) -> str:
@@ -58,6 +71,7 @@ class KeyFacts:
     client_id: str | None
     created_at: datetime
     ends_at: datetime | None
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -120,11 +134,20 @@ class Keys:
             return _add(session, client_id)
 
     def rotate(self, key_id: str, grace_s: float = 0.0) -> str:
-        """A new key for the same holder; the old one ends after `grace_s` seconds."""
+        """A new key for the same holder with the same limits; the old one ends after `grace_s` seconds."""
         with self._database.session() as session:
             old = _find(session, key_id)
             old.ends_at = now() + timedelta(seconds=grace_s)
-            return _add(session, old.client_id)
+            return _add(session, old.client_id, _limits(old))
+
+    def limit(self, key_id: str, limits: Limits) -> None:
+        """Replace a key's limits; serving notices when it reloads its keys."""
+        wrong = [name for name, value in asdict(limits).items() if value is not None and not value > 0]
+        if wrong:
+            raise DatabaseError(f"{wrong[0]} = {getattr(limits, wrong[0])}: a limit is above zero")
+        with self._database.session() as session:
+            key = _find(session, key_id)
+            key.rate_per_s, key.burst, key.max_body_bytes = limits.rate_per_s, limits.burst, limits.max_body_bytes
 
     def revoke(self, key_id: str, grace_s: float = 0.0) -> None:
         """End a key after `grace_s` seconds; serving notices at its next refresh."""
@@ -134,7 +157,7 @@ class Keys:
     def all(self) -> list[KeyFacts]:
         with self._database.session() as session:
             rows = session.scalars(select(Key).order_by(Key.created_at))
-            return [KeyFacts(row.id, row.client_id, row.created_at, row.ends_at) for row in rows]
+            return [KeyFacts(row.id, row.client_id, row.created_at, row.ends_at, _limits(row)) for row in rows]
 
     def ring(self) -> KeyRing:
         """All keys that have not ended, for checks without a database."""
@@ -160,16 +183,20 @@ def opened(settings: Settings) -> Iterator[Keys]:
         yield Keys(database)
 
 
-def _add(session: Session, client_id: str | None) -> str:
+def _add(session: Session, client_id: str | None, limits: Limits = Limits()) -> str:
     key_id, secret, salt = secrets.token_hex(8), secrets.token_urlsafe(32), secrets.token_bytes(16)
-    session.add(Key(id=key_id, client_id=client_id, salt=salt, hash=_hash(salt, secret)))
+    session.add(Key(id=key_id, client_id=client_id, salt=salt, hash=_hash(salt, secret), **asdict(limits)))
     return f"medley_{key_id}_{secret}"
 
 
 def _principal(key: Key, client: Client | None) -> Principal:
     if client is None:
-        return Principal(key.id, None)
-    return Principal(key.id, client.id, cast(ClientMode, client.mode), client.version)
+        return Principal(key.id, None, limits=_limits(key))
+    return Principal(key.id, client.id, cast(ClientMode, client.mode), client.version, _limits(key))
+
+
+def _limits(key: Key) -> Limits:
+    return Limits(key.rate_per_s, key.burst, key.max_body_bytes)
 
 
 def _client(session: Session, client_id: str) -> Client:

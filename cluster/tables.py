@@ -3,7 +3,17 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, LargeBinary, String, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    LargeBinary,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -47,7 +57,10 @@ class Client(Base):
 
 
 class Key(Base):
-    """An API key; only a salted hash of its secret is kept. An operator's key has no client."""
+    """An API key; only a salted hash of its secret is kept. An operator's key has no client.
+
+    rate_per_s, burst, max_body_bytes: its limits; None is what the settings say.
+    """
 
     __tablename__ = "keys"
 
@@ -56,6 +69,9 @@ class Key(Base):
     salt: Mapped[bytes] = mapped_column(LargeBinary(16))
     hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     ends_at: Mapped[datetime | None] = mapped_column(Moment)
+    rate_per_s: Mapped[float | None] = mapped_column(Double)
+    burst: Mapped[int | None]
+    max_body_bytes: Mapped[int | None]
 
 
 class Cluster(Base):

@@ -17,12 +17,13 @@ from starlette.responses import Response
 from cluster.config import RewardKind, ServeSettings
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat, RewardRecord
-from serve import problems
+from cluster.keys import Principal
+from serve import limits, problems
 from serve.access import Access
 from serve.decide import Engine
 from serve.durable import Durable
 from serve.ids import DecisionIds
-from serve.limits import BodyLimit
+from serve.limits import Rates
 from serve.messages import (
     ID_PATTERN,
     DecisionAnswer,
@@ -48,6 +49,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         404: "not there, or another client's",
         413: "the body or batch is too large",
         422: "a field is wrong; `loc` names it",
+        429: "too many requests with this key; `Retry-After` says how many seconds to wait",
         503: "nothing could be made durable; try again",
     }.items()
 }
@@ -103,16 +105,17 @@ class Gateway:
         self._kinds = kinds
         self._settings = settings
         self._models = models
+        self._rates = Rates(settings)
         self._durable = Durable(journal)
         self._rebuilding = asyncio.Lock()
         self.in_work = 0
-        self.app = _application(self, settings)
+        self.app = _application(self)
 
     async def decisions(self, request: Request) -> Response:
         """Choose items for one or many requests; the answer leaves when it is durable."""
-        client = await self._client(request)
-        message = Decisions.model_validate_json(await request.body())
-        self._check_batch("requests", len(message.requests))
+        principal, client = await self._client(request)
+        message = Decisions.model_validate_json(await self._body(request, principal))
+        self._admit(principal, "requests", len(message.requests))
         self.in_work += len(message.requests)
         try:
             ids = [self._ids.new(client) for _ in message.requests]
@@ -125,9 +128,9 @@ class Gateway:
 
     async def rewards(self, request: Request) -> Response:
         """Take rewards; each counts once, whenever and however often it comes."""
-        client = await self._client(request)
-        message = Rewards.model_validate_json(await request.body())
-        self._check_batch("rewards", len(message.rewards))
+        principal, client = await self._client(request)
+        message = Rewards.model_validate_json(await self._body(request, principal))
+        self._admit(principal, "rewards", len(message.rewards))
         faults = {i: fault for i, event in enumerate(message.rewards) if (fault := self._fault(client, event))}
         good = [(i, event) for i, event in enumerate(message.rewards) if i not in faults]
         statuses = await self._durable(self._journal.rewarding([_reward(client, event) for _, event in good]))
@@ -152,14 +155,16 @@ class Gateway:
 
     async def put_item(self, request: Request, item_id: str) -> Response:
         """Add an item to the client's catalogue, or replace it."""
-        client = await self._client(request)
-        body = ItemBody.model_validate_json(await request.body() or b"{}")
+        principal, client = await self._client(request)
+        body = ItemBody.model_validate_json(await self._body(request, principal) or b"{}")
+        self._rates.take(principal, 1)
         await self._change(client, item_id, body.model_dump_json())
         return _json(body.model_dump(mode="json") | {"item_id": item_id})
 
     async def delete_item(self, request: Request, item_id: str) -> Response:
         """Take an item out of the client's catalogue."""
-        client = await self._client(request)
+        principal, client = await self._client(request)
+        self._rates.take(principal, 1)
         if self._engine.item(client, item_id) is None:
             raise _no_item(item_id)
         await self._change(client, item_id, None)
@@ -167,7 +172,8 @@ class Gateway:
 
     async def get_item(self, request: Request, item_id: str) -> Response:
         """One item of the client's catalogue."""
-        client = await self._client(request)
+        principal, client = await self._client(request)
+        self._rates.take(principal, 1)
         found = self._engine.item(client, item_id)
         if found is None:
             raise _no_item(item_id)
@@ -177,7 +183,8 @@ class Gateway:
         self, request: Request, after: int = Query(0, ge=0), limit: int = Query(100, ge=1, le=1_000)
     ) -> Response:
         """The client's catalogue by pages: `after` is the `next` of the page before."""
-        client = await self._client(request)
+        principal, client = await self._client(request)
+        self._rates.take(principal, 1)
         ids = self._engine.item_ids(client)
         page = [_item(item_id, self._engine.item(client, item_id) or {}) for item_id in ids[after : after + limit]]
         following = str(after + limit) if after + limit < len(ids) else None
@@ -239,28 +246,37 @@ class Gateway:
         async with self._rebuilding:  # changes that come meanwhile share the next rebuild
             await asyncio.to_thread(self._engine.rebuild, client)
 
-    async def _client(self, request: Request) -> str:
-        principal = await self._access.principal(request.headers.get("authorization"))
-        if principal is None:
-            raise _unauthorized()
+    async def _client(self, request: Request) -> tuple[Principal, str]:
+        """Who calls, and the client that it is."""
+        principal = await self._principal(request)
         if principal.client_id is None:
             raise RequestError(("header", "authorization"), "this call needs a client key, not an operator's", 403)
-        return principal.client_id
+        return principal, principal.client_id
 
     async def _operator(self, request: Request) -> None:
+        principal = await self._principal(request)
+        if principal.client_id is not None:
+            raise RequestError(("header", "authorization"), "this call needs an operator's key", 403)
+        self._rates.take(principal, 1)
+
+    async def _principal(self, request: Request) -> Principal:
         principal = await self._access.principal(request.headers.get("authorization"))
         if principal is None:
             raise _unauthorized()
-        if principal.client_id is not None:
-            raise RequestError(("header", "authorization"), "this call needs an operator's key", 403)
+        return principal
 
-    def _check_batch(self, name: str, number: int) -> None:
+    async def _body(self, request: Request, principal: Principal) -> bytes:
+        return await limits.body(request, principal.limits.max_body_bytes or self._settings.max_body_bytes)
+
+    def _admit(self, principal: Principal, name: str, number: int) -> None:
+        """Refuse a call with too many requests in it, or too many for now."""
         most = self._settings.max_batch
         if number > most:
             raise RequestError(("body", name), f"{number} in one call; at most {most} (serve.max_batch)", 413)
+        self._rates.take(principal, number)
 
 
-def _application(gateway: Gateway, settings: ServeSettings) -> FastAPI:
+def _application(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="Medley", version="1", summary="Decisions, rewards and items")
     problems.install(app)
     routes: list[tuple[str, str, Callable[..., Awaitable[Response]], Any, Any]] = [
@@ -289,7 +305,6 @@ def _application(gateway: Gateway, settings: ServeSettings) -> FastAPI:
             openapi_extra=extra,
         )
     app.openapi = lambda: _openapi(app, [body for *_, body, _ in routes if body is not None])  # type: ignore[method-assign]
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     return app
 
 

@@ -1,60 +1,85 @@
-"""The body limit, enforced in the replica's own ASGI application.
+"""Limits of a key: how much in a second, how large a body. Null limits of a key are the settings' defaults.
 
-The replica's port can be reached beside the proxy, so the proxy's limits protect nothing.
+Both hold inside a replica's own application: its port can be reached beside the proxy, so the proxy's limits
+protect nothing. Each replica counts for itself; n of them let through n times the rate.
 """
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import math
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from cluster.config import ServeSettings
+from cluster.errors import RequestError
+from cluster.keys import Principal
 
 
-class _TooLarge(Exception):
-    pass
+class TooMany(RequestError):
+    """A key's rate is spent; `retry_after_s` seconds later the same call is let through."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(("header", "authorization"), message, 429)
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
-class BodyLimit:
-    """Answers 413 to a request whose body is longer than `max_bytes`, declared or sent in chunks."""
+class Rates:
+    """A token bucket per key: it fills at `rate_per_s` up to `burst`, and each request inside a call takes one.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
+    A call is let through whole or not at all, and one that is refused takes nothing.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+    Args:
+        settings: the defaults.
+        clock: seconds, monotone.
+    """
+
+    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+        """key id -> (tokens, the moment at which there were so many)"""
+
+    def take(self, principal: Principal, requests: int) -> None:
+        """Raises TooMany; RequestError (413) for a call that no waiting lets through."""
+        own, given = principal.limits, self._settings
+        rate, burst = own.rate_per_s, own.burst
+        if rate is None:
+            rate, burst = given.rate_per_s, own.burst or given.burst
+        if rate is None:
             return
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not declared.isdigit() or len(declared) > 15 or int(declared) > self._max_bytes:
-            await self._refuse(send)
-            return
-        received, started = 0, False
+        burst = burst or math.ceil(rate)
+        if requests > burst:
+            message = f"{requests} requests in one call; this key may send {burst} at once: split the call"
+            raise RequestError(("body",), message, 413)
+        now = self._clock()
+        tokens, at = self._left.get(principal.key_id, (float(burst), now))
+        tokens = min(float(burst), tokens + rate * (now - at))
+        if tokens < requests:
+            self._left[principal.key_id] = (tokens, now)
+            wait_s = math.ceil((requests - tokens) / rate)
+            raise TooMany(f"more than {rate:g} requests in a second with this key; try again in {wait_s} s", wait_s)
+        self._left[principal.key_id] = (tokens - requests, now)
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise _TooLarge
-            return message
 
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+async def body(request: Request, most: int) -> bytes:
+    """The body of a call, read no further than `most` bytes, whether its length is declared or not.
 
-        try:
-            await self._app(scope, counted, watched)
-        except _TooLarge:
-            if not started:
-                await self._refuse(send)
+    Raises:
+        RequestError: 413, it is longer.
+    """
+    declared = request.headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()) or len(declared) > 15 or int(declared) > most:
+        raise _too_large(most)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise _too_large(most)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
-    async def _refuse(self, send: Send) -> None:
-        body = (
-            b'{"detail":[{"loc":["body"],"type":"too_large","msg":"the body is larger than %d bytes; '
-            b'split the call or raise serve.max_body_bytes"}]}' % self._max_bytes
-        )
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+
+def _too_large(most: int) -> RequestError:
+    message = f"the body is larger than {most} bytes; split the call, or raise serve.max_body_bytes or the key's limit"
+    return RequestError(("body",), message, 413)

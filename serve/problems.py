@@ -12,12 +12,26 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from cluster.errors import RequestError, StateError
+from serve.limits import TooMany
 
 logger = logging.getLogger(__name__)
 
 _VALUE = "a value is a finite number, a text, true, false, null or a list of texts"
 _MOST = 20  # faults named in one answer
-_TYPES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+_TYPES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    429: "too_many",
+}
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer", "Connection": "close"},  # the body may be unread, and without end
+    413: {"Connection": "close"},
+    503: {"Retry-After": "1"},
+}
 
 
 def problem(status: int, loc: Sequence[str | int], message: str, kind: str | None = None) -> Response:
@@ -28,8 +42,7 @@ def problem(status: int, loc: Sequence[str | int], message: str, kind: str | Non
 def problems(status: int, faults: Sequence[tuple[Sequence[str | int], str, str]]) -> Response:
     """Faults as (path of the field, type, message)."""
     detail = [{"loc": list(loc), "type": kind, "msg": message} for loc, kind, message in faults[:_MOST]]
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
-    return Response(to_json({"detail": detail}), status, headers, "application/json")
+    return Response(to_json({"detail": detail}), status, _HEADERS.get(status), "application/json")
 
 
 def invalid(error: ValidationError) -> Response:
@@ -53,7 +66,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> Response:
-        return problem(error.status, error.loc, error.message)
+        answer = problem(error.status, error.loc, error.message)
+        if isinstance(error, TooMany):
+            answer.headers["Retry-After"] = str(error.retry_after_s)
+        return answer
 
     @app.exception_handler(ValidationError)
     async def unreadable(_: Request, error: ValidationError) -> Response:

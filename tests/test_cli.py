@@ -131,6 +131,8 @@ def test_clients_and_keys(home: Path) -> None:
     assert medley("key", "create").returncode == 2
     rotated = medley("key", "rotate", plain.split("_")[1]).stdout.strip()
     assert medley("key", "revoke", operator).returncode == 0
+    limited = medley("key", "limit", rotated, "--rate", "50", "--body", "65536").stdout
+    assert "rate_per_s=50  max_body_bytes=65536" in limited
     with opened(config.load()) as keys:
         assert keys.verify(plain) is None
         assert keys.verify(operator) is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster import config
 from cluster.config import Settings
 from cluster.database import Database, url_of
-from cluster.keys import Keys
+from cluster.keys import Keys, Limits
 from cluster.registry import DEFAULT_NAME
 from serve.ids import DecisionIds
 from tests import serving
@@ -259,6 +259,24 @@ def test_too_large_and_unknown(published: Settings) -> None:
         assert (await r.http.get("/v1/nothing")).status_code == 404
         assert (await r.http.get("/v1/decisions")).status_code == 405
         assert (await r.http.get("/v1/items?limit=0", headers=r.headers())).status_code == 422
+
+    run(published, body)
+
+
+def test_a_key_with_limits_of_its_own(published: Settings) -> None:
+    async def body(r: Running) -> None:
+        keys = Keys(Database(url_of(published)))
+        keys.limit(r.keys["shop"].split("_")[1], Limits(rate_per_s=0.5, burst=4, max_body_bytes=300))
+        assert (await r.decide(*[{"items": ["i1"]}] * 3)).status_code == 200
+        refused = await r.decide(*[{"items": ["i1"]}] * 2)
+        assert (refused.status_code, locs(refused)) == (429, [["header", "authorization"]])
+        assert refused.headers["retry-after"] == "2"  # one more request, at one in two seconds
+        assert (await r.decide({"items": ["i1"]})).status_code == 200
+        assert (await r.http.get("/v1/items", headers=r.headers())).status_code == 429
+        assert (await r.decide(*[{"items": ["i1"]}] * 5)).status_code == 413
+        large = await r.decide({"context": {"a": "x" * 300}})
+        assert (large.status_code, locs(large)) == (413, [["body"]])
+        assert (await r.decide({"context": {"a": "x" * 300}}, client="other")).status_code == 200
 
     run(published, body)
 

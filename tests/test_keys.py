@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cluster.database import Database, upgrade
 from cluster.errors import DatabaseError
-from cluster.keys import ClientFacts, KeyRing, Keys, Principal
+from cluster.keys import ClientFacts, KeyRing, Keys, Limits, Principal
 
 
 @pytest.fixture
@@ -73,6 +73,22 @@ def test_rotation_ends_the_old_key_and_keeps_the_holder(keys: Keys) -> None:
     assert found.client_id == "shop"
 
 
+def test_limits_travel_in_the_ring_and_to_the_next_key(keys: Keys) -> None:
+    keys.create_client("shop")
+    plain = keys.create_key("shop")
+    own = Limits(rate_per_s=2.5, burst=10, max_body_bytes=4_096)
+    keys.limit(key_id(plain), own)
+    found = keys.ring().verify(plain)
+    assert found is not None
+    assert found.limits == own
+    found = keys.verify(keys.rotate(key_id(plain)))
+    assert found is not None
+    assert found.limits == own
+    assert [key.limits for key in keys.all()] == [own, own]
+    with pytest.raises(DatabaseError, match="burst = 0: a limit is above zero"):
+        keys.limit(key_id(plain), Limits(burst=0))
+
+
 def test_a_grace_period_keeps_the_old_key_for_a_while_even_in_a_loaded_ring(keys: Keys) -> None:
     plain = keys.create_key(None)
     keys.revoke(key_id(plain), grace_s=0.5)
@@ -101,6 +117,6 @@ def test_a_client_id_must_be_printable(keys: Keys, client: str) -> None:
 def test_unknown_clients_and_keys_are_named(keys: Keys) -> None:
     with pytest.raises(DatabaseError, match="no client 'nobody'; add it with `medley client add nobody`"):
         keys.create_key("nobody")
-    for action in (keys.rotate, keys.revoke):
+    for action in (keys.rotate, keys.revoke, lambda key: keys.limit(key, Limits())):
         with pytest.raises(DatabaseError, match="no key 'f00'"):
             action("f00")
