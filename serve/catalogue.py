@@ -1,7 +1,7 @@
 """The items that a client may show: a version's catalogue with the client's own changes over it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,30 +17,44 @@ from cluster.records import ITEMS, encode
 class Catalogue:
     """Eligible items in a fixed order, and the feature map that knows them.
 
+    gone: rows of the feature map that were deleted, or replaced by a later one.
     revision: the last catalogue change in it, 0 for a version's own.
     """
 
     feature_map: FeatureMap
-    ids: tuple[str, ...]
+    gone: frozenset[int] = frozenset()
     revision: int = 0
 
+    def __len__(self) -> int:
+        return len(self.feature_map.item_ids) - len(self.gone)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self.feature_map.row
+
+    @property
+    def known(self) -> Container[str]:
+        return self
+
     @cached_property
-    def known(self) -> frozenset[str]:
-        return frozenset(self.ids)
+    def ids(self) -> tuple[str, ...]:
+        names = self.feature_map.item_ids
+        return tuple(name for row, name in enumerate(names) if row not in self.gone) if self.gone else names
 
 
 def of_version(feature_map: FeatureMap) -> Catalogue:
-    return Catalogue(feature_map, tuple(feature_map.item_ids))
+    return Catalogue(feature_map)
 
 
 def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -> Catalogue:
-    """`base` with items put (JSON bodies) and deleted (None)."""
+    """`base` with items put (JSON bodies) and deleted (None), those put last and in the order of `changes`.
+
+    It costs what changes: the rows of `base` are shared. Changes taken one after another, each item by its last one,
+    give the same ids in the same order as all at once.
+    """
     put = {item_id: body for item_id, body in changes.items() if body is not None}
-    feature_map = base.feature_map.with_items(table(put)) if put else base.feature_map
-    kept = [item_id for item_id in base.ids if item_id not in changes]
-    changed_order = [item_id for item_id in base.ids if item_id in put]
-    new = [item_id for item_id in put if item_id not in base.known]
-    return Catalogue(feature_map, (*kept, *changed_order, *new), revision)
+    rows = (base.feature_map.row.get(item_id) for item_id in changes)
+    feature_map = base.feature_map.with_changes(table(put), [name for name, body in changes.items() if body is None])
+    return Catalogue(feature_map, base.gone.union(row for row in rows if row is not None), revision)
 
 
 def table(bodies: Mapping[str, str]) -> pa.Table:
@@ -69,6 +83,6 @@ def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def missing(known: frozenset[str], ids: Sequence[str]) -> int | None:
+def missing(known: Container[str], ids: Sequence[str]) -> int | None:
     """The place of the first id that is not known."""
     return next((place for place, item_id in enumerate(ids) if item_id not in known), None)

@@ -7,7 +7,7 @@ so that an item that is added later gets them too; what it lacks is missing (0).
 Shapes: I items (one more row at the end: an unknown item), S static features, R text rank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 from actors.features.basis import Basis, fit_basis
 from actors.features.columns import Reader, Table, attribute_table, fit_reader
 from actors.features.features import Floats, Ints
+from actors.features.keys import key
 from actors.features.lowrank import principal
 from actors.features.text import TextMap, fit_text
 
@@ -111,12 +112,17 @@ def embeddings(items: pa.Table, size: int) -> tuple[Floats, np.ndarray[tuple[int
     return vectors_IE, there_I
 
 
-def codes(items: pa.Table) -> Ints:
-    """codes_3I: row, category and brand of each item as integers, -1 for none; the unknown item last."""
-    columns = [np.arange(len(items))]
+def codes(items: pa.Table, first: int = 0) -> Ints:
+    """codes_3I: row (from `first` on), category and brand of each item as integers, -1 for none; the unknown item last.
+
+    Those of category and brand follow from their text alone, so that tables of items can be put one after another.
+    """
+    columns = [np.arange(first, first + len(items))]
     for name in ("category", "brand"):
         coded = items[name].combine_chunks().dictionary_encode()
-        columns.append(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64))
+        named = [key(level) >> 1 for level in coded.dictionary.to_pylist()]
+        code_I = np.array([*named, -1], np.int64)[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+        columns.append(code_I)
     return np.append(np.stack(columns), [[-1], [-1], [-1]], axis=1)
 
 
@@ -162,6 +168,6 @@ def unit(vectors: Floats) -> Floats:
     return vectors / np.where(length > 1e-12, length, 1.0)
 
 
-def row_numbers(index: dict[str, int], ids: Sequence[str]) -> Ints:
+def row_numbers(index: Mapping[str, int], ids: Sequence[str]) -> Ints:
     """Row of each id, -1 for unknown."""
     return np.fromiter((index.get(name, -1) for name in ids), np.int64, len(ids))

@@ -7,9 +7,10 @@ table and the users' attributes, nothing else; serving needs NumPy alone.
 Shapes: B decisions, K items, I items of the catalogue, D features, X context features, R recent items.
 """
 
+import copy
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from actors.features.behaviour import fold, folds, grouped
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
+from actors.features.extended import extend, places
 from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
 from actors.features.fitted import Fitted, parameters_fingerprint
 from actors.features.fitting import fit_base, fit_rows
@@ -59,18 +61,31 @@ class FeatureMap:
     taste_scale_T: Floats
     lift: Lift | None
     hashed: Hashed | None
-    _row: dict[str, int] = field(init=False, repr=False, compare=False)
+    _place: dict[str, int] = field(init=False, repr=False, compare=False)
+    _row: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _keys_I: Keys = field(init=False, repr=False, compare=False)
     _fitted_I: Ints = field(init=False, repr=False, compare=False)
-    _axes_FIQ: Floats = field(init=False, repr=False, compare=False)
+    _axes_FIQ: Sequence[Floats] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         place = {name: i for i, name in enumerate(self.fitted_ids)}
-        object.__setattr__(self, "_row", {name: i for i, name in enumerate(self.item_ids)})
-        object.__setattr__(self, "_keys_I", item_keys([*self.item_ids, ""]))
-        object.__setattr__(self, "_fitted_I", np.append(row_numbers(place, self.item_ids), -1))
-        axes_FIQ = self.joint.axes(self.tables) if self.joint and self.tables else np.zeros((0, 0, 0))
-        object.__setattr__(self, "_axes_FIQ", axes_FIQ)
+        axes_FIQ = self.joint.axes(self.tables) if self.joint and self.tables else ()
+        self._know(
+            _place=place,
+            _row={name: i for i, name in enumerate(self.item_ids)},
+            _keys_I=item_keys([*self.item_ids, ""]),
+            _fitted_I=np.append(row_numbers(place, self.item_ids), -1),
+            _axes_FIQ=axes_FIQ,
+        )
+
+    @property
+    def row(self) -> Mapping[str, int]:
+        """The row of each item of the catalogue, its place in `item_ids`."""
+        return self._row
+
+    def _know(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def fit(cls, dataset: Dataset, rows: Ints, settings: FeatureSettings, seed: int) -> "FeatureMap":
@@ -228,9 +243,32 @@ class FeatureMap:
         ids = tuple(items["item_id"].to_pylist())
         tables = self.tables
         if self.encoder is not None and tables is not None:
-            tables = item_tables(self.encoder, items, self.fitted_ids, tables.behaviour)
+            tables = item_tables(self.encoder, items, self._place, tables.behaviour)
         hashed = self.hashed.with_items(items) if self.hashed else None
         return dataclasses.replace(self, item_ids=ids, tables=tables, hashed=hashed)
+
+    def with_changes(self, items: pa.Table, deleted: Collection[str]) -> "FeatureMap":
+        """The same parameters over the same catalogue without the deleted ids and with these items after it.
+
+        What was there is shared and not copied, and keeps its rows, so that a change to a large catalogue costs what
+        it changes; `item_ids` still names rows that count no more. For `features`; `batch` needs a catalogue in one
+        piece (`with_items`).
+        """
+        ids, first = items["item_id"].to_pylist(), len(self.item_ids)
+        made = copy.copy(self)
+        made._know(
+            item_ids=(*self.item_ids, *ids),
+            _row=places(self._row, dict.fromkeys(deleted) | {name: first + i for i, name in enumerate(ids)}),
+            _keys_I=extend(self._keys_I, item_keys([*ids, ""])),
+            _fitted_I=extend(self._fitted_I, np.append(row_numbers(self._place, ids), -1)),
+        )
+        if len(ids) and self.encoder is not None and self.tables is not None and self.joint is not None:
+            more = item_tables(self.encoder, items, self._place, self.tables.behaviour, first)
+            axes_FIQ = zip(self._axes_FIQ, self.joint.axes(more), strict=True)
+            made._know(tables=self.tables.followed(more), _axes_FIQ=[extend(old, new) for old, new in axes_FIQ])
+        if len(ids) and self.hashed is not None:
+            made._know(hashed=self.hashed.followed(self.hashed.with_items(items)))
+        return made
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that is an array or a list of names, for safetensors."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from actors.features.catalogue import item_table
 from actors.features.columns import context_table, level_of
+from actors.features.extended import extend, widened
 from actors.features.features import Floats, Ints, Keys
 from actors.features.keys import key
 
@@ -54,6 +55,11 @@ class Hashed:
         """The same buckets over another catalogue."""
         known = frozenset(self.known_items)
         return replace(self, item_IT=pad([tokens(own, known) for own in item_levels(items, self.item_columns)]))
+
+    def followed(self, more: "Hashed") -> "Hashed":
+        """The same buckets over this catalogue and then that of `more`."""
+        width = max(self.item_IT.shape[1], more.item_IT.shape[1])
+        return replace(self, item_IT=extend(widened(self.item_IT, width), widened(more.item_IT, width)))
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.features.behaviour import Behaviour
+from actors.features.extended import extend
 from actors.features.features import Floats, Ints
 
 SIMILARITIES = (
@@ -36,6 +37,17 @@ class Tables:
         """Item features (..., V) of rows (...), as users of this fold read them."""
         facts = self.behaviour.facts_FIC[fold].take(self.fitted_I.take(rows), axis=0)
         return np.concatenate([self.static_IS.take(rows, axis=0), facts], axis=-1)
+
+    def followed(self, more: "Tables") -> "Tables":
+        """These rows and then those of `more`, whose last, the unknown item's, is dropped."""
+        return Tables(
+            extend(self.static_IS, more.static_IS),
+            extend(self.text_IR, more.text_IR),
+            extend(self.codes_3I, more.codes_3I, axis=1),
+            extend(self.price_I2, more.price_I2),
+            extend(self.fitted_I, more.fitted_I),
+            self.behaviour,
+        )
 
     def whole(self) -> Floats:
         """Item features of the catalogue (I, V) as a user without a fold reads them."""

@@ -7,6 +7,7 @@ numbers of the items.
 Shapes: B fit rows, K candidates, I items, V item features, Q item axes, T tastes, X context features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +44,8 @@ def fit_joint(
     encoder = fit_items(
         dataset.items, settings.levels, widths.text, widths.embedding, widths.plain, widths.identity > 0, seed
     )
-    tables = item_tables(encoder, dataset.items, ids, behaviour.narrowed(widths.behaviour))
+    place = {name: i for i, name in enumerate(ids)}
+    tables = item_tables(encoder, dataset.items, place, behaviour.narrowed(widths.behaviour))
     seen = read_fit_rows(events, dataset.users, settings.levels, recent_levels=False)
     block = seen.plain(settings.max_dimension)
     rows_B = np.sort(np.random.default_rng(seed).permutation(len(events))[:SAMPLE])
@@ -133,14 +135,15 @@ def _item_side(sample: Sample, tables: Tables, widths: Widths) -> Joint:
     return Joint(item_mean_V, item_VQ, kept_Z, shift_Z, scale_Z, np.zeros(0), np.zeros((0, 0)), 0)
 
 
-def item_tables(encoder: ItemEncoder, items: pa.Table, fitted_ids: tuple[str, ...], behaviour: Behaviour) -> Tables:
-    """Rows of a catalogue; an item that was not fitted has no behaviour."""
+def item_tables(
+    encoder: ItemEncoder, items: pa.Table, place: Mapping[str, int], behaviour: Behaviour, first: int = 0
+) -> Tables:
+    """Rows of a catalogue, numbered from `first` on; an item without a `place` among the fitted has no behaviour."""
     vectors_IR, price_I = encoder.vectors(items), log_price(items)
-    place = {name: i for i, name in enumerate(fitted_ids)}
     return Tables(
         static_IS=encoder.static(items, vectors_IR),
         text_IR=unit(vectors_IR),
-        codes_3I=codes(items),
+        codes_3I=codes(items, first),
         price_I2=np.stack([np.nan_to_num(price_I), ~np.isnan(price_I)], axis=1),
         fitted_I=np.append(row_numbers(place, items["item_id"].to_pylist()), -1),
         behaviour=behaviour,
