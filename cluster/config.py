@@ -245,6 +245,19 @@ class GateSettings(Section):
     )
 
 
+class DriftSettings(Section):
+    """When a change of rewards or contexts is an alarm (docs/refine.md)."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="chance of a false alarm in a year of traffic, however often one looks"
+    )
+    tolerance: float = Field(0.05, ge=0, description="shift that is no drift, in standard deviations of an event")
+    block_users: Annotated[int, Field(ge=30)] = Field(100, description="different users that one look takes in")
+    warm_up_days: float = Field(
+        7.0, ge=0, description="first stretch, from which what is usual is known, days; less than 7 misses weekdays"
+    )
+
+
 class WorldSettings(Section):
     """How the world that answers simulated traffic departs from its plain form (docs/worlds.md)."""
 
@@ -309,6 +322,9 @@ class ServeSettings(Section):
     keys_refresh_s: Positive = Field(10.0, description="age at which a cached API key is looked up again, seconds")
     versions_refresh_s: Positive = Field(2.0, description="between two looks for a new version, seconds")
     checkpoint_s: Positive = Field(15.0, description="between two checkpoints of a learner, seconds")
+    drain_s: Positive = Field(15.0, description="longest wait for calls in work when a replica ends, seconds")
+    slow_ms: Positive = Field(1_000.0, description="time of a call above which its decisions are logged, milliseconds")
+    log_decisions: bool = Field(False, description="log every decision, a JSON line each")
 
 
 class Settings(Section):
@@ -332,6 +348,7 @@ class Settings(Section):
     sweep: SweepSettings = SweepSettings()
     tune: TuneSettings = TuneSettings()
     gate: GateSettings = GateSettings()
+    drift: DriftSettings = DriftSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
     schedule: dict[str, ScheduledJob] = Field({}, description="recurring jobs by name (`medley schedule list`)")

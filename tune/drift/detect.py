@@ -1,0 +1,90 @@
+"""Whether rewards or contexts have drifted, which of them, and since when.
+
+Shapes: T looks, S signals.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from actors.features.features import Floats
+from cluster.config import DriftSettings
+from tune.drift.alarm import Evidence
+from tune.drift.signals import SIGNALS, Signals
+from tune.drift.stream import Stream
+
+LEAST_BLOCKS = 10
+"""Blocks of the first stretch, from which what is usual is known."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """signal: which of SIGNALS speaks most for it. Times are seconds since 1970; first_s and last_s bound since_s."""
+
+    signal: str
+    since_s: float
+    first_s: float
+    last_s: float
+    alarm_s: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """drift: the first alarm. second_T: ends of the looks. log_evidence_T: natural logarithm, alarm at −ln alpha.
+
+    z_TS: the looks themselves.
+    """
+
+    drift: Drift | None
+    second_T: Floats
+    log_evidence_T: Floats
+    z_TS: Floats
+
+    def facts(self) -> dict[str, Any]:
+        """For a report."""
+        return {
+            "drift": None if self.drift is None else asdict(self.drift),
+            "looks": len(self.second_T),
+            "seconds": self.second_T.tolist(),
+            "log_evidence": self.log_evidence_T.tolist(),
+        }
+
+
+def detect(
+    stream: Stream, settings: DriftSettings, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Found:
+    """Look at block after block until one raises the alarm.
+
+    The result for a longer stream is the same as far as both go, so that a job may ask as often as it likes.
+    """
+    blocks = list(stream.blocks(settings.block_users))
+    first = _first(stream, blocks, settings.warm_up_days * 86_400.0)
+    if len(blocks) <= first:
+        return Found(None, np.empty(0), np.empty(0), np.empty((0, len(SIGNALS))))
+    signals = Signals(stream.take(slice(0, blocks[first - 1].stop)), blocks[:first], settings.tolerance)
+    evidence, drift = Evidence(len(SIGNALS)), None
+    looks, levels, ends = [], [], [stream.second_N[blocks[b].stop - 1] for b in range(first - 2, first)]
+    for number, rows in enumerate(blocks[first:], first):
+        z_S, largest_S = signals.look(stream.take(rows))
+        looks.append(z_S)
+        levels.append(evidence.look(z_S, largest_S, ends[-1] - ends[-2]))
+        ends.append(stream.second_N[rows.stop - 1])
+        progress(number + 1 - first, len(blocks) - first)
+        if levels[-1] >= 1 / settings.alpha:
+            drift = _drift(evidence, stream, blocks[first:], float(ends[-1]))
+            break
+    return Found(drift, np.array(ends[2:]), np.log(np.maximum(levels, 1e-300)), np.stack(looks))
+
+
+def _first(stream: Stream, blocks: list[slice], warm_up_s: float) -> int:
+    """How many blocks the first stretch has: whole weeks are needed to know the calendar."""
+    over = [b for b, rows in enumerate(blocks) if stream.second_N[rows.stop - 1] - stream.second_N[0] >= warm_up_s]
+    return max(LEAST_BLOCKS, over[0] + 1 if over else len(blocks))
+
+
+def _drift(evidence: Evidence, stream: Stream, blocks: list[slice], alarm_s: float) -> Drift:
+    since = evidence.since()
+    at, first, last = (float(stream.second_N[blocks[look].start]) for look in (since.look, since.first, since.last))
+    return Drift(SIGNALS[int(np.argmax(evidence.shares_S))], at, first, last, alarm_s)
