@@ -1,5 +1,6 @@
 """The parts of an ingress process put together: the same for a Serve replica, a test and a benchmark."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,9 +9,12 @@ from cluster.database import Database, url_of
 from cluster.journal import Journal, journal_url
 from cluster.keys import Keys
 from serve.access import Access
+from serve.durable import Durable
 from serve.gateway import Gateway, Models
 from serve.ids import DecisionIds
+from serve.metrics import Metrics
 from serve.replica import Learner, Replica
+from serve.rewards import Rewarding
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,13 @@ class Assembly:
     replica: Replica
     journal: Journal
     gateway: Gateway
+    metrics: Metrics
 
     async def stop(self) -> None:
+        """Answer the calls that are here, then commit what waits, then end."""
+        await self.gateway.edge.drain(self.replica.settings.serve.drain_s)
         await self.replica.stop()
-        self.journal.close()
+        await asyncio.to_thread(self.journal.close)
 
 
 def assemble(
@@ -45,15 +52,19 @@ def assemble(
     """
     replica = Replica(settings, name, learner)
     journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
+    metrics, ids = Metrics(), DecisionIds(journal.secret)
+    durable = Durable(journal, metrics)
     gateway = Gateway(
         engine=replica.engine,
         journal=journal,
-        ids=DecisionIds(journal.secret),
+        durable=durable,
+        ids=ids,
         access=Access(Keys(Database(url_of(settings))).ring, settings.serve.keys_refresh_s),
+        metrics=metrics,
         link=replica,
         versions=lambda: replica.releases.listed(replica.engine.number),
-        kinds=settings.rewards,
+        rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
         settings=settings.serve,
         models=models,
     )
-    return Assembly(replica, journal, gateway)
+    return Assembly(replica, journal, gateway, metrics)

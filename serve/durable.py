@@ -5,28 +5,33 @@ wake-up of the writer, one commit and one wake-up of the loop for all of them, a
 """
 
 import asyncio
+import time
 from typing import Any
 
 from cluster.journal import Journal, Work
+from serve.metrics import Metrics
 
 
 class Durable:
     """`await durable(work)` returns when the work is committed. For one event loop."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, metrics: Metrics) -> None:
         self._journal = journal
+        self._metrics = metrics
         self._works: list[Work] = []
         self._waiting: list[asyncio.Future[Any]] = []
 
     async def __call__(self, work: Work) -> Any:
         """Raises JournalError where the work could not be made durable."""
-        loop = asyncio.get_running_loop()
+        loop, start = asyncio.get_running_loop(), time.perf_counter()
         done: asyncio.Future[Any] = loop.create_future()
         if not self._works:
             loop.call_soon(self._submit, loop)
         self._works.append(work)
         self._waiting.append(done)
-        return await done
+        result = await done
+        self._metrics.observe("medley_journal_commit_seconds", time.perf_counter() - start)
+        return result
 
     def _submit(self, loop: asyncio.AbstractEventLoop) -> None:
         works, self._works = self._works, []

@@ -5,8 +5,8 @@ loop waits for a database: keys are in memory, the journal answers by a future, 
 """
 
 import asyncio
-import hashlib
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -14,14 +14,15 @@ from fastapi import FastAPI, Query, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from cluster.config import RewardKind, ServeSettings
-from cluster.errors import RequestError
-from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat, RewardRecord
+from cluster.config import ClientMode, ServeSettings
+from cluster.errors import RequestError, StateError
+from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat
 from cluster.keys import Principal
 from serve import limits, problems
 from serve.access import Access
 from serve.decide import Engine
 from serve.durable import Durable
+from serve.edge import Edge
 from serve.ids import DecisionIds
 from serve.limits import Rates
 from serve.messages import (
@@ -35,11 +36,14 @@ from serve.messages import (
     ItemPage,
     Problems,
     RewardAnswer,
-    RewardEvent,
     Rewards,
     Versions,
     Weights,
 )
+from serve.metrics import Metrics
+from serve.problems import Refusals
+from serve.rewards import Rewarding
+from serve.watch import Watch
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problems, "description": text}
@@ -50,7 +54,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         413: "the body or batch is too large",
         422: "a field is wrong; `loc` names it",
         429: "too many requests with this key; `Retry-After` says how many seconds to wait",
-        503: "nothing could be made durable; try again",
+        503: "nothing could be made durable, or the replica is draining; try again",
     }.items()
 }
 
@@ -59,7 +63,7 @@ class Models(Protocol):
     """Replicas that decide large batches."""
 
     async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
     ) -> list[DecisionRecord] | None:
         """None where no replica answers."""
 
@@ -76,10 +80,10 @@ class Gateway:
     """The HTTP side of one replica.
 
     Args:
-        engine, journal, ids, access: this replica's own.
+        engine, journal, durable, ids, access, metrics: this replica's own.
         link: the learner.
         versions: lists the registry; it may block.
-        kinds: reward kinds by name.
+        rewarding: takes rewards.
         settings: limits.
         models: where batches of `settings.models_batch` requests or more go; None decides them here.
     """
@@ -88,11 +92,13 @@ class Gateway:
         self,
         engine: Engine,
         journal: Journal,
+        durable: Durable,
         ids: DecisionIds,
         access: Access,
+        metrics: Metrics,
         link: LearnerLink,
         versions: Callable[[], Versions],
-        kinds: dict[str, RewardKind],
+        rewarding: Rewarding,
         settings: ServeSettings,
         models: Models | None = None,
     ) -> None:
@@ -102,28 +108,29 @@ class Gateway:
         self._access = access
         self._link = link
         self._versions = versions
-        self._kinds = kinds
+        self._rewarding = rewarding
         self._settings = settings
         self._models = models
         self._rates = Rates(settings)
-        self._durable = Durable(journal)
+        self._durable = durable
+        self._metrics = metrics
+        self._watch = Watch(metrics, settings)
+        self.edge = Edge(metrics)
         self._rebuilding = asyncio.Lock()
         self.in_work = 0
-        self.app = _application(self)
+        metrics.level("medley_contexts_in_work", lambda: self.in_work)
+        metrics.level("medley_version", lambda: engine.number or 0)
+        metrics.level("medley_learner_following", lambda: link.following)
+        metrics.level("medley_journal_failed", lambda: journal.failed is not None)
+        self.app = _application(self, self._watch)
 
     async def decisions(self, request: Request) -> Response:
         """Choose items for one or many requests; the answer leaves when it is durable."""
+        start = time.perf_counter()
         principal, client = await self._client(request)
         message = Decisions.model_validate_json(await self._body(request, principal))
         self._admit(principal, "requests", len(message.requests))
-        self.in_work += len(message.requests)
-        try:
-            ids = [self._ids.new(client) for _ in message.requests]
-            records = await self._decide(client, message.requests, ids)
-            repeats = await self._durable(self._journal.deciding(records))
-        finally:
-            self.in_work -= len(message.requests)
-        answers = [_answer(i, record, repeats.get(i)) for i, record in enumerate(records)]
+        answers = await self._decided(client, principal.mode, message.requests, start)
         return Response(f'{{"decisions":[{",".join(answers)}]}}', media_type="application/json")
 
     async def rewards(self, request: Request) -> Response:
@@ -131,27 +138,13 @@ class Gateway:
         principal, client = await self._client(request)
         message = Rewards.model_validate_json(await self._body(request, principal))
         self._admit(principal, "rewards", len(message.rewards))
-        faults = {i: fault for i, event in enumerate(message.rewards) if (fault := self._fault(client, event))}
-        good = [(i, event) for i, event in enumerate(message.rewards) if i not in faults]
-        statuses = await self._durable(self._journal.rewarding([_reward(client, event) for _, event in good]))
-        late = {}
-        for (i, event), status in zip(good, statuses, strict=True):
-            if status == "no_slot":
-                faults[i] = (422, "slot", f"the decision has no slot {event.slot}")
-            elif status == "late":
-                late[i] = f"late: the window of {event.kind!r} has closed; kept, but it changes no outcome"
+        answer, faults = await self._rewarding.take(client, message.rewards)
         if len(faults) == len(message.rewards):
-            return problems.problems(
-                min(status for status, _, _ in faults.values()),
-                [(("body", "rewards", i, name), "value_error", text) for i, (_, name, text) in faults.items()],
+            raise Refusals(
+                min(fault.status for fault in faults.values()),
+                [(("body", "rewards", i, fault.field), "value_error", fault.text) for i, fault in faults.items()],
             )
-        reasons = late | {i: f"{name}: {text}" for i, (_, name, text) in faults.items()}
-        answer = {
-            "accepted": sum(status in ("accepted", "parked") for status in statuses),
-            "duplicates": statuses.count("duplicate"),
-            "rejected": [{"index": i, "reason": reasons[i]} for i in sorted(reasons)],
-        }
-        return _json(answer)
+        return Response(answer.model_dump_json(), media_type="application/json")
 
     async def put_item(self, request: Request, item_id: str) -> Response:
         """Add an item to the client's catalogue, or replace it."""
@@ -204,6 +197,8 @@ class Gateway:
 
     async def health(self) -> Response:
         """Whether decisions can be made durable, and by which version. No key."""
+        if self.edge.draining:
+            raise StateError("draining: this replica is about to end; ask another one")
         failed = self._journal.failed
         if failed is not None:
             raise failed
@@ -217,27 +212,33 @@ class Gateway:
             }
         )
 
+    async def _decided(
+        self, client: str, mode: ClientMode, requests: Sequence[DecisionRequest], start: float
+    ) -> list[str]:
+        """Decide and make durable; each answer is the JSON of a `messages.Decision`."""
+        self.in_work += len(requests)
+        try:
+            ids = [self._ids.new(client) for _ in requests]
+            began = time.perf_counter()
+            records = await self._decide(client, requests, ids, mode)
+            engine_s = time.perf_counter() - began
+            repeats = await self._durable(self._journal.deciding(records))
+        finally:
+            self.in_work -= len(requests)
+        self._metrics.observe("medley_decision_seconds", engine_s / len(requests))
+        self._watch.decided(records, repeats, time.perf_counter() - start)
+        return [_answer(i, record, repeats.get(i)) for i, record in enumerate(records)]
+
     async def _decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
     ) -> list[DecisionRecord]:
         if len(requests) <= self._settings.thread_batch:
-            return self._engine.decide_many(client, requests, ids)
+            return self._engine.decide_many(client, requests, ids, mode)
         if self._models is not None and len(requests) >= self._settings.models_batch:
-            records = await self._models.decide(client, requests, ids)
+            records = await self._models.decide(client, requests, ids, mode)
             if records is not None:
                 return records
-        return await asyncio.to_thread(self._engine.decide_many, client, requests, ids)
-
-    def _fault(self, client: str, event: RewardEvent) -> tuple[int, str, str] | None:
-        """Status, field and reason of a reward that cannot be taken."""
-        if not self._ids.belongs(event.decision_id, client):
-            return 404, "decision_id", f"no decision {event.decision_id!r} of this client"
-        kind = self._kinds.get(event.kind)
-        if kind is None:
-            return 422, "kind", f"{event.kind!r} is not one of {sorted(self._kinds)}"
-        if not kind.low <= event.value <= kind.high:
-            return 422, "value", f"{event.value} is outside [{kind.low}, {kind.high}], the range of {event.kind!r}"
-        return None
+        return await asyncio.to_thread(self._engine.decide_many, client, requests, ids, mode)
 
     async def _change(self, client: str, item_id: str, body: str | None) -> None:
         _check_item_id(item_id)
@@ -263,6 +264,7 @@ class Gateway:
         principal = await self._access.principal(request.headers.get("authorization"))
         if principal is None:
             raise _unauthorized()
+        request.scope["principal"] = principal
         return principal
 
     async def _body(self, request: Request, principal: Principal) -> bytes:
@@ -276,9 +278,10 @@ class Gateway:
         self._rates.take(principal, number)
 
 
-def _application(gateway: Gateway) -> FastAPI:
+def _application(gateway: Gateway, watch: Watch) -> FastAPI:
     app = FastAPI(title="Medley", version="1", summary="Decisions, rewards and items")
-    problems.install(app)
+    problems.install(app, watch)
+    app.add_middleware(gateway.edge.around)
     routes: list[tuple[str, str, Callable[..., Awaitable[Response]], Any, Any]] = [
         ("POST", "/v1/decisions", gateway.decisions, Decisions, DecisionAnswer),
         ("POST", "/v1/rewards", gateway.rewards, Rewards, RewardAnswer),
@@ -332,15 +335,6 @@ def _answer(index: int, record: DecisionRecord, repeat: Repeat | None) -> str:
         where = ("body", "requests", index, "request_id")
         raise RequestError(where, f"{record.request_id!r} was used for another request; take a new one")
     return repeat.answer
-
-
-def _reward(client: str, event: RewardEvent) -> RewardRecord:
-    at = event.at.isoformat() if event.at else None
-    reward_id = event.reward_id
-    if reward_id is None:
-        parts = f"{event.decision_id}/{event.slot}/{event.kind}/{at}/{event.value!r}"
-        reward_id = f"auto/{hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()}"
-    return RewardRecord(client, event.decision_id, event.slot, event.kind, event.value, reward_id, at)
 
 
 def _item(item_id: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from cluster.keys import Keys
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import DEFAULT_NAME, Registry
 from serve.app import prepare
-from serve.assembly import assemble
+from serve.assembly import Assembly, assemble
 from serve.gateway import Gateway
+from serve.metrics import Metrics
 from serve.replica import Learner, Replica
 from serve.service import LearnerService
 
@@ -102,9 +103,14 @@ class Running:
     http: httpx.AsyncClient
     gateway: Gateway
     replica: Replica
+    parts: Assembly
     journal: Journal
     keys: dict[str, str]
     operator: str
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.parts.metrics
 
     def headers(self, client: str = "shop") -> dict[str, str]:
         return {"Authorization": f"Bearer {self.keys[client]}"}
@@ -136,6 +142,6 @@ async def running(settings: Settings, learner: LearnerService | None = None) -> 
     transport = httpx.ASGITransport(parts.gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:
         try:
-            yield Running(http, parts.gateway, parts.replica, parts.journal, plain, operator)
+            yield Running(http, parts.gateway, parts.replica, parts, parts.journal, plain, operator)
         finally:
             await parts.stop()

@@ -16,6 +16,8 @@ from cluster.errors import RequestError
 from cluster.keys import Limits, Principal
 from serve import limits, problems
 from serve.limits import Rates, TooMany
+from serve.metrics import Metrics
+from serve.watch import Watch
 
 
 class Clock:
@@ -97,7 +99,7 @@ def test_never_more_than_the_burst_and_the_rate_allow(calls: list[tuple[float, i
 
 def post(content: bytes | Iterator[bytes]) -> httpx.Response:
     app = FastAPI()
-    problems.install(app)
+    problems.install(app, Watch(Metrics(), ServeSettings()))
 
     @app.post("/")
     async def length(request: Request) -> PlainTextResponse:
