@@ -3,7 +3,8 @@
     π = (1 − ε) [(1 − δ) π_blend + δ Σ_m w̃_m π_m] + ε / K
 
 π_blend and π_m are shares of P joint particles in which an item is best: given the decision's seed they are
-exact, not estimates. docs/law.md derives it.
+exact, not estimates. Of a large catalogue only a part is scored (`Part`), and half of ε goes to all of it.
+docs/law.md derives it.
 
 Shapes: M members, K items, P particles.
 """
@@ -96,8 +97,51 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A decision whose features are those of a part of all `eligible` items.
+
+    The first `inside` rows are the part that was retrieved; the law chooses among them. With probability
+    ε/2 · (eligible − inside)/eligible a slot takes one of the others instead, each alike. Which it takes follows from
+    the seed and these numbers alone, so the rows of those that are taken stand after the retrieved ones, in the order
+    of their slots: see `outside`.
+    """
+
+    eligible: int
+    inside: int
+
+
+def outside(published: Published, seed: int, part: Part, slots: int) -> list[int]:
+    """The items beyond the retrieved ones that these slots take, as places in the order of those beyond, all different.
+
+    Raises:
+        ModelError: the slots could use up what was retrieved.
+    """
+    if not 1 <= slots <= part.inside <= part.eligible:
+        raise ModelError(f"{slots} slots cannot be filled from {part.inside} retrieved of {part.eligible} items")
+    noise = Noise(seed, published.law.particles)
+    taken: list[int] = []
+    for place in range(slots):
+        rest, eligible = part.eligible - part.inside - len(taken), part.eligible - place
+        share, uniform = _beyond(published, rest, eligible), noise.uniform(CHOICE, place)
+        if uniform < share:
+            number = min(int(uniform / share * rest), rest - 1)
+            for earlier in sorted(taken):
+                number += number >= earlier
+            taken.append(number)
+    return taken
+
+
+def _beyond(published: Published, rest: int, eligible: int) -> float:
+    """The probability that a slot takes one of the `rest` items that were not retrieved."""
+    return published.law.epsilon / 2 * rest / eligible
+
+
+@dataclass(frozen=True)
 class Decision:
+    """first_K: π over the items before anything is chosen."""
+
     slots: tuple[Slot, ...]
+    first_K: Floats
 
 
 @dataclass(frozen=True)
@@ -109,8 +153,18 @@ class Law:
     mean_K: Floats
 
 
-def decide(published: Published, features: Features, history: History | None, seed: int, slots: int = 1) -> Decision:
+def decide(
+    published: Published,
+    features: Features,
+    history: History | None,
+    seed: int,
+    slots: int = 1,
+    part: Part | None = None,
+) -> Decision:
     """Choose items for `slots` places, without repetition.
+
+    Args:
+        part: of a large catalogue, what the features are of; else all eligible items.
 
     Raises:
         ModelError: there is no eligible item, or fewer than `slots`.
@@ -119,17 +173,27 @@ def decide(published: Published, features: Features, history: History | None, se
         raise ModelError(f"{slots} slots cannot be filled from {len(features)} eligible items")
     noise = Noise(seed, published.law.particles)
     particles = _particles(published, features, history, noise)
-    open_K = np.ones(len(features), np.bool_)
+    part = part or Part(len(features), len(features))
+    open_K, taken = np.arange(len(features)) < part.inside, part.inside
+    first_K: Floats = np.empty(0)
     chosen = []
     for place in range(slots):
-        law = particles.law(published, open_K)
-        index = _pick(law.pi_K, noise.uniform(CHOICE, place))
+        rest, eligible = part.eligible - taken, part.eligible - place
+        law = particles.law(published, open_K, rest)
+        share, uniform = _beyond(published, rest, eligible), noise.uniform(CHOICE, place)
+        if uniform < share:
+            index, propensity, taken = taken, share / rest, taken + 1
+        else:
+            index = _pick(law.pi_K, (uniform - share) / (1 - share))
+            propensity = float(law.pi_K[index])
+        if not place:
+            first_K = law.pi_K if not rest else np.where(open_K, law.pi_K, share / rest)
         best = float(law.mean_K[open_K].max())
         chosen.append(
             Slot(
                 index=index,
                 score=published.low + (published.high - published.low) * float(law.mean_K[index]),
-                propensity=float(law.pi_K[index]),
+                propensity=propensity,
                 explored=bool(law.mean_K[index] < best - TIE_SIZE),
                 member_propensities_M=law.member_MK[:, index],
                 member_means_M=particles.means(published, index),
@@ -137,7 +201,7 @@ def decide(published: Published, features: Features, history: History | None, se
             )
         )
         open_K[index] = False
-    return Decision(tuple(chosen))
+    return Decision(tuple(chosen), first_K)
 
 
 def probabilities(published: Published, features: Features, history: History | None, seed: int) -> Law:
@@ -165,8 +229,10 @@ class _Particles:
         mean_M[self.scored] = self.mean_SK[:, index]
         return mean_M
 
-    def law(self, published: Published, open_K: NDArray[np.bool_]) -> Law:
-        settings, uniform_K = published.law, open_K / open_K.sum()
+    def law(self, published: Published, open_K: NDArray[np.bool_], rest: int = 0) -> Law:
+        """The law among the open items, when there are `rest` more that are not scored."""
+        count = int(open_K.sum())
+        settings, uniform_K = published.law, open_K / count
         member_MK = np.empty((len(published.members), len(open_K)))
         member_MK[:] = uniform_K
         blend_K = uniform_K
@@ -175,7 +241,8 @@ class _Particles:
             member_MK[self.scored] = share_RK[: len(self.scored)]
             blend_K = share_RK[-1]
         mixed_K = (1 - settings.delta) * blend_K + settings.delta * (published.alternatives_M @ member_MK)
-        pi_K = (1 - settings.epsilon) * mixed_K + settings.epsilon * uniform_K
+        floor_K = open_K * (0.5 / count + 0.5 / (count + rest))
+        pi_K = (1 - settings.epsilon) * mixed_K + settings.epsilon * floor_K
         return Law(pi_K, member_MK, self.mean_K)
 
 
