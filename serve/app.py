@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
+HEALTH_S = 1.0
+"""Between two looks at a replica: a killed one is replaced that much later (Serve's default is 10)."""
 
 
 class Arguments(BaseModel):
@@ -147,6 +149,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
         name="models",
         ray_actor_options={"num_cpus": options.replica_cpus},
         max_ongoing_requests=4,
+        health_check_period_s=HEALTH_S,
         autoscaling_config=_scaling(options.models_replicas, options.models_max_replicas),
     )
     gateway: Any = ray_serve.deployment(
@@ -154,6 +157,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
         name="gateway",
         ray_actor_options={"num_cpus": options.replica_cpus, "resources": _pinned(settings)},
         max_ongoing_requests=1_000,
+        health_check_period_s=HEALTH_S,
         autoscaling_config=_scaling(options.replicas, options.max_replicas),
     )
     bound: ray_serve.Application = gateway.bind(facts, name, models.bind(facts, name))

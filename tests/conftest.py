@@ -4,12 +4,16 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster import config, session
 from cluster.config import Settings
 from tests import servers
+
+if TYPE_CHECKING:
+    from tests.served import Served
 
 os.environ.update(session.THREADS)  # before NumPy is imported, as in every job and replica
 # Before any test module imports ray: no cluster of the user's, no token in the user's home.
@@ -40,6 +44,23 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[session.Se
 
 
 @pytest.fixture(scope="session")
+def served(ray_session: session.Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
+    """The one Serve of the whole test run, on SQLite; whoever deploys other settings puts these back."""
+    from serve import deploy
+    from tests import serving
+    from tests.served import Served
+
+    settings = config.load(
+        home=tmp_path_factory.mktemp("serve-home"),
+        rewards={"reward": {"window_s": 2.0}},
+        serve={"port": servers.free_port(), "versions_refresh_s": 0.5, "checkpoint_s": 0.5},
+    )
+    serving.publish(settings, serving.version())
+    yield Served.start(settings)
+    deploy.shut_down()
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL that ends with the test run."""
     # Not in pytest's folder: every pytest that starts closes that to other users again.
@@ -64,5 +85,9 @@ def data_folder() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that kill processes run last, after those that share a Ray session."""
-    items.sort(key=lambda item: item.get_closest_marker("kills") is not None)
+    """Tests that share Serve run next to each other, and tests that kill processes after all others."""
+    items.sort(key=lambda item: (item.get_closest_marker("kills") is not None) * 2 + ("served" in _fixtures(item)))
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
