@@ -18,6 +18,8 @@ from actors.features.keys import key
 from actors.features.lowrank import truncated_svd
 
 BUCKETS = 1 << 13
+BLOCK = 10_000
+"""Texts projected at a time, for bounded memory."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -29,12 +31,24 @@ class TextMap:
     basis_HR: Floats
 
     def vectors(self, texts: Sequence[str]) -> Floats:
-        """texts (I) -> vectors_IR; the zero vector for a text without known words."""
+        """texts (I) -> vectors_IR; the zero vector for a text without known words. A text's vector is the same alone."""
+        blocks = [self._block(texts[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
+        return np.concatenate([np.zeros((0, self.basis_HR.shape[1])), *blocks])
+
+    def _block(self, texts: Sequence[str]) -> Floats:
+        spelt = [words(text) for text in texts]
+        number = {word: bucket(word) for word in set().union(*spelt)}
+        text_W = np.repeat(np.arange(len(texts)), [len(own) for own in spelt])
+        bucket_W = np.fromiter((number[word] for own in spelt for word in own), np.int64, len(text_W))
+        term_E, count_E = np.unique(text_W * BUCKETS + bucket_W, return_counts=True)
+        text_E, bucket_E = np.divmod(term_E, BUCKETS)
+        weight_E = (1.0 + np.log(count_E)) * self.idf_H[bucket_E]
+        length_I = np.sqrt(np.bincount(text_E, weight_E**2, minlength=len(texts)))
+        weight_E /= np.where(length_I > 0, length_I, 1.0)[text_E]
         vectors_IR = np.zeros((len(texts), self.basis_HR.shape[1]))
-        for i, text in enumerate(texts):
-            buckets, weights = self.weights(text)
-            if len(buckets):
-                vectors_IR[i] = weights @ self.basis_HR[buckets]
+        if len(text_E):
+            there, first = np.unique(text_E, return_index=True)
+            vectors_IR[there] = np.add.reduceat(weight_E[:, None] * self.basis_HR[bucket_E], first, axis=0)
         return vectors_IR
 
     def weights(self, text: str) -> tuple[list[int], Floats]:
