@@ -183,6 +183,28 @@ def what_if(
 
 
 @app.command()
+def export(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of Parquet files; a later run adds what is new.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Data set under home/data, for `medley compose`.")] = None,
+    client: Annotated[str | None, typer.Option("--client", help="Only this client's decisions.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only decisions from this day or moment on, UTC.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only decisions before this day or moment, UTC.")] = None,
+    configuration: Config = None,
+) -> None:
+    """Final rewards with their decisions, from the journal to Parquet; ends with one JSON line."""
+    from cluster.parts import program
+
+    given = {"to": to and to.absolute(), "name": name, "client": client, "since": since, "until": until}
+    given["config"] = configuration and configuration.absolute()
+    words = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    raise typer.Exit(program("cluster.export", words, config.load(configuration)))
+
+
+@app.command()
 def serve(configuration: Config = None) -> None:
     """Serve the latest version until Ctrl-C, picking up new ones as they are published."""
     from cluster.parts import serve as serve_versions

@@ -85,12 +85,32 @@ def save(request: Request, settings: Settings, imported: Imported) -> Path:
 
     Raises StateError where the folder cannot be written or the disk is full.
     """
+    facts = {"key": request.key(settings), "format": request.format, **summary(imported)}
+
+    def write(aside: Path) -> None:
+        imported.save(aside)
+        (aside / "import.json").write_text(json.dumps(facts, indent=1))
+
     folder = request.folder(settings)
+    place(folder, write)
+    return folder
+
+
+def check_name(name: str) -> str:
+    """The name of a folder under home/data. Raises ConfigError where it would lie elsewhere."""
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
+        raise ConfigError(f"--name {name!r}: expected one plain name of a folder under home/data, such as live")
+    return name
+
+
+def place(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder aside, then put it in the place of `folder`, whole.
+
+    Raises StateError where it cannot be written or the disk is full.
+    """
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        imported.save(aside)
-        facts = {"key": request.key(settings), "format": request.format, **summary(imported)}
-        (aside / "import.json").write_text(json.dumps(facts, indent=1))
+        write(aside)
         while not _placed(aside, folder):
             old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             with contextlib.suppress(FileNotFoundError):  # the other of two imports was quicker
@@ -100,7 +120,6 @@ def save(request: Request, settings: Settings, imported: Imported) -> Path:
         raise StateError(f"{folder}: cannot be written ({error}); free the disk or set MEDLEY_HOME") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def _placed(aside: Path, folder: Path) -> bool:

@@ -20,6 +20,7 @@ MODULES = {
     "sweep": "tune.sweep",
     "what-if": "tune.what_if",
     "drive": "tune.drive",
+    "export": "cluster.export",
     "report": "tune.report",
 }
 """What can be submitted by name, as the module that `python -m` starts."""

@@ -7,6 +7,7 @@ server. Rewards that come before their decision are parked until it comes; rewar
 window are kept and marked late, and change nothing.
 """
 
+import hashlib
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ from cluster.errors import JournalError
 from cluster.journal_records import (
     Agreement,
     DecisionRecord,
+    Final,
     ItemRecord,
     OutcomeRow,
     Repeat,
@@ -34,6 +36,7 @@ from cluster.sql import FAILURES
 __all__ = [
     "Agreement",
     "DecisionRecord",
+    "Final",
     "ItemRecord",
     "Journal",
     "OutcomeRow",
@@ -243,6 +246,18 @@ class Reader:
     def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
         """Numbered outcomes of one kind with seq > after, in order."""
         return self._read(lambda store: store.outcomes(after, limit, kind))
+
+    def finals(self, after: int, through: int, limit: int) -> list[Final]:
+        """Outcomes of all kinds with after < seq <= through and their decisions, in order."""
+        return self._read(lambda store: store.finals(after, through, limit))
+
+    def last_outcome(self) -> int:
+        """The greatest seq of an outcome, 0 where there is none."""
+        return self._read(lambda store: store.last_outcome())
+
+    def identity(self) -> str:
+        """Tells this journal from others; made from its secret, which stays one."""
+        return hashlib.sha256(self._read(lambda store: store.fact("secret")).encode()).hexdigest()[:16]
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """A decision as it was kept, None where there is none of this id."""

@@ -90,6 +90,24 @@ class OutcomeRow:
 
 
 @dataclass(frozen=True)
+class Final:
+    """An outcome with all that is kept of its decision, for export; `at` is when it was decided, server time."""
+
+    seq: int
+    decision_id: str
+    client: str
+    at: float
+    mode: str
+    slot: int
+    kind: str
+    reward: float
+    events: int
+    request: str
+    answer: str
+    evidence: bytes | None
+
+
+@dataclass(frozen=True)
 class Shown:
     """Decision `seq` showed a user these items `at` (server time, seconds)."""
 

@@ -19,6 +19,7 @@ from cluster.errors import JournalError
 from cluster.journal_records import (
     Agreement,
     DecisionRecord,
+    Final,
     ItemRecord,
     OutcomeRow,
     Repeat,
@@ -228,6 +229,19 @@ class Store:
             "ON d.seq = o.decision WHERE o.seq > ? AND o.kind = ? ORDER BY o.seq LIMIT ?"
         )
         return [OutcomeRow(*row) for row in self.sql.rows(query, (after, kind, limit))]
+
+    def finals(self, after: int, through: int, limit: int) -> list[Final]:
+        """Outcomes of all kinds with after < seq <= through and their decisions, in order."""
+        query = (
+            "SELECT o.seq, d.decision_id, d.client, d.at, d.mode, o.slot, o.kind, o.reward, o.events, "
+            "d.request, d.answer, d.evidence FROM journal_outcomes o JOIN journal_decisions d "
+            "ON d.seq = o.decision WHERE o.seq > ? AND o.seq <= ? ORDER BY o.seq LIMIT ?"
+        )
+        return [Final(*row) for row in self.sql.rows(query, (after, through, limit))]
+
+    def last_outcome(self) -> int:
+        """The greatest seq of an outcome, 0 where there is none."""
+        return self._next("journal_outcomes") - 1
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """A decision as it was kept, None where there is none of this id."""

@@ -8,6 +8,7 @@ attributes of items and users are written in the same way.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -149,6 +150,21 @@ def encode(context: Mapping[str, Value]) -> list[tuple[str, str]]:
 def decode(pairs: list[tuple[str, str]] | None) -> dict[str, Value]:
     """The inverse of `encode`."""
     return {key: json.loads(text) for key, text in pairs or []}
+
+
+def item_table(bodies: Mapping[str, str]) -> pa.Table:
+    """ITEMS from the JSON bodies that the HTTP API takes and the journal keeps, by item_id."""
+    return pa.Table.from_pylist([_item(item_id, json.loads(body)) for item_id, body in bodies.items()], ITEMS)
+
+
+def _item(item_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    created = body.get("created_at")
+    return {
+        **body,
+        "item_id": item_id,
+        "attributes": encode(body.get("attributes") or {}),
+        "created_at": datetime.fromisoformat(created) if created else None,
+    }
 
 
 def conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:

@@ -3,14 +3,11 @@
 import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
-
 from actors.features.feature_map import FeatureMap
-from cluster.records import ITEMS, encode
+from cluster.records import item_table
 
 
 @dataclass(frozen=True)
@@ -53,23 +50,10 @@ def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -
     """
     put = {item_id: body for item_id, body in changes.items() if body is not None}
     rows = (base.feature_map.row.get(item_id) for item_id in changes)
-    feature_map = base.feature_map.with_changes(table(put), [name for name, body in changes.items() if body is None])
+    feature_map = base.feature_map.with_changes(
+        item_table(put), [name for name, body in changes.items() if body is None]
+    )
     return Catalogue(feature_map, base.gone.union(row for row in rows if row is not None), revision)
-
-
-def table(bodies: Mapping[str, str]) -> pa.Table:
-    """Item bodies (JSON of `messages.ItemBody`) as the items table of `records`."""
-    return pa.Table.from_pylist([_row(item_id, json.loads(body)) for item_id, body in bodies.items()], ITEMS)
-
-
-def _row(item_id: str, body: dict[str, Any]) -> dict[str, Any]:
-    created = body.get("created_at")
-    return {
-        **body,
-        "item_id": item_id,
-        "attributes": encode(body.get("attributes") or {}),
-        "created_at": datetime.fromisoformat(created) if created else None,
-    }
 
 
 def body_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.features.feature_map import FeatureMap
 from cluster.config import FeatureSettings
-from cluster.records import ITEMS
+from cluster.records import ITEMS, item_table
 from serve import catalogue as catalogues
 from tests.features_samples import shop
 
@@ -35,7 +35,7 @@ def body(which: int | None) -> str | None:
 def rebuilt(feature_map: FeatureMap, ids: tuple[str, ...], bodies: dict[str, str]) -> FeatureMap:
     """The slow way: one table of all items, in one piece."""
     rows = {row["item_id"]: row for row in DATA.items.to_pylist()} | {
-        row["item_id"]: row for row in catalogues.table(bodies).to_pylist()
+        row["item_id"]: row for row in item_table(bodies).to_pylist()
     }
     return feature_map.with_items(pa.Table.from_pylist([rows[item_id] for item_id in ids], ITEMS))
 

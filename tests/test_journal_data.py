@@ -1,0 +1,224 @@
+"""The journal as a data set, and a version composed from it that goes on where the data end."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic_core import from_json
+
+from actors.bandits.version import Version
+from cluster.config import RewardKind, Settings, changed
+from cluster.errors import SourceError
+from cluster.importers.assemble import MOST_LISTED_ITEMS
+from cluster.journal import ItemRecord, Journal, Reader, RewardRecord, journal_url
+from cluster.journal_data import dataset
+from cluster.journal_events import Choice
+from cluster.records import EVENTS, ITEMS, Dataset
+from cluster.registry import DEFAULT_NAME, Registry
+from serve.current import load
+from serve.decide import Engine
+from serve.learner import Learner
+from serve.ledger import Ledger
+from serve.messages import DecisionRequest, Mode
+from tests import serving
+from tests.compose_cases import quick
+from tune.composer import compose
+from tune.stages import Stages
+
+WAIT_S = 20.0
+IDS = tuple(f"i{n}" for n in range(12))
+
+
+class World:
+    """Decisions of a published version in a journal whose time a test moves."""
+
+    def __init__(self, settings: Settings, items: int = 12) -> None:
+        self.settings = settings
+        self.registry = Registry(settings.registry_uri)
+        self.version = serving.version(items=items)
+        self.registry.publish(DEFAULT_NAME, self.version.save)
+        self.engine = Engine(seed=1)
+        self.engine.install(load(1, self.version))
+        self.now = 1_767_225_600.0
+        kinds = {"reward": RewardKind(window_s=10), "buy": RewardKind(window_s=5)}
+        self.journal = Journal(journal_url(settings), kinds, lambda: self.now, close_every_s=0.01)
+        self.reader = Reader(journal_url(settings))
+        self.slots = 0
+
+    def decide(self, client: str = "shop", mode: Mode = "live", clicked: bool = False, **request: Any) -> str:
+        """The item of the first slot."""
+        asked = DecisionRequest.model_validate({"user_id": "u", "context": {"device": "mobile"}} | request)
+        record = self.engine.decide(client, asked, f"D{self.slots:05d}", mode=mode)
+        self.journal.decide([record]).result(WAIT_S)
+        self.slots += record.slots
+        if clicked:
+            click = RewardRecord(client, record.decision_id, 0, "reward", 1.0, record.decision_id)
+            self.journal.reward([click]).result(WAIT_S)
+        self.now += 0.001
+        return str(from_json(record.answer)["slots"][0]["item_id"])
+
+    def change(self, item: str, body: str | None, client: str = "shop") -> None:
+        revision = self.journal.items([ItemRecord(client, item, body)]).result(WAIT_S)
+        self.engine.change(client, item, body, revision)
+        self.engine.rebuild(client)
+
+    def close_windows(self) -> None:
+        self.now += 11
+        deadline = time.monotonic() + WAIT_S
+        while self.reader.last_outcome() < 2 * self.slots and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert self.reader.last_outcome() == 2 * self.slots
+
+    def dataset(self, **changes: Any) -> Dataset:
+        return dataset(changed(self.settings, changes), self.reader)
+
+
+@pytest.fixture
+def world(settings: Settings) -> Iterator[World]:
+    made = World(settings)
+    yield made
+    made.journal.close()
+    made.reader.close()
+
+
+def test_the_events_are_those_of_the_learned_kind_with_their_candidates(world: World) -> None:
+    first = world.decide(clicked=True, slots=2)
+    world.decide(items=["i1", "i2"], exclude=["i1"])
+    world.close_windows()
+    made = world.dataset()
+    events = made.events
+    assert events.schema == EVENTS
+    assert made.items.schema == ITEMS
+    assert made.items["item_id"].to_pylist() == list(IDS)
+    assert set(events["reward_kind"].to_pylist()) == {"reward"}
+    assert events["reward"].to_pylist() == [1.0, 0.0, 0.0]
+    assert events["candidates"].to_pylist() == [list(IDS), [i for i in IDS if i != first], ["i2"]]
+    assert events["propensity"].null_count == 0
+    assert made.users["user_id"].to_pylist() == ["u"]
+    assert made.facts["watermark"] == 6
+    assert made.facts["notes"] == []
+
+
+def test_a_baseline_teaches_but_has_no_propensity(world: World) -> None:
+    world.decide(mode="apprentice", items=["i3", "i4"])
+    world.decide(mode="off")
+    world.close_windows()
+    assert world.dataset().events.select(["item_id", "propensity", "version"]).to_pylist() == [
+        {"item_id": "i3", "propensity": None, "version": None},
+        {"item_id": "i0", "propensity": None, "version": None},
+    ]
+
+
+def test_the_catalogue_is_what_the_decision_knew(world: World) -> None:
+    world.decide()
+    world.change("new", '{"title": "a red thing", "price": 3.0, "attributes": {"size": 4}}')
+    world.change("i0", None)
+    world.change("i1", None)
+    world.decide(items=["new", "i2"])
+    world.decide()
+    world.change("i1", '{"title": "another"}')
+    world.close_windows()
+    made = world.dataset()
+    without = [item for item in IDS if item not in ("i0", "i1")]
+    assert [sorted(row) for row in made.events["candidates"].to_pylist()] == [
+        sorted(IDS),
+        ["i2", "new"],
+        sorted([*without, "new"]),
+    ]
+    titles = dict(zip(made.items["item_id"].to_pylist(), made.items["title"].to_pylist(), strict=True))
+    assert titles["new"] == "a red thing"
+    assert titles["i1"] == "another"
+    assert titles["i0"] == "a red thing 0"  # gone, but a candidate of the first event
+    assert set(titles) == {*IDS, "new"}
+
+
+def test_what_nobody_can_be_shown_any_more_is_no_item(world: World) -> None:
+    world.change("i0", None)
+    world.decide()
+    world.close_windows()
+    assert world.dataset().items["item_id"].to_pylist() == list(IDS[1:])
+
+
+def test_an_item_of_one_client_stays_its_own(world: World) -> None:
+    world.change("mine", '{"title": "mine"}')
+    for client in ("shop", "other"):
+        world.change("ours", '{"title": "ours"}', client)
+    world.decide(items=["mine"])
+    world.decide(items=["ours"])
+    world.decide("other", items=["ours", "i1"])
+    world.close_windows()
+    made = world.dataset()
+    assert made.items["item_id"].to_pylist() == [*IDS, "ours"]
+    assert made.events["candidates"].to_pylist() == [["ours"], ["ours", "i1"]]
+    assert made.facts["notes"] == ["1 events left out: of items that one of several clients put for itself"]
+
+
+def test_of_a_large_catalogue_what_left_something_out_cannot_be_judged(settings: Settings) -> None:
+    world = World(settings, items=MOST_LISTED_ITEMS + 1)
+    world.decide(slots=2)
+    world.decide(exclude=["i1"])
+    world.close_windows()
+    made = world.dataset()
+    assert made.events["candidates"].to_pylist() == [None]
+    assert made.events["position"].to_pylist() == [0]
+    assert made.facts["notes"] == [
+        "2 events left out: of a catalogue above 256 items something was excluded, or taken before"
+    ]
+    world.journal.close()
+    world.reader.close()
+
+
+def test_the_newest_events_are_kept(world: World) -> None:
+    for _ in range(5):
+        world.decide()
+    world.close_windows()
+    made = world.dataset(**{"data.max_events": 3})
+    assert made.events["event_id"].to_pylist() == ["D00002/0", "D00003/0", "D00004/0"]
+    assert made.facts["older_left_out"] == 2
+
+
+def test_a_span_of_time_ends_at_its_last_outcome(world: World) -> None:
+    world.decide()
+    world.now += 86_400
+    world.decide()
+    world.close_windows()
+    until = dataset(world.settings, world.reader, Choice.parse(None, None, "2026-01-02"))
+    assert (len(until.events), until.facts["watermark"]) == (1, 1)
+    with pytest.raises(SourceError, match=r"no final outcome for .*'client': 'nobody'"):
+        dataset(world.settings, world.reader, Choice(client="nobody"))
+
+
+def test_a_version_composed_from_the_journal_learns_only_what_came_after(world: World, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def traffic(number: int) -> None:
+        for _ in range(number):
+            context = {"device": ("mobile", "desktop")[int(rng.integers(2))], "hour": int(rng.integers(24))}
+            world.decide(clicked=bool(rng.random() < 0.4), user_id=f"u{rng.integers(60)}", context=context)
+        world.close_windows()
+
+    traffic(400)
+    settings = quick(world.settings.home, sweep={"top_k": 2})
+    command = [sys.executable, "-m", "cluster.export", "--name", "live"]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+    assert (facts["events"], facts["watermark"]) == (400, 800)
+    result = compose(Dataset.load(Path(facts["folder"])), settings, Stages(None), DEFAULT_NAME)
+    assert result["version"] == 2
+    made = Version.load(world.registry.fetch(DEFAULT_NAME, 2))
+    assert made.facts["watermark"] == world.reader.last_outcome() == 800
+    traffic(30)
+    versions = {1: world.version, 2: made}
+    ledger = Ledger(str(tmp_path / "learner.db"))
+    learner = Learner(versions.__getitem__, world.reader, ledger, "reward", lambda: world.now)
+    while learner.advance():
+        continue
+    learner.adopt(2)
+    assert learner.state("shop", 1).count == 430
+    assert learner.state("shop", 2).count == 30
+    ledger.close()
