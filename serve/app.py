@@ -5,6 +5,8 @@
 `serve.deploy` starts the same application with the HAProxy ingress; `serve/serve.yaml` declares it.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -21,13 +23,15 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster import config
-from cluster.config import Settings
+from cluster.config import ClientMode, Settings
 from cluster.database import upgrade, url_of
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord, Journal, journal_url
 from cluster.registry import DEFAULT_NAME
+from serve import logs
 from serve.assembly import assemble
 from serve.messages import DecisionRequest
+from serve.prometheus import Exporter
 from serve.replica import Replica
 from serve.service import LearnerService, News
 
@@ -35,8 +39,10 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
+_LOOK_BACK_S = 10.0
+_SAVE_S = 10.0
 HEALTH_S = 1.0
-"""Between two looks at a replica: a killed one is replaced that much later (Serve's default is 10)."""
+"""Between two looks at a replica: a killed one is replaced that much later (Serve's own default is 10)."""
 
 
 class Arguments(BaseModel):
@@ -51,11 +57,20 @@ class Arguments(BaseModel):
     registry_name: str = DEFAULT_NAME
 
 
+class LearnerProcess(LearnerService):
+    """The learner as a process of Ray: what it counts and logs can be seen."""
+
+    def __init__(self, settings: dict[str, Any], name: str) -> None:
+        logs.install()
+        super().__init__(settings, name)
+        self._exporter = Exporter(self.metrics)
+
+
 class LearnerActor:
     """The learner by its name; made where it is not there. Calls await, they never block."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        actor: Any = ray.remote(LearnerService).options(
+        actor: Any = ray.remote(LearnerProcess).options(
             name=learner_name(settings, name),
             namespace=NAMESPACE,
             lifetime="detached",
@@ -82,11 +97,11 @@ class ModelReplicas:
         self._handle = handle
 
     async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
     ) -> list[DecisionRecord] | None:
         bodies = [request.model_dump_json() for request in requests]
         try:
-            records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids))
+            records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids), mode)
         except RequestError as error:  # Ray's wrapper of it: the same class, with the remote trace as its text
             raise RequestError(error.loc, error.message, error.status) from error
         except (RayError, RayServeException) as error:
@@ -99,17 +114,18 @@ class ModelDeployment:
     """Decides large batches; the gateway makes them durable. It scales on either database."""
 
     async def __init__(self, settings: dict[str, Any], name: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        logs.install()
         known = Settings.model_validate(settings)
         self._replica = Replica(known, name, lambda: LearnerActor(known, name))
         self._in_work = 0
         await self._replica.start()
 
-    async def decide(self, client: str, bodies: list[str], ids: list[str]) -> list[DecisionRecord]:
+    async def decide(self, client: str, bodies: list[str], ids: list[str], mode: ClientMode) -> list[DecisionRecord]:
         """Raises RequestError like the engine."""
         self._in_work += len(ids)
         try:
             requests = [DecisionRequest.model_validate_json(body) for body in bodies]
-            return self._replica.engine.decide_many(client, requests, ids)
+            return self._replica.engine.decide_many(client, requests, ids, mode)
         finally:
             self._in_work -= len(ids)
 
@@ -123,15 +139,26 @@ class IngressDeployment:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: dict[str, Any], name: str, models: DeploymentHandle[Any]
     ) -> None:
+        logs.install()
         known = Settings.model_validate(settings)
         self._parts = assemble(known, name, lambda: LearnerActor(known, name), ModelReplicas(models))
         await self._parts.replica.start()
+        self._exporter = Exporter(self._parts.metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._parts.gateway.app
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        return {"contexts_in_work": float(self._parts.gateway.in_work)}
+        return {
+            "contexts_in_work": float(self._parts.gateway.in_work),
+            "p95_ms": self._parts.metrics.p95_ms(),
+            "lag_s": self._parts.replica.lag_s,
+        }
+
+    async def __del__(self) -> None:
+        """Serve awaits this at a replica's end, when Serve itself lets no more calls in."""
+        await self._parts.stop()
+        await asyncio.to_thread(self._exporter.stop)
 
 
 def build(arguments: Arguments) -> ray_serve.Application:
@@ -158,7 +185,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
         ray_actor_options={"num_cpus": options.replica_cpus, "resources": _pinned(settings)},
         max_ongoing_requests=1_000,
         health_check_period_s=HEALTH_S,
-        autoscaling_config=_scaling(options.replicas, options.max_replicas),
+        autoscaling_config=_scaling(options.replicas, options.max_replicas, options.target_p95_ms),
     )
     bound: ray_serve.Application = gateway.bind(facts, name, models.bind(facts, name))
     return bound
@@ -174,9 +201,11 @@ def prepare(settings: Settings) -> None:
 def end_learner(settings: Settings, name: str) -> None:
     """End a learner that runs with older settings; the next one goes on from its checkpoint and the journal."""
     try:
-        actor = ray.get_actor(learner_name(settings, name), namespace=NAMESPACE)
+        actor: Any = ray.get_actor(learner_name(settings, name), namespace=NAMESPACE)
     except ValueError:
         return
+    with contextlib.suppress(RayError):  # without its last checkpoint the next one reads more of the journal
+        ray.get(actor.stop.remote(), timeout=_SAVE_S)
     ray.kill(actor)
 
 
@@ -186,12 +215,14 @@ def learner_name(settings: Settings, name: str) -> str:
     return f"medley-learner-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
 
 
-def _scaling(least: int, most: int) -> AutoscalingConfig:
+def _scaling(least: int, most: int, target_p95_ms: float | None = None) -> AutoscalingConfig:
+    policy = "serve.autoscaling:Policy"
     return AutoscalingConfig(
         min_replicas=least,
         initial_replicas=least,
         max_replicas=max(least, most),
-        policy=AutoscalingPolicy(policy_function="serve.autoscaling:policy"),
+        look_back_period_s=_LOOK_BACK_S,
+        policy=AutoscalingPolicy(policy_function=policy, policy_kwargs={"target_p95_ms": target_p95_ms}),
     )
 
 

@@ -1,35 +1,29 @@
 """Answers without a model: the caller's own choice; and what every answer is kept as."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
-from serve.messages import DecisionRequest
+from serve.messages import DecisionRequest, Mode
 
 
-def baseline(client: str, request: DecisionRequest, decision_id: str, index: int, most: int) -> DecisionRecord:
-    """Before any version: the caller's own choice, then its candidates in their order, with certainty."""
-    where = ("body", "requests", index)
-    if request.items is None:
-        raise RequestError((*where, "items"), "no version is published yet, so candidates must be given")
-    check_items(request.items, index, most)
-    excluded = set(request.exclude)
-    items = [item for item in request.items if item not in excluded]
-    if len(items) < request.slots:
-        raise RequestError((*where, "slots"), f"{request.slots} slots, but {len(items)} eligible items are left")
-    if request.baseline_item is not None:
-        if request.baseline_item not in items:
-            raise RequestError((*where, "baseline_item"), f"{request.baseline_item!r} is not among the eligible items")
-        items.remove(request.baseline_item)
-        items.insert(0, request.baseline_item)
+def own_choice(request: DecisionRequest, items: Sequence[str]) -> list[str]:
+    """The items of a request's slots: the caller's own choice, then the eligible ones in their order."""
+    first = [] if request.baseline_item is None else [request.baseline_item]
+    others = (item for item in items if item != request.baseline_item)
+    return first + [item for item, _ in zip(others, range(request.slots - len(first)), strict=False)]
+
+
+def answer(decision_id: str, mode: Mode, own: Sequence[str]) -> dict[str, Any]:
+    """The caller's own choice, with certainty."""
     slots: list[dict[str, Any]] = [
         {"item_id": item, "score": None, "propensity": 1.0, "explored": False, "models": {}, "reasons": []}
-        for item in items[: request.slots]
+        for item in own
     ]
-    answer = {"decision_id": decision_id, "version": None, "mode": "baseline", "slots": slots}
-    return record(client, request, answer, None, 0, None)
+    return {"decision_id": decision_id, "version": None, "mode": mode, "slots": slots}
 
 
 def check_items(items: list[str], index: int, most: int) -> None:
@@ -43,9 +37,19 @@ def check_items(items: list[str], index: int, most: int) -> None:
 
 
 def record(
-    client: str, request: DecisionRequest, answer: dict[str, Any], version: int | None, epoch: int, packed: bytes | None
+    client: str,
+    request: DecisionRequest,
+    answer: dict[str, Any],
+    version: int | None,
+    epoch: int,
+    packed: bytes | None = None,
+    beside: dict[str, Any] | None = None,
 ) -> DecisionRecord:
-    """A decision as the journal keeps it; `packed` is its evidence, None where there is nothing to learn."""
+    """A decision as the journal keeps it.
+
+    version, epoch: what was in force, also where a baseline answered. packed: its evidence, None where there is
+    nothing to learn. beside: what a baseline's answer does not say, for replay.
+    """
     return DecisionRecord(
         decision_id=answer["decision_id"],
         client=client,
@@ -55,6 +59,12 @@ def record(
         epoch=epoch,
         slots=len(answer["slots"]),
         request=request.model_dump_json(exclude_defaults=True),
-        answer=to_json(answer, inf_nan_mode="null").decode(),
+        answer=_json(answer),
         evidence=packed,
+        mode=answer["mode"],
+        shadow=None if beside is None else _json(beside),
     )
+
+
+def _json(values: dict[str, Any]) -> str:
+    return to_json(values, inf_nan_mode="null").decode()

@@ -9,75 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from pydantic_core import from_json
 
-from actors.bandits import law, learn
+from actors.bandits import law
 from actors.bandits.history import History
-from actors.bandits.law import Published
-from actors.bandits.members import Member, Shared, followed
-from actors.bandits.version import Version
-from actors.features.features import Features, Floats
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
+from serve import baseline
 from serve import catalogue as catalogues
-from serve import evidence
-from serve.baseline import baseline, check_items, record
+from serve.baseline import check_items, record
 from serve.catalogue import Catalogue
+from serve.choice import Choice
+from serve.current import Current, Loaded, Update, updated
 from serve.histories import Histories
 from serve.ids import seed_of
-from serve.messages import DecisionRequest
-
-REASONS = 3
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a learner publishes of one client's version: the members that learn, weights, changed histories."""
-
-    client: str
-    version: int
-    epoch: int
-    members: dict[str, Member]
-    weights_M: Floats
-    alternatives_M: Floats
-    histories: dict[str, History]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A version in memory, and how it decides before anything is learned."""
-
-    number: int
-    version: Version
-    published: Published
-    linear_AD: Floats | None
-    catalogue: Catalogue
-    names: tuple[str, ...]
-    rows: dict[str, int]
-    variants: dict[tuple[str, ...], "Loaded"] = field(default_factory=dict)
-
-    def of(self, client: str) -> "Loaded":
-        """The version with the members that decide for this client; alike for clients with the same members."""
-        ensemble = self.version.ensemble.of(client)
-        if ensemble is self.version.ensemble:
-            return self
-        if ensemble.names not in self.variants:
-            published = learn.publish(learn.start(ensemble))
-            version = replace(self.version, ensemble=ensemble)
-            own = replace(self, version=version, published=published, linear_AD=_linear(published))
-            self.variants[ensemble.names] = own
-        return self.variants[ensemble.names]
-
-
-@dataclass(frozen=True)
-class Current:
-    """What decides for one client now. linear_AD: blended coefficients of the linear members, for reasons."""
-
-    loaded: Loaded
-    published: Published
-    linear_AD: Floats | None
-    catalogue: Catalogue
+from serve.messages import DecisionRequest, Mode
 
 
 @dataclass
@@ -89,15 +35,6 @@ class Tenant:
     revisions: dict[str, int] = field(default_factory=dict)
     dirty: bool = False
     updates: dict[int, Update] = field(default_factory=dict)
-
-
-def load(number: int, version: Version) -> Loaded:
-    """Factor a version's starting state. Its first publication has epoch 1, in every process."""
-    published = learn.publish(learn.start(version.ensemble))
-    feature_map = version.feature_map
-    catalogue = catalogues.of_version(feature_map)
-    rows = {item_id: row for row, item_id in enumerate(version.items["item_id"].to_pylist())}
-    return Loaded(number, version, published, _linear(published), catalogue, feature_map.names, rows)
 
 
 class Engine:
@@ -138,7 +75,7 @@ class Engine:
             self.histories.update(update.client, update.version, update.histories)
             current = tenant.current
             if current is not None and update.version == current.loaded.number:
-                tenant.current = _updated(current.loaded, update, current.catalogue)
+                tenant.current = updated(current.loaded, update, current.catalogue)
 
     def change(self, client: str, item_id: str, body: str | None, revision: int) -> None:
         """Note that an item was put (JSON) or deleted (None); `rebuild` makes it count."""
@@ -182,47 +119,41 @@ class Engine:
             return None
         return catalogues.body_of(current.loaded.version.items.slice(row, 1).to_pylist()[0])
 
-    def decide_many(self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str]) -> list[DecisionRecord]:
+    def decide_many(
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: Mode = "live"
+    ) -> list[DecisionRecord]:
         """`decide` for each; one that is refused refuses the call."""
         pairs = zip(requests, ids, strict=True)
-        return [self.decide(client, request, decision_id, i) for i, (request, decision_id) in enumerate(pairs)]
+        return [self.decide(client, request, decision_id, i, mode) for i, (request, decision_id) in enumerate(pairs)]
 
-    def decide(self, client: str, request: DecisionRequest, decision_id: str, index: int = 0) -> DecisionRecord:
+    def decide(
+        self, client: str, request: DecisionRequest, decision_id: str, index: int = 0, mode: Mode = "live"
+    ) -> DecisionRecord:
         """Choose the items of one request.
 
         Args:
             index: place of the request in its call, named in errors.
+            mode: whose choice is answered; the engine chooses beside a baseline in shadow and apprentice.
 
         Raises:
             RequestError: unknown items, none left to choose from, or more slots than items.
         """
         current = self._current(client)
-        if current is None:
-            return baseline(client, request, decision_id, index, self._max_items)
-        items = self._eligible(current.catalogue, request, index)
+        items = self._eligible(current, request, index)
+        choice = None
+        if current is not None and mode in ("live", "shadow", "apprentice"):
+            choice = self._choose(current, client, request, items, decision_id)
+        if choice is not None and mode == "live":
+            return _live(choice, client, request, decision_id)
+        return _own(current, choice, client, request, items, decision_id, "baseline" if mode == "live" else mode)
+
+    def _choose(
+        self, current: Current, client: str, request: DecisionRequest, items: Sequence[str], decision_id: str
+    ) -> Choice:
         features = current.catalogue.feature_map.features(request.context, items, request.user_id)
         history = self._history(current.loaded, client, request.user_id or request.session_id)
-        seed = seed_of(decision_id, self._seed)
-        decision = law.decide(current.published, features, history, seed, request.slots)
-        answer = {
-            "decision_id": decision_id,
-            "version": current.loaded.number,
-            "mode": "live",
-            "slots": [
-                {
-                    "item_id": items[slot.index],
-                    "score": slot.score,
-                    "propensity": slot.propensity,
-                    "explored": slot.explored,
-                    "models": slot.models,
-                    "reasons": reasons(current, features, slot.index),
-                }
-                for slot in decision.slots
-            ],
-        }
-        chosen = [items[slot.index] for slot in decision.slots]
-        packed = evidence.pack(features, decision.slots, chosen, current.catalogue.revision)
-        return record(client, request, answer, current.loaded.number, current.published.epoch, packed)
+        decision = law.decide(current.published, features, history, seed_of(decision_id, self._seed), request.slots)
+        return Choice(current, items, features, decision)
 
     def _history(self, loaded: Loaded, client: str, user: str | None) -> History | None:
         if user is None:
@@ -230,17 +161,19 @@ class Engine:
         learned = self.histories.get(client, loaded.number, user)
         return learned if learned is not None else loaded.version.ensemble.histories.get(user)
 
-    def _eligible(self, catalogue: Catalogue, request: DecisionRequest, index: int) -> Sequence[str]:
+    def _eligible(self, current: Current | None, request: DecisionRequest, index: int) -> Sequence[str]:
         where = ("body", "requests", index)
         if request.items is not None:
             check_items(request.items, index, self._max_items)
-            unknown = catalogues.missing(catalogue.known, request.items)
+            unknown = catalogues.missing(current.catalogue.known, request.items) if current else None
             if unknown is not None:
                 name = request.items[unknown]
                 raise RequestError(
                     (*where, "items", unknown), f"unknown item {name!r}; PUT it to /v1/items/{{item_id}} first"
                 )
-        items: Sequence[str] = request.items or catalogue.ids
+        elif current is None:
+            raise RequestError((*where, "items"), "no version is published yet, so candidates must be given")
+        items: Sequence[str] = request.items or (current.catalogue.ids if current else ())
         if request.exclude:
             excluded = set(request.exclude)
             items = [item for item in items if item not in excluded]
@@ -248,6 +181,8 @@ class Engine:
             raise RequestError(
                 (*where, "slots"), f"{request.slots} slots, but {len(items)} eligible items are left after exclude"
             )
+        if request.baseline_item is not None and request.baseline_item not in items:
+            raise RequestError((*where, "baseline_item"), f"{request.baseline_item!r} is not among the eligible items")
         return items
 
     def _tenant(self, client: str) -> Tenant:
@@ -268,38 +203,39 @@ class Engine:
         return tenant.current
 
 
-def reasons(current: Current, features: Features, index: int) -> list[dict[str, Any]]:
-    """The features that moved the linear members' blended mean most, with what each added to the reward.
-
-    Contribution of feature d is (high − low)·φ_d·Σ_m w_m μ_m,d over the linear members; the intercept is left out.
-    """
-    if current.linear_AD is None:
-        return []
-    moved_D = features.phi_KD[index] * current.linear_AD[features.arm_K[index]]
-    moved_D[0] = 0.0
-    top = np.argpartition(-np.abs(moved_D), min(REASONS, len(moved_D) - 1))[:REASONS]
-    top = top[np.argsort(-np.abs(moved_D[top]), kind="stable")]
-    return [{"feature": current.loaded.names[d], "contribution": float(moved_D[d])} for d in top if moved_D[d]]
+def _live(choice: Choice, client: str, request: DecisionRequest, decision_id: str) -> DecisionRecord:
+    number, epoch = choice.current.loaded.number, choice.current.published.epoch
+    answer = {"decision_id": decision_id, "version": number, "mode": "live", "slots": choice.slots()}
+    return record(client, request, answer, number, epoch, packed=choice.evidence())
 
 
-def _linear(published: Published) -> Floats | None:
-    weights = published.weights_M[published.scored]
-    blended = [
-        published.weights_M[m] / weights.sum() * member.posterior.mean_AD
-        for m, member in enumerate(published.members)
-        if isinstance(member, Shared) and member.view == "features"
-    ]
-    return (published.high - published.low) * np.sum(blended, axis=0) if blended else None
+def _own(
+    current: Current | None,
+    choice: Choice | None,
+    client: str,
+    request: DecisionRequest,
+    items: Sequence[str],
+    decision_id: str,
+    mode: Mode,
+) -> DecisionRecord:
+    """The caller's own choice as the answer, what the engine chose beside it, and what an apprentice learns."""
+    own = baseline.own_choice(request, items)
+    answer = baseline.answer(decision_id, mode, own)
+    if current is None:
+        return record(client, request, answer, None, 0)
+    beside: dict[str, Any] = {"revision": current.catalogue.revision}
+    if choice is not None:
+        beside["slots"] = choice.slots()
+    made = record(client, request, answer, current.loaded.number, current.published.epoch, beside=beside)
+    if choice is not None and mode == "apprentice":
+        return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))
+    return made
 
 
 def _settle(tenant: Tenant, loaded: Loaded) -> None:
     """Let a version decide for a client, with what was learned of it and the client's own catalogue."""
     catalogue = _catalogue(tenant, loaded)
-    update = tenant.updates.get(loaded.number)
-    if update is None:
-        tenant.current = Current(loaded, loaded.published, loaded.linear_AD, catalogue)
-    else:
-        tenant.current = _updated(loaded, update, catalogue)
+    tenant.current = updated(loaded, tenant.updates.get(loaded.number), catalogue)
 
 
 def _catalogue(tenant: Tenant, loaded: Loaded) -> Catalogue:
@@ -307,15 +243,3 @@ def _catalogue(tenant: Tenant, loaded: Loaded) -> Catalogue:
     if not tenant.changes:
         return loaded.catalogue
     return catalogues.changed(loaded.catalogue, tenant.changes, max(tenant.revisions.values()))
-
-
-def _updated(loaded: Loaded, update: Update, catalogue: Catalogue) -> Current:
-    base = loaded.published
-    published = replace(
-        base,
-        members=followed(tuple(update.members.get(member.name, member) for member in base.members)),
-        weights_M=update.weights_M,
-        alternatives_M=update.alternatives_M,
-        epoch=update.epoch,
-    )
-    return Current(loaded, published, _linear(published), catalogue)

@@ -25,7 +25,7 @@ from actors.bandits.version import Version
 from cluster.errors import MedleyError, StateError
 from cluster.journal import OutcomeRow
 from serve import checkpoint, evidence
-from serve.decide import Update
+from serve.current import Update
 from serve.ledger import Checkpoint, Ledger, Publication
 
 logger = logging.getLogger(__name__)
@@ -226,8 +226,10 @@ class Learner:
         """The outcome as this version sees it, None where it must not or cannot learn from it."""
         ensemble = tracked.state.ensemble
         propensity, phi_D = known.propensity(row.slot), known.phi(row.slot)
+        members_M = None
         if row.version == tracked.version:
-            arm, item, members_M = known.arm(row.slot), known.item(row.slot), known.members(row.slot)
+            arm, item = known.arm(row.slot), known.item(row.slot)
+            members_M = known.members(row.slot) if row.mode == "live" else None
         else:
             version = self._version(tracked.version)
             watermark = version.facts.get("watermark") if version else None
@@ -238,8 +240,7 @@ class Learner:
                 request.get("context", {}), [known.item_ids[row.slot]], request.get("user_id")
             )
             phi_D, arm, item = features.phi_KD[0], int(features.arm_K[0]), int(features.item_K[0])
-            members_M = np.zeros(len(ensemble.members))  # this version's members had no say: no evidence on weights
-        fits = len(phi_D) == ensemble.dimension and len(members_M) == len(ensemble.members)
+        fits = len(phi_D) == ensemble.dimension and (members_M is None or len(members_M) == len(ensemble.members))
         if not (fits and np.isfinite(phi_D).all() and 0 < propensity <= 1 + 1e-9):
             self.skipped += 1
             logger.warning("outcome %d does not fit version %d and is left out", row.seq, tracked.version)

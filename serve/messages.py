@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from cluster.config import ClientMode
+
 LARGEST_INT = 2**53
 
 ID_PATTERN = r"^[^\x00-\x1f\x7f]*$"
@@ -20,7 +22,7 @@ Text = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 ContextValue = bool | Whole | Finite | Text | Annotated[list[Text], Field(max_length=1_000)] | None
 Context = Annotated[dict[Id, ContextValue], Field(max_length=256)]
 
-Mode = Literal["live", "baseline"]
+Mode = Literal[ClientMode, "baseline"]
 
 
 class Message(BaseModel):
@@ -38,7 +40,9 @@ class DecisionRequest(Message):
         default_factory=list, description="items that must not be chosen"
     )
     slots: int = Field(1, ge=1, le=100, description="different items wanted, best first")
-    baseline_item: Id | None = Field(None, description="the caller's own choice; null is the first of the candidates")
+    baseline_item: Id | None = Field(
+        None, description="the caller's own choice, eligible; null is the first eligible one"
+    )
     request_id: Id | None = Field(None, description="makes a retry safe: a repeat gets the stored answer")
 
 
@@ -62,8 +66,11 @@ class Slot(Message):
 
 class Decision(Message):
     decision_id: str
-    version: int | None = Field(description="null before any version is published")
-    mode: Mode
+    version: int | None = Field(description="the version that answers; null where a baseline does")
+    mode: Mode = Field(
+        description="what answers: live, a version; baseline, the caller's own choice for want of one; shadow, "
+        "apprentice and off, the same by the client's mode"
+    )
     slots: list[Slot]
 
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +26,11 @@ from cluster.errors import JournalError, MedleyError, StateError
 from cluster.journal import DecisionRecord, OutcomeRow, Reader, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
 from serve import evidence
-from serve.decide import Engine, load
+from serve.current import load
+from serve.decide import Engine
 from serve.learner import Learner
 from serve.ledger import Ledger, read_publications
-from serve.messages import DecisionRequest
+from serve.messages import DecisionRequest, Mode
 from serve.releases import Releases
 from serve.service import ledger_url
 
@@ -87,13 +88,22 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
         _catalogue(engine, reader, record)
         if record.epoch > 1:
             seq, outcomes = _learned(engine, settings, reader, version, record)
-    again = engine.decide(record.client, request, record.decision_id)
-    return Replayed(json.loads(record.answer), json.loads(again.answer), record.epoch, seq, outcomes)
+    again = engine.decide(record.client, request, record.decision_id, mode=cast(Mode, record.mode))
+    return Replayed(_whole(record), _whole(again), record.epoch, seq, outcomes)
+
+
+def _whole(record: DecisionRecord) -> dict[str, Any]:
+    """The answer, and beside a baseline's what the engine chose."""
+    answer: dict[str, Any] = json.loads(record.answer)
+    return answer if record.shadow is None else {**answer, "shadow": json.loads(record.shadow)}
 
 
 def _catalogue(engine: Engine, reader: Reader, record: DecisionRecord) -> None:
     """The client's items as the decision knew them."""
-    known = evidence.unpack(record.evidence).revision if record.evidence else 0
+    if record.shadow is not None:
+        known = json.loads(record.shadow)["revision"]
+    else:
+        known = evidence.unpack(record.evidence).revision if record.evidence else 0
     for revision, change in reader.changes(0):
         if change.client == record.client and revision <= known:
             engine.change(change.client, change.item_id, change.body, revision)
@@ -153,15 +163,25 @@ def main() -> int:
 def show(found: Replayed) -> None:
     """Both answers, slot by slot."""
     stored = found.stored
-    title = f"decision {stored['decision_id']}: version {stored['version']}, epoch {found.epoch}"
+    title = f"decision {stored['decision_id']}: {stored['mode']}, version {stored['version']}, epoch {found.epoch}"
     table = Table("slot", "item", "propensity", "score", "again", "propensity", "score", title=title)
-    for number, (one, two) in enumerate(zip(stored["slots"], found.again["slots"], strict=True)):
-        cells = [_cell(slot[key]) for slot in (one, two) for key in ("item_id", "propensity", "score")]
-        table.add_row(str(number), *cells, style="" if one == two else "bold red")
+    for name, slots, again in _pairs(found):
+        for number, (one, two) in enumerate(zip(slots, again, strict=True)):
+            cells = [_cell(slot[key]) for slot in (one, two) for key in ("item_id", "propensity", "score")]
+            table.add_row(f"{name}{number}", *cells, style="" if one == two else "bold red")
     console = Console()
     console.print(table)
     verdict = "[green]the same, to the bit[/]" if found.same else "[red]not the same[/]"
     console.print(f"{verdict}; {found.outcomes:,} outcomes had been learned, up to {found.seq} of the journal")
+
+
+def _pairs(found: Replayed) -> list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Slots of the answer, and of the engine beside a baseline, as stored and as made again."""
+    stored, again = found.stored, found.again
+    pairs = [("", stored["slots"], again["slots"])]
+    if "slots" in stored.get("shadow", {}):
+        pairs.append(("beside ", stored["shadow"]["slots"], again["shadow"]["slots"]))
+    return pairs
 
 
 def _cell(value: object) -> str:

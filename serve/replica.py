@@ -12,7 +12,8 @@ from cluster.config import Settings
 from cluster.errors import MedleyError
 from cluster.journal import Reader, journal_url
 from cluster.registry import Registry
-from serve.decide import Engine, load
+from serve.current import load
+from serve.decide import Engine
 from serve.releases import Releases
 from serve.service import News
 
@@ -43,6 +44,7 @@ class Replica:
         self.releases = Releases(Registry(settings.registry_uri), name)
         self.engine = Engine(settings.seed, settings.serve.max_items, settings.serve.history_bytes)
         self.following = False
+        self.lag_s = 0.0
         self._reader = Reader(journal_url(settings))
         self._find = learner
         self._learner: Learner | None = None
@@ -75,7 +77,7 @@ class Replica:
         fence, number = 0, 0
         while True:
             news = await learner.wait(fence, number)
-            self.following = True
+            self.following, self.lag_s = True, news.lag_s
             await asyncio.to_thread(self._take, news)
             fence, number = news.fence, news.number
 

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from actors.bandits.version import Version
@@ -15,9 +16,10 @@ from cluster.config import Settings
 from cluster.errors import MedleyError, RegistryError
 from cluster.journal import Reader, journal_url
 from cluster.registry import Registry
-from serve.decide import Update
+from serve.current import Update
 from serve.learner import Learner
 from serve.ledger import Ledger, StaleOwner
+from serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +27,17 @@ _STEP = 200  # outcomes learned while a reader may have to wait
 _IDLE_S = 0.02
 _REST = 4.0  # seconds without publishing for each second that a publication took
 _WAIT_S = 10.0
+_BEHIND_S = 1.0
 
 
 @dataclass(frozen=True)
 class News:
-    """What `wait` answers: this learner's fence, its count of publications, and what is new."""
+    """What `wait` answers: this learner's fence, its count of publications, what is new, and how far it is behind."""
 
     fence: int
     number: int
     updates: list[Update]
+    lag_s: float = 0.0
 
 
 def ledger_url(settings: Settings, shard: int) -> str:
@@ -51,12 +55,14 @@ class LearnerService:
 
     def __init__(self, settings: dict[str, Any], name: str, shard: int = 0) -> None:
         self._settings = Settings.model_validate(settings)
+        self.metrics = Metrics()
         self._registry = Registry(self._settings.registry_uri)
         self._name = name
         self._ledger = Ledger(ledger_url(self._settings, shard), shard)
+        self._reader = Reader(journal_url(self._settings))
         self._learner = Learner(
             lambda number: Version.load(self._registry.fetch(name, number)),
-            Reader(journal_url(self._settings)),
+            self._reader,
             self._ledger,
             self._settings.reward_kind,
         )
@@ -64,6 +70,8 @@ class LearnerService:
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._stop = threading.Event()
         self._failure: str | None = None
+        self._caught_up_at = time.monotonic()
+        self.metrics.level("medley_learner_lag_seconds", lambda: self.lag_s)
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
         self._thread.start()
 
@@ -81,7 +89,7 @@ class LearnerService:
                     await asyncio.wait_for(event.wait(), _WAIT_S)
                 except TimeoutError:
                     self._waiters = [waiter for waiter in self._waiters if waiter[1] is not event]
-                    return News(self._ledger.fence, known, [])
+                    return News(self._ledger.fence, known, [], self.lag_s)
         return await asyncio.to_thread(self._since, known)
 
     async def publications(self, client: str | None = None, version: int | None = None) -> list[dict[str, Any]]:
@@ -93,6 +101,11 @@ class LearnerService:
         learner = self._learner
         return {"seq": learner.seq, "number": learner.number, "skipped": learner.skipped, "failure": self._failure}
 
+    @property
+    def lag_s(self) -> float:
+        """Seconds since every outcome was learned; the oldest that is not is no older."""
+        return time.monotonic() - self._caught_up_at
+
     async def stop(self) -> None:
         """Save and end the thread."""
         self._stop.set()
@@ -100,7 +113,7 @@ class LearnerService:
 
     def _since(self, number: int) -> News:
         with self._lock:
-            return News(self._ledger.fence, *self._learner.since(number))
+            return News(self._ledger.fence, *self._learner.since(number), self.lag_s)
 
     def _publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]:
         with self._lock:
@@ -112,10 +125,11 @@ class LearnerService:
         while not self._stop.is_set():
             try:
                 with self._lock:
-                    read = self._learner.advance(_STEP)
+                    read = self._advance()
                 now = time.monotonic()
                 if now >= next_look:
                     self._adopt()
+                    self._measure()
                     next_look = now + self._settings.serve.versions_refresh_s
                 if now >= next_publish:
                     next_publish = self._publish(now)
@@ -140,6 +154,23 @@ class LearnerService:
             self._learner.publish()
             self._learner.save()
 
+    def _advance(self) -> int:
+        skipped = self._learner.skipped
+        read = self._learner.advance(_STEP)
+        if read < _STEP:
+            self._caught_up_at = time.monotonic()
+        skipped = self._learner.skipped - skipped
+        self.metrics.count("medley_learner_outcomes_total", by=read - skipped)
+        self.metrics.count("medley_learner_skipped_total", by=skipped)
+        return read
+
+    def _measure(self) -> None:
+        """Look at the journal's own counters, and at how many outcomes are left to learn."""
+        for event, rows in self._reader.counts().items():
+            self.metrics.level("medley_journal_events", partial(float, rows), event)
+        behind = self._reader.last_outcome() - self._learner.seq if self.lag_s > _BEHIND_S else 0
+        self.metrics.level("medley_learner_lag_outcomes", partial(float, behind))
+
     def _adopt(self) -> None:
         try:
             latest = self._registry.latest(self._name)
@@ -154,6 +185,7 @@ class LearnerService:
         with self._lock:
             self._learner.publish()
         if self._learner.number > before:
+            self.metrics.count("medley_publications_total", by=self._learner.number - before)
             waiting, self._waiters = self._waiters, []
             for loop, event in waiting:
                 loop.call_soon_threadsafe(event.set)

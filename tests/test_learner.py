@@ -21,7 +21,8 @@ from cluster.journal import Journal, Reader, RewardRecord
 from cluster.registry import DEFAULT_NAME
 from serve import checkpoint, evidence
 from serve.app import prepare
-from serve.decide import Engine, load
+from serve.current import load
+from serve.decide import Engine
 from serve.learner import Learner
 from serve.ledger import Ledger, StaleOwner
 from serve.messages import DecisionRequest

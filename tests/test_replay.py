@@ -14,7 +14,8 @@ from cluster.config import Settings
 from cluster.errors import JournalError, StateError
 from cluster.journal import ItemRecord, Reader
 from cluster.registry import DEFAULT_NAME, Registry
-from serve.decide import Engine, load
+from serve.current import load
+from serve.decide import Engine
 from serve.ledger import Ledger
 from serve.messages import DecisionRequest
 from serve.replay import replay

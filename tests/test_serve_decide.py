@@ -13,7 +13,8 @@ from actors.bandits.history import History
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
 from serve import evidence
-from serve.decide import Engine, Loaded, Update, load
+from serve.current import Loaded, Update, load
+from serve.decide import Engine
 from serve.histories import Histories
 from serve.ids import seed_of
 from serve.messages import DecisionRequest

@@ -31,7 +31,8 @@ class Outcome:
     """One final reward with what was logged at the decision.
 
     user: key of the history (user, else session), None where neither is known. phi_D, arm, item: the chosen
-    item's features. reward: as the world gave it. propensity and member_propensities_M: π(a), π_m(a).
+    item's features. reward: as the world gave it. propensity and member_propensities_M: π(a), π_m(a); None where
+    the members had no say, so that nothing can be said of their values.
     """
 
     user: str | None
@@ -40,7 +41,7 @@ class Outcome:
     item: int
     reward: float
     propensity: float
-    member_propensities_M: Floats
+    member_propensities_M: Floats | None
 
 
 @dataclass
@@ -75,7 +76,7 @@ def start(ensemble: Ensemble) -> State:
 
 
 def step(state: State, outcome: Outcome) -> State:
-    """Every model learns from every final reward, unweighted; every member's performance is counted.
+    """Every model learns from every final reward, unweighted; performance is counted of members that had a say.
 
     Raises ModelError, with nothing changed, for an outcome that would spoil what was learned.
     """
@@ -99,9 +100,10 @@ def step(state: State, outcome: Outcome) -> State:
         past = state.histories.get(outcome.user) or History.empty(ensemble.dimension)
         state.histories[outcome.user] = past.append(outcome.phi_D, outcome.arm, reward, ensemble.history)
         state.changed.add(outcome.user)
-    state.performance.observe(
-        outcome.member_propensities_M, outcome.propensity, reward, ensemble.weights.half_life_decisions
-    )
+    if outcome.member_propensities_M is not None:
+        state.performance.observe(
+            outcome.member_propensities_M, outcome.propensity, reward, ensemble.weights.half_life_decisions
+        )
     state.count += 1
     if state.count % FORGET_EVERY == 0:
         _forget(state)
@@ -114,7 +116,8 @@ def _check(outcome: Outcome, ensemble: Ensemble) -> None:
     if not (math.isfinite(outcome.reward) and np.isfinite(outcome.phi_D).all()):
         raise ModelError(f"reward {outcome.reward} and features of an outcome must be finite; see the journal")
     expected = ((ensemble.dimension,), (len(ensemble.members),))
-    found = (outcome.phi_D.shape, outcome.member_propensities_M.shape)
+    members_M = outcome.member_propensities_M
+    found = (outcome.phi_D.shape, expected[1] if members_M is None else members_M.shape)
     if found != expected:
         raise ModelError(f"features and member propensities {found} of an outcome do not fit {expected}")
 
