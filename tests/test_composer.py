@@ -23,7 +23,7 @@ from cluster.records import Dataset
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, Proposed, changed, proposed, quick, two_kinds
 from tests.features_samples import labelled, shop
-from tune.composer import compose, final
+from tune.composer import compose, final, refitted
 from tune.confirm import confirm, untested
 from tune.gate import judge
 from tune.groundwork import Groundwork
@@ -133,7 +133,7 @@ def test_what_is_published_was_refitted_on_all_parts_but_the_worlds(kinds: tuple
     other = Groundwork.of(changed(outside, reward=reward_N), work.settings)
     values = dict.fromkeys(("uniform", "popularity", "linear", "forgetting"), 0.5)
     nobody = untested("", Spending())
-    arrays, others = final(work, None, nobody, values).arrays(), final(other, None, nobody, values).arrays()
+    arrays, others = (final(case, refitted(case), None, nobody, values).arrays() for case in (work, other))
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name)
 
@@ -168,7 +168,7 @@ def test_a_member_that_is_no_better_stays_out() -> None:
     found = confirm(case.work, wrong, "popularity", case.base, Stages(None), Spending())
     assert not found.facts["admitted"]
     assert found.facts["difference"] < 0
-    assert final(case.work, wrong, found, case.base.mean()).names == case.base.names
+    assert final(case.work, case.work.predefined, wrong, found, case.base.mean()).names == case.base.names
     nothing = replace(case.proposal, member=None)
     none = confirm(case.work, nothing, "popularity", case.base, Stages(None), found.spending)
     assert none.facts == {"admitted": False, "tested": None, "reason": "no candidate could be used"}
@@ -180,11 +180,11 @@ def test_a_member_is_published_for_the_clients_that_admit_it() -> None:
     case = proposed()
     found = confirm(case.work, case.proposal, "popularity", case.base, Stages(None), Spending())
     some = replace(found, admission=Admission(False, {"shop": True}), value=0.7)
-    ensemble = final(case.work, case.proposal, some, case.base.mean())
+    ensemble = final(case.work, case.work.predefined, case.proposal, some, case.base.mean())
     assert ensemble.of("shop").names == (*case.base.names, "generated")
     assert ensemble.of("c").names == case.base.names
     assert ensemble.values_M[-1] == 0.7
-    assert final(case.work, case.proposal, found, case.base.mean()).admissions == {}
+    assert final(case.work, case.work.predefined, case.proposal, found, case.base.mean()).admissions == {}
 
 
 def test_another_member_on_the_same_data_is_tested_at_less(kinds: tuple[Composed, Composed]) -> None:

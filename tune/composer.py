@@ -5,7 +5,8 @@ Shapes: N events, M members, C candidates.
 
 import importlib.metadata
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cluster.records import Dataset
 from cluster.registry import Registry
 from tune.confirm import Confirmed, confirm, untested
 from tune.groundwork import Groundwork
+from tune.predefined import Predefined
 from tune.proposal import Proposal, propose
 from tune.spending import Spending
 from tune.stages import Stages
@@ -38,12 +40,78 @@ def compose(
     """
     registry = Registry(settings.registry_uri)
     registry.ensure(name)
-    spending = Spending.read(registry, name)
     with stages.stage("features"):
         work = Groundwork.of(dataset, settings)
-        dataset = work.dataset
-        predefined = work.predefined.members()
-    stages.write(data=work.facts())
+        members = work.predefined.members()
+    made = Composition.of(work, members, stages, folder, Spending.read(registry, name))
+    with stages.stage("publish"):
+        number = registry.publish(name, made.version(stages, {}).save)
+    result = {"version": number, "name": name} | made.result()
+    stages.write(**result, **made.facts())
+    return result
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What a version is made of, before anything is published.
+
+    base: the predefined members along *select*; best: the best of them there. found: what confirm said.
+    """
+
+    work: Groundwork
+    base: Walk
+    best: str
+    proposal: Proposal | None
+    found: Confirmed
+
+    @classmethod
+    def of(
+        cls,
+        work: Groundwork,
+        predefined: tuple[Part, ...],
+        stages: Stages,
+        folder: Path | None,
+        spending: Spending,
+    ) -> "Composition":
+        """Walk *select*, propose a generated member, and confirm it."""
+        settings, dataset = work.settings, work.dataset
+        stages.write(data=work.facts())
+        _warn(dataset, settings, stages)
+        with stages.stage("select", settings.budgets.select_s) as stage:
+            trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
+            base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
+            stage.left_out = base.left_in_words(trail)
+        best = max(base.names, key=lambda member: base.mean()[member])
+        return cls(work, base, best, *generated(work, trail, base, best, stages, folder, spending))
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """What is published: refitted on all parts but the world's."""
+        return final(self.work, refitted(self.work), self.proposal, self.found, self.base.mean())
+
+    @property
+    def trial(self) -> Ensemble:
+        """The same fitted on *fit* alone, to be tried on *confirm*."""
+        return final(self.work, self.work.predefined, self.proposal, self.found, self.base.mean())
+
+    def version(self, stages: Stages, facts: dict[str, Any]) -> Version:
+        """The version with where it comes from; `facts` go over the usual ones."""
+        metrics = {"select": self.base.mean(), "gate": self.found.facts} | steps(self.proposal, stages)
+        about = provenance(self.work, metrics) | {"tests": self.found.spending.tests} | facts
+        return Version(self.work.feature_map, self.ensemble, self.work.dataset.items, about)
+
+    def result(self) -> dict[str, Any]:
+        verdict = self.found.facts
+        return {"best_predefined": self.best, "admitted": verdict["admitted"], "gate": verdict}
+
+    def facts(self) -> dict[str, Any]:
+        """For the report."""
+        names = list(self.ensemble.names)
+        return {"select": self.base.mean(), "members": names, "candidates": table(self.proposal)}
+
+
+def _warn(dataset: Dataset, settings: Settings, stages: Stages) -> None:
+    """Say what the log lacks."""
     if left_out := dataset.facts.get("metric_left_out"):
         stages.warn(f"{left_out:,} decisions left out: metric.kind = {settings.metric.kind!r} cannot be known of them")
     missing = dataset.events["propensity"].null_count
@@ -52,25 +120,6 @@ def compose(
             f"{missing:,} of {len(dataset.events):,} events have no propensity: parts with such events are judged by a "
             "reward model, which proves less; log the probability of every choice, or leave those events out"
         )
-    with stages.stage("select", settings.budgets.select_s) as stage:
-        trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
-        base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
-        stage.left_out = base.left_in_words(trail)
-    best = max(base.names, key=lambda member: base.mean()[member])
-    proposal, found = generated(work, trail, base, best, stages, folder, spending)
-    verdict = found.facts
-    with stages.stage("publish"):
-        ensemble = final(work, proposal, found, base.mean())
-        facts = provenance(work, {"select": base.mean(), "gate": verdict} | steps(proposal, stages))
-        facts |= {"tests": found.spending.tests}
-        version = Version(work.feature_map, ensemble, dataset.items, facts)
-        number = registry.publish(name, version.save)
-    result = {"version": number, "name": name, "best_predefined": best} | {
-        "admitted": verdict["admitted"],
-        "gate": verdict,
-    }
-    stages.write(**result, select=base.mean(), members=list(ensemble.names), candidates=table(proposal))
-    return result
 
 
 def generated(
@@ -95,17 +144,23 @@ def generated(
         return proposal, untested(reason, spending)
 
 
-def final(work: Groundwork, proposal: Proposal | None, found: Confirmed, values: dict[str, float]) -> Ensemble:
-    """The ensemble that is published: every member's pooled posterior refitted on all parts but the world's.
-
-    The rows of all known users are in μ₀ then, so their histories start empty.
-    """
+def refitted(work: Groundwork) -> Predefined:
+    """The predefined members fitted on all parts but the world's."""
     split = work.split
-    refitted = work.fitted(np.concatenate([split.fit, split.stop, split.select, split.confirm]))
-    members: tuple[Part, ...] = refitted.members()
+    return work.fitted(np.concatenate([split.fit, split.stop, split.select, split.confirm]))
+
+
+def final(
+    work: Groundwork, fitted: Predefined, proposal: Proposal | None, found: Confirmed, values: dict[str, float]
+) -> Ensemble:
+    """The predefined members and what was admitted, every pooled posterior as `fitted`.
+
+    The rows of the users that it was fitted on are in μ₀ then, so their histories start empty.
+    """
+    members: tuple[Part, ...] = fitted.members()
     admissions = {}
     if proposal is not None and proposal.member is not None and found.admission.anywhere:
-        members += (proposal.rebased(refitted.linear),)
+        members += (proposal.rebased(fitted.linear),)
         values = values | {proposal.member.name: found.value}
         admissions = {} if found.admission.everywhere else {proposal.member.name: found.admission}
     ensemble = replace(work.ensemble(*members), admissions=admissions)

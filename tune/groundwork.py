@@ -17,7 +17,7 @@ from cluster.errors import EvidenceError
 from cluster.records import Dataset
 from tune import metric
 from tune.predefined import Design, Predefined
-from tune.split import Parts, parts, tasks
+from tune.split import WORLD, Parts, parts, tasks
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,18 @@ class Groundwork:
     feature_map: FeatureMap
 
     @classmethod
-    def of(cls, dataset: Dataset, settings: Settings) -> "Groundwork":
-        """Take up the metric, split, and fit the feature map on *fit* alone.
+    def of(
+        cls, dataset: Dataset, settings: Settings, feature_map: FeatureMap | None = None, world: float = WORLD
+    ) -> "Groundwork":
+        """Take up the metric, split, and fit the feature map on *fit* alone, unless one is given.
 
         Raises EvidenceError where the log's rewards are not of the kind that models learn from.
         """
         dataset = metric.apply(dataset, settings)
         check_rewards(dataset.events, settings)
-        split = parts(dataset, settings.seed)
-        return cls(dataset, settings, split, FeatureMap.fit(dataset, split.fit, settings.features, settings.seed))
+        split = parts(dataset, settings.seed, world)
+        made = feature_map or FeatureMap.fit(dataset, split.fit, settings.features, settings.seed)
+        return cls(dataset, settings, split, made)
 
     @cached_property
     def predefined(self) -> Predefined:

@@ -59,17 +59,21 @@ def unit(names: pa.Array, seed: int, purpose: str) -> Floats:
     return np.asarray(values[indices] * 2.0**-53, dtype=np.float64)
 
 
-def parts(dataset: Dataset, seed: int) -> Parts:
-    """Split the events of a data set; the same seed and data give the same parts."""
+def parts(dataset: Dataset, seed: int, world: float = WORLD) -> Parts:
+    """Split the events of a data set; the same seed and data give the same parts.
+
+    Args:
+        world: share held out first; 0 where traffic itself will answer.
+    """
     events = dataset.events
     order = np.argsort(events["timestamp"].cast(pa.int64()).to_numpy(), kind="stable").astype(np.int64)
     table = dataset.format == "table"
     if table:
         names = events["event_id"].combine_chunks()
-        held_out = unit(names, seed, "world")[order] < WORLD
+        held_out = unit(names, seed, "world")[order] < world
     else:
         names = tasks(events)
-        held_out = np.arange(len(order)) >= round((1 - WORLD) * len(order))
+        held_out = np.arange(len(order)) >= round((1 - world) * len(order))
     rest = order[~held_out]
     part = np.searchsorted(BOUNDS, unit(names, seed, "part")[rest], side="right")
     fit, stop, select, confirm = (rest[part == number] for number in range(4))

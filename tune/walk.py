@@ -111,9 +111,14 @@ def walk(
     seed: int,
     left_s: Callable[[], float] = lambda: float("inf"),
     progress: Callable[[int, int], None] = lambda done, total: None,
+    state: learn.State | None = None,
 ) -> Walk:
-    """Walk a trail until its end, or until `left_s` seconds are spent."""
-    laws = _laws(ensemble, trail, seed, left_s, progress)
+    """Walk a trail until its end, or until `left_s` seconds are spent.
+
+    Args:
+        state: what was learned before, which goes on learning; None starts anew.
+    """
+    laws = _laws(state or learn.start(ensemble), trail, seed, left_s, progress)
     done = len(laws)
     log, q_NK = trail.log.take(np.arange(done)), trail.q_NK[:done]
     method: estimators.Method = "dm" if log.propensity_N is None else "dr"
@@ -132,14 +137,13 @@ def _padded(found: law.Law, width: int) -> Floats:
 
 
 def _laws(
-    ensemble: Ensemble,
+    state: learn.State,
     trail: Trail,
     seed: int,
     left_s: Callable[[], float],
     progress: Callable[[int, int], None],
 ) -> list[law.Law]:
-    log = trail.log
-    state = learn.start(ensemble)
+    log, ensemble = trail.log, state.ensemble
     published = learn.publish(state)
     scale, laws = ensemble.high - ensemble.low, []
     for n in range(len(log)):
