@@ -31,7 +31,7 @@ class TextMap:
     basis_HR: Floats
 
     def vectors(self, texts: Sequence[str]) -> Floats:
-        """texts (I) -> vectors_IR; the zero vector for a text without known words. A text's vector is the same alone."""
+        """texts (I) -> vectors_IR; the zero vector for a text without known words. A text has the same one alone."""
         blocks = [self._block(texts[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
         return np.concatenate([np.zeros((0, self.basis_HR.shape[1])), *blocks])
 
