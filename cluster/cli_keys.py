@@ -23,10 +23,16 @@ def client_add(client_id: str, json_line: Json = False, configuration: Config = 
 
 @clients.command(name="list")
 def client_list(json_line: Json = False, configuration: Config = None) -> None:
-    """The clients, who answers them and the version that they are held at."""
-    with _keys(config.load(configuration)) as found:
-        rows = [asdict(client) for client in found.clients()]
-    lines = [f"{row['client_id']}  {row['mode']}  {row['version'] or 'newest version'}" for row in rows]
+    """The clients: who answers them, their version, and how far an apprentice agrees."""
+    from cluster.journal import journal_url
+    from cluster.tenants import tenants
+
+    settings = config.load(configuration)
+    with _keys(settings) as found:
+        rows = tenants(found, journal_url(settings))
+    lines = [
+        f"{row['client_id']}  {row['mode']}  {row['version'] or 'newest version'}{_agreement(row)}" for row in rows
+    ]
     show({"clients": rows}, json_line, "\n".join(lines) or "no client; `medley client add NAME`")
 
 
@@ -114,6 +120,11 @@ def key_revoke(
     with _keys(config.load(configuration)) as found:
         found.revoke(_key_id(key_id), grace)
     show({"revoked": _key_id(key_id)}, json_line, "revoked")
+
+
+def _agreement(row: dict[str, Any]) -> str:
+    found = row["agreement"]
+    return f"  agrees in {found['agreed']:.1%} of {found['compared']:,} decisions" if found else ""
 
 
 def _keys(settings: Settings) -> Any:

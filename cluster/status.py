@@ -1,6 +1,5 @@
 """What is there: the run, the server, versions, clients. Reads only, and says of each part why it is not there."""
 
-from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -9,8 +8,10 @@ from cluster import running
 from cluster.config import Settings
 from cluster.database import url_of
 from cluster.errors import MedleyError
+from cluster.journal import journal_url
 from cluster.keys import opened
 from cluster.registry import DEFAULT_NAME, Registry
+from cluster.tenants import tenants
 
 
 def gather(settings: Settings) -> dict[str, Any]:
@@ -53,6 +54,6 @@ def _clients(settings: Settings) -> Any:
         return []
     try:
         with opened(settings) as keys:
-            return [asdict(client) for client in keys.clients()]
+            return tenants(keys, journal_url(settings))
     except MedleyError as error:
         return {"error": f"{error} ({url_of(settings).partition(':')[0]})"}

@@ -8,6 +8,7 @@ from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.journal import Journal, journal_url
 from cluster.keys import Keys
+from cluster.tenants import tenants
 from serve.access import Access
 from serve.durable import Durable
 from serve.gateway import Gateway, Models
@@ -54,15 +55,17 @@ def assemble(
     journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
     metrics, ids = Metrics(), DecisionIds(journal.secret)
     durable = Durable(journal, metrics)
+    keys = Keys(Database(url_of(settings)))
     gateway = Gateway(
         engine=replica.engine,
         journal=journal,
         durable=durable,
         ids=ids,
-        access=Access(Keys(Database(url_of(settings))).ring, settings.serve.keys_refresh_s),
+        access=Access(keys.ring, settings.serve.keys_refresh_s),
         metrics=metrics,
         link=replica,
         versions=lambda: replica.releases.listed(replica.engine.number),
+        clients=lambda: tenants(keys, journal_url(settings)),
         rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
         settings=settings.serve,
         models=models,

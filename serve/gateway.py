@@ -27,6 +27,7 @@ from serve.ids import DecisionIds
 from serve.limits import Rates
 from serve.messages import (
     ID_PATTERN,
+    Client,
     DecisionAnswer,
     DecisionRequest,
     Decisions,
@@ -83,6 +84,7 @@ class Gateway:
         engine, journal, durable, ids, access, metrics: this replica's own.
         link: the learner.
         versions: lists the registry; it may block.
+        clients: lists the clients, as `messages.Client`; it may block.
         rewarding: takes rewards.
         settings: limits.
         models: where batches of `settings.models_batch` requests or more go; None decides them here.
@@ -98,6 +100,7 @@ class Gateway:
         metrics: Metrics,
         link: LearnerLink,
         versions: Callable[[], Versions],
+        clients: Callable[[], list[dict[str, Any]]],
         rewarding: Rewarding,
         settings: ServeSettings,
         models: Models | None = None,
@@ -108,6 +111,7 @@ class Gateway:
         self._access = access
         self._link = link
         self._versions = versions
+        self._clients = clients
         self._rewarding = rewarding
         self._settings = settings
         self._models = models
@@ -187,6 +191,14 @@ class Gateway:
         """Published versions, the newest last. Operator keys."""
         await self._operator(request)
         return _json((await asyncio.to_thread(self._versions)).model_dump(mode="json"))
+
+    async def client(self, request: Request, client_id: str) -> Response:
+        """Who answers a client's calls, and how far the engine agrees with its baseline. Operator keys."""
+        await self._operator(request)
+        for found in await asyncio.to_thread(self._clients):
+            if found["client_id"] == client_id:
+                return _json(found)
+        raise RequestError(("path", "client_id"), f"no client {client_id!r}; `medley client list` shows them", 404)
 
     async def weights(self, request: Request, client_id: str | None = None, version: int | None = None) -> Response:
         """Weights of the models over time, publication by publication. Operator keys."""
@@ -290,6 +302,7 @@ def _application(gateway: Gateway, watch: Watch) -> FastAPI:
         ("DELETE", "/v1/items/{item_id:path}", gateway.delete_item, None, None),
         ("GET", "/v1/items", gateway.items, None, ItemPage),
         ("GET", "/v1/versions", gateway.versions, None, Versions),
+        ("GET", "/v1/clients/{client_id:path}", gateway.client, None, Client),
         ("GET", "/v1/weights", gateway.weights, None, Weights),
         ("GET", "/v1/health", gateway.health, None, Health),
     ]

@@ -155,6 +155,21 @@ class Health(Message):
     learner: Literal["following", "away"]
 
 
+class Agreement(Message):
+    """How far the engine chooses what the caller's own choice is."""
+
+    compared: int = Field(description="decisions in the mode apprentice")
+    agreed: float = Field(description="share in which the engine's first item was the baseline's too")
+    propensity: float = Field(description="mean probability of the baseline's first item under the engine")
+
+
+class Client(Message):
+    client_id: str
+    mode: ClientMode
+    version: int | None = Field(description="the one that the client is held at; null follows the newest")
+    agreement: Agreement | None = Field(description="null where nothing was compared")
+
+
 class Problem(Message):
     loc: list[str | int]
     type: str

@@ -142,7 +142,7 @@ def test_clients_and_keys(home: Path) -> None:
     assert medley("client", "mode", "shop", "apprentice").returncode == 0
     assert medley("client", "mode", "shop", "asleep").returncode == 2
     fails(medley("client", "mode", "nobody", "off"), "no client 'nobody'")
-    shop = {"client_id": "shop", "mode": "apprentice", "version": None}
+    shop = {"client_id": "shop", "mode": "apprentice", "version": None, "agreement": None}
     assert json.loads(medley("client", "list", "--json").stdout) == {"clients": [shop]}
     listed = medley("key", "list", "--json").stdout
     assert len(json.loads(listed)["keys"]) == 3

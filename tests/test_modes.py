@@ -1,5 +1,6 @@
 """Who answers, and what is learned of it: live, shadow, apprentice and off."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,22 @@ import numpy as np
 import pytest
 
 from actors.bandits import law, learn
+from cluster import config
+from cluster.config import ClientMode
+from cluster.database import Database, url_of
 from cluster.errors import RequestError
-from cluster.journal import DecisionRecord
+from cluster.journal import DecisionRecord, Reader
+from cluster.keys import Keys
+from cluster.registry import DEFAULT_NAME, Registry
 from serve import evidence
 from serve.current import Loaded, load
 from serve.decide import Engine
 from serve.ids import seed_of
 from serve.messages import DecisionRequest, Mode
+from serve.releases import Releases
+from serve.replay import replay
 from tests import serving
+from tests.serving import Running
 from tests.test_learner import WAIT_S, World, all_of
 
 REQUEST = {"user_id": "u1", "context": {"device": "mobile", "hour": 21}, "items": ["i4", "i1", "i9", "i3"], "slots": 2}
@@ -122,3 +131,52 @@ def test_an_apprentices_posteriors_learn_and_its_weights_stay(tmp_path: Path) ->
         assert not np.array_equal(state.statistics["linear"].data_precision_ADD, before)
     finally:
         world.journal.close()
+
+
+def test_a_mode_is_followed_and_agreement_is_shown(home: Path) -> None:
+    settings = config.load(serve={"keys_refresh_s": 0.1})
+    serving.publish(settings, serving.version())
+
+    async def body() -> None:
+        async with serving.running(settings) as r:
+            keys, answered = Keys(Database(url_of(settings))), []
+            modes: tuple[ClientMode, ...] = ("off", "shadow", "apprentice", "live")
+            for mode in modes:
+                keys.set_mode("shop", mode)
+                await asyncio.sleep(0.15)
+                found = await asked(r, 3)
+                assert [decision["mode"] for decision in found] == [mode] * 3
+                answered += [decision["decision_id"] for decision in found]
+            assert (await r.decide(REQUEST, client="other")).json()["decisions"][0]["mode"] == "live"
+            reader = Reader(str(settings.home / "journal.db"))
+            total = reader.agreements()["shop"]
+            assert total.compared == 3
+            headers = {"Authorization": f"Bearer {r.operator}"}
+            shop = (await r.http.get("/v1/clients/shop", headers=headers)).json()
+            assert shop == {
+                "client_id": "shop", "mode": "live", "version": None,
+                "agreement": {
+                    "compared": 3, "agreed": total.agreed / 3, "propensity": pytest.approx(total.propensity / 3)
+                },
+            }  # fmt: skip
+            other = (await r.http.get("/v1/clients/other", headers=headers)).json()
+            assert (other["mode"], other["agreement"]) == ("live", None)
+            assert (await r.http.get("/v1/clients/nobody", headers=headers)).status_code == 404
+            assert (await r.http.get("/v1/clients/shop", headers=r.headers())).status_code == 403
+            put = await r.http.put("/v1/items/new", json={"category": "red"}, headers=r.headers())
+            assert put.status_code == 200
+            keys.set_mode("shop", "shadow")
+            await asyncio.sleep(0.15)
+            later = (await r.decide({**REQUEST, "items": None})).json()["decisions"][0]["decision_id"]
+            load_version = Releases(Registry(settings.registry_uri), DEFAULT_NAME).load
+            for decision_id in [*answered, later]:
+                again = replay(settings, reader, load_version, decision_id)
+                assert again.same, (again.stored, again.again)
+            assert replay(settings, reader, load_version, later).again["shadow"]["revision"] == 1
+            reader.close()
+
+    asyncio.run(body())
+
+
+async def asked(r: Running, calls: int) -> list[dict[str, Any]]:
+    return [(await r.decide(REQUEST)).json()["decisions"][0] for _ in range(calls)]
