@@ -323,6 +323,9 @@ class ServeSettings(Section):
     versions_refresh_s: Positive = Field(2.0, description="between two looks for a new version, seconds")
     checkpoint_s: Positive = Field(15.0, description="between two checkpoints of a learner, seconds")
     drain_s: Positive = Field(15.0, description="longest wait for calls in work when a replica ends, seconds")
+    target_p95_ms: Positive = Field(
+        100.0, description="95th percentile of calls for decisions above which ingress replicas are added, milliseconds"
+    )
     slow_ms: Positive = Field(1_000.0, description="time of a call above which its decisions are logged, milliseconds")
     log_decisions: bool = Field(False, description="log every decision, a JSON line each")
 

@@ -80,7 +80,8 @@ def serve(settings: Settings, console: Console) -> None:
             call = Stages(settings, folder, holder, ray, console)
             facts = call("serve.deploy", "--registry-name", DEFAULT_NAME)
             ingress.record(settings.home)
-            holder.update(stage="serving", url=facts["url"])
+            holder.update(stage="serving", url=facts["url"], serving=True)
+            console.print(f"[green]✓[/] metrics for Prometheus at {facts['metrics']}", highlight=False)
             console.print(f"[green]✓[/] serving at {facts['url']} until Ctrl-C", highlight=False)
             with scheduling.ticking(settings, console, call.config, holder, ray) as tick:
                 wait(tick)

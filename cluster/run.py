@@ -84,7 +84,7 @@ class Run:
         line = example.curl_line(self.data, self.keys, self.url)
         show(figures, self.plan.report, None if self.plan.once else line)
         if not self.plan.once:
-            holder.update(stage="serving")
+            holder.update(stage="serving", serving=True)
             self._say("serving until Ctrl-C")
             with scheduling.ticking(self.settings, self.console, call.config, holder, ray) as tick:
                 wait(tick)
@@ -187,11 +187,18 @@ def ending(settings: Settings, folder: Path, holder: Running, console: Console) 
     finally:
         with contextlib.suppress(DatabaseError):  # the error that led here is the one to report
             run_keys.revoke(folder, settings)
-        address, local = holder.facts.get("address"), holder.facts.get("local")
-        if address and not local:  # a Ray that goes on without us: take off what we put there
-            ray = Session(address, local=False, cpus=0, gpus=0)
-            with contextlib.suppress(JobError):
-                Stages(settings, folder, holder, ray, console)("serve.deploy", "--end", "--registry-name", DEFAULT_NAME)
-        with console.status("stopping Ray"):
-            session.stop()
-            ingress.end_left_behind(settings.home)
+        try:
+            _end_serving(settings, folder, holder, console)
+        finally:
+            with console.status("stopping Ray"):
+                session.stop()
+                ingress.end_left_behind(settings.home)
+
+
+def _end_serving(settings: Settings, folder: Path, holder: Running, console: Console) -> None:
+    """Let calls in work be answered, and take off what we put on a Ray that goes on without us."""
+    address, local = holder.facts.get("address"), holder.facts.get("local")
+    if address and (holder.facts.get("serving") or not local):
+        ray = Session(address, local=bool(local), cpus=0, gpus=0)
+        with contextlib.suppress(JobError):
+            Stages(settings, folder, holder, ray, console)("serve.deploy", "--end", "--registry-name", DEFAULT_NAME)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
-_LOOK_BACK_S = 10.0
+_REPORT_S, _LOOK_BACK_S = 2.0, 10.0
 _SAVE_S = 10.0
 HEALTH_S = 1.0
 """Between two looks at a replica: a killed one is replaced that much later (Serve's own default is 10)."""
@@ -221,6 +221,7 @@ def _scaling(least: int, most: int, target_p95_ms: float | None = None) -> Autos
         min_replicas=least,
         initial_replicas=least,
         max_replicas=max(least, most),
+        metrics_interval_s=_REPORT_S,
         look_back_period_s=_LOOK_BACK_S,
         policy=AutoscalingPolicy(policy_function=policy, policy_kwargs={"target_p95_ms": target_p95_ms}),
     )

@@ -1,63 +1,121 @@
-"""How many replicas a deployment should have: a pure function of its load and the time.
+"""How many replicas a deployment should have: a pure function of queue, latency, learning lag and time.
 
 Ray pickles this module by value into its controller: standard library only.
 
-Procedure: the load is the replicas' own count of contexts in work, where they report one (`contexts_in_work`),
-else Serve's count of ongoing requests. The wanted number is load / target, rounded up. Going up is done at
-once. Going down waits until every look of the last `down_after_s` wanted fewer, and then goes to the most
-that any of them wanted, so that a short pause costs no replica.
+Procedure. Each look makes two needs and takes the greater one, within the bounds.
+
+1. Queue: load / `TARGET`, rounded up. The load is the replicas' own count of contexts in work, where they report
+   one, else Serve's count of ongoing requests.
+2. Latency: one replica more than there are, where the 95th percentile of calls is above `target_p95_ms` and every
+   replica has work to do (a slow disk or database is not helped by idle replicas). After each such step the next
+   one waits `SETTLE_S`, until the percentile is of calls since then. While it is above three quarters of the target
+   no replica is given up.
+3. Learning lag: while the learner is more than `LAG_S` behind, latency asks for nothing. More replicas give a learner
+   more outcomes and less of the machine; a queue is served all the same, because callers come first.
+
+Going up is done at once. Going down waits until every look of the last `DOWN_AFTER_S` needed fewer, and then goes to
+the most that any of them needed, so that a short pause costs no replica.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 TARGET = 8.0
+SETTLE_S = 20.0
 DOWN_AFTER_S = 30.0
+LAG_S = 30.0
+_HOLD = 0.75
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What the replicas report: contexts in work over all, the worst p95 of calls, how far learning is behind."""
+
+    load: float
+    p95_ms: float = 0.0
+    lag_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a look leaves to the next: (time, replicas needed) of the looks in the window, the last step for latency."""
+
+    looks: tuple[tuple[float, int], ...] = ()
+    stepped_at: float = -math.inf
 
 
 def wanted(
-    load: float,
+    signals: Signals,
     replicas: int,
     least: int,
     most: int,
     now: float,
-    looks: Sequence[tuple[float, int]],
-    target: float = TARGET,
-    down_after_s: float = DOWN_AFTER_S,
-) -> tuple[int, list[tuple[float, int]]]:
-    """Replicas to have, and the looks to remember.
+    memory: Memory,
+    target_p95_ms: float = math.inf,
+) -> tuple[int, Memory]:
+    """Replicas to have, and what to remember.
 
     Args:
-        load: contexts (or requests) in work over all replicas.
         replicas: the number aimed for now.
         least, most: bounds.
         now: seconds of any monotone clock.
-        looks: (time, number wanted) of the looks before.
-        target: load that one replica should carry.
-        down_after_s: seconds of lower demand before replicas are given up.
+        memory: of the look before.
+        target_p95_ms: latency above which replicas are added.
     """
-    need = min(max(math.ceil(load / target), least), most)
-    kept = [*looks, (now, need)]
-    while len(kept) > 1 and now - kept[1][0] >= down_after_s:  # one look from before the window stays
-        kept.pop(0)
-    if need >= replicas:
-        return need, kept
-    if now - kept[0][0] < down_after_s:
-        return min(replicas, most), kept
-    return min(replicas, max(number for _, number in kept)), kept
+    step = _slow(signals, replicas, target_p95_ms) and replicas < most and now - memory.stepped_at >= SETTLE_S
+    stepped_at = now if step else memory.stepped_at
+    by_queue = math.ceil(signals.load / TARGET)
+    by_latency = replicas + 1 if step else replicas if signals.p95_ms > _HOLD * target_p95_ms else 0
+    need = min(max(by_queue, by_latency, least), most)
+    looks = _window((*memory.looks, (now, need)), now)
+    if need < replicas:
+        full = now - looks[0][0] >= DOWN_AFTER_S
+        need = min(replicas, most, max(number for _, number in looks) if full else replicas)
+    return need, Memory(looks, stepped_at)
 
 
-def policy(ctx: Any) -> tuple[int, dict[str, Any]]:
-    """Ray Serve's AutoscalingPolicy function around `wanted`."""
-    reported = ctx.aggregated_metrics.get("contexts_in_work") if ctx.aggregated_metrics else None
-    load = float(sum(reported.values())) if reported else float(ctx.total_num_requests or 0.0)
-    number, looks = wanted(
-        load,
-        ctx.target_num_replicas,
-        ctx.capacity_adjusted_min_replicas,
-        ctx.capacity_adjusted_max_replicas,
-        float(ctx.current_time or 0.0),
-        [(at, n) for at, n in ctx.policy_state.get("looks", [])],
+def _slow(signals: Signals, replicas: int, target_p95_ms: float) -> bool:
+    return signals.p95_ms > target_p95_ms and signals.load >= replicas and signals.lag_s <= LAG_S
+
+
+def _window(looks: Sequence[tuple[float, int]], now: float) -> tuple[tuple[float, int], ...]:
+    """The looks of the last `DOWN_AFTER_S`, and one from before it, which shows that it is full."""
+    first = 0
+    while first + 1 < len(looks) and now - looks[first + 1][0] >= DOWN_AFTER_S:
+        first += 1
+    return tuple(looks[first:])
+
+
+class Policy:
+    """Ray Serve's AutoscalingPolicy around `wanted`.
+
+    Args:
+        target_p95_ms: as in `wanted`; None looks at the queue alone.
+    """
+
+    def __init__(self, target_p95_ms: float | None = None) -> None:
+        self._target_p95_ms = math.inf if target_p95_ms is None else target_p95_ms
+
+    def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
+        number, memory = wanted(
+            _signals(ctx),
+            ctx.target_num_replicas,
+            ctx.capacity_adjusted_min_replicas,
+            ctx.capacity_adjusted_max_replicas,
+            float(ctx.current_time or 0.0),
+            ctx.policy_state.get("memory", Memory()),
+            self._target_p95_ms,
+        )
+        return number, {"memory": memory}
+
+
+def _signals(ctx: Any) -> Signals:
+    reported = ctx.aggregated_metrics or {}
+    in_work = reported.get("contexts_in_work")
+    return Signals(
+        float(sum(in_work.values())) if in_work else float(ctx.total_num_requests or 0.0),
+        max((reported.get("p95_ms") or {}).values(), default=0.0),
+        max((reported.get("lag_s") or {}).values(), default=0.0),
     )
-    return number, {"looks": looks}

@@ -30,14 +30,15 @@ def deploy(settings: Settings, name: str = DEFAULT_NAME) -> dict[str, Any]:
     """Deploy into the Ray that this process is connected to.
 
     Returns:
-        {"url", "ingress", "version", "listens"}: where it answers, through what, with which version.
+        {"url", "ingress", "version", "listens", "metrics"}: where it answers, through what, with which version, and
+        where Prometheus reads.
 
     Raises:
         ClusterError: the port is taken, a Serve with other options runs, or it did not become ready.
     """
     from ray import serve as ray_serve
 
-    from serve import app
+    from serve import app, prometheus
 
     kind = start(settings)
     app.end_learner(settings, name)
@@ -52,7 +53,13 @@ def deploy(settings: Settings, name: str = DEFAULT_NAME) -> dict[str, Any]:
             f"serve: version {latest} of {name!r} cannot be loaded (see Serve's log); {serving} served", file=sys.stderr
         )
     ingress.record(settings.home)
-    return {"url": url, "ingress": kind, "version": health["version"], "listens": listens(port)}
+    return {
+        "url": url,
+        "ingress": kind,
+        "version": health["version"],
+        "listens": listens(port),
+        "metrics": prometheus.address(),
+    }
 
 
 def start(settings: Settings) -> str:
@@ -209,11 +216,13 @@ def main() -> None:
                 f"listening on {', '.join(about['listens']) or settings.serve.host}:{settings.serve.port}",
                 file=sys.stderr,
             )
+            print(f"metrics for Prometheus: {about['metrics']}", file=sys.stderr)
             print(f"try it: {curl_line(about['url'])}", file=sys.stderr)
             print(json.dumps(about), flush=True)
             if found.local:
                 print("serving until Ctrl-C", file=sys.stderr)
                 _wait()
+                end(settings, arguments.registry_name)
                 shut_down()
     except MedleyError as error:
         print(f"serve: {error}", file=sys.stderr)

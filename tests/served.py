@@ -69,7 +69,7 @@ def gateways() -> list[psutil.Process]:
 
 
 def learners() -> list[psutil.Process]:
-    return _named("ray::LearnerService")
+    return _named("ray::LearnerProcess")
 
 
 def _named(name: str) -> list[psutil.Process]:
