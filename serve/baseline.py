@@ -19,10 +19,8 @@ def own_choice(request: DecisionRequest, items: Sequence[str]) -> list[str]:
 
 def answer(decision_id: str, mode: Mode, own: Sequence[str]) -> dict[str, Any]:
     """The caller's own choice, with certainty."""
-    slots: list[dict[str, Any]] = [
-        {"item_id": item, "score": None, "propensity": 1.0, "explored": False, "models": {}, "reasons": []}
-        for item in own
-    ]
+    nothing: dict[str, Any] = {"models": {}, "contributions": {}, "reasons": []}
+    slots = [{"item_id": item, "score": None, "propensity": 1.0, "explored": False, **nothing} for item in own]
     return {"decision_id": decision_id, "version": None, "mode": mode, "slots": slots}
 
 

@@ -33,6 +33,7 @@ class Choice:
                 "propensity": slot.propensity,
                 "explored": slot.explored,
                 "models": slot.models,
+                "contributions": contributions(self.current.published, slot),
                 "reasons": reasons(self.current, self.features, slot.index),
             }
             for slot in self.decision.slots
@@ -58,6 +59,12 @@ class Choice:
     def _packed(self, slots: Sequence[law.Slot]) -> bytes:
         ids = [self.items[slot.index] for slot in slots]
         return evidence.pack(self.features, slots, ids, self.current.catalogue.revision)
+
+
+def contributions(published: law.Published, slot: law.Slot) -> dict[str, float]:
+    """What each model added to the score, in units of the reward: (high − low)·w_m·μ_m; `low` and these sum to it."""
+    added_M = (published.high - published.low) * published.shares_M * slot.member_means_M
+    return dict(zip(published.names, added_M.tolist(), strict=True))
 
 
 def reasons(current: Current, features: Features, index: int) -> list[dict[str, Any]]:

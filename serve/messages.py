@@ -60,8 +60,11 @@ class Slot(Message):
     score: float | None = Field(description="blended mean, in units of the reward; null for a baseline")
     propensity: float = Field(description="probability of this item in this slot, given the slots before")
     explored: bool = Field(description="whether another item had the greater blended mean")
-    models: dict[str, float] = Field(description="share of each model in the blended mean's weight")
-    reasons: list[Reason]
+    models: dict[str, float] = Field(description="weight of each model in the ensemble")
+    contributions: dict[str, float] = Field(
+        description="what each model added to the score, in units of the reward; they and the least reward sum to it"
+    )
+    reasons: list[Reason] = Field(description="features that moved the linear models' part most")
 
 
 class Decision(Message):

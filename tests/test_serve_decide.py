@@ -134,6 +134,27 @@ def test_reasons_are_the_greatest_contributions(engine: Engine, loaded: Loaded) 
     assert [r["contribution"] for r in reasons] == pytest.approx(sums[order].tolist())
 
 
+def test_contributions_of_the_models_sum_to_the_score() -> None:
+    """Rewards in [1, 5]: by hand, the weight of a model among those with scores times its own mean, scaled."""
+    made = serving.version()
+    loaded = load(3, replace(made, ensemble=replace(made.ensemble, low=1.0, high=5.0)))
+    engine = Engine(seed=5)
+    engine.install(loaded)
+    context = {"device": "desktop", "hour": 9}
+    published, features = loaded.published, loaded.version.feature_map.features(context, ["i5", "i2"], None)
+    for slot in ask(engine, context=context, items=["i5", "i2"], slots=2)[0]["slots"]:
+        place, found = ["i5", "i2"].index(slot["item_id"]), slot["contributions"]
+        weights = {
+            m.name: w for m, w in zip(published.members, published.weights_M, strict=True) if m.name != "uniform"
+        }
+        for member in published.members[2:]:
+            mean = features.phi_KD[place] @ member.posterior.mean_AD[0]  # type: ignore[union-attr]
+            share = weights[member.name] / sum(weights.values())
+            assert found[member.name] == pytest.approx(4.0 * share * mean, rel=1e-6, abs=1e-9)
+        assert found["uniform"] == 0.0
+        assert 1.0 + sum(found.values()) == pytest.approx(slot["score"], rel=1e-6)
+
+
 def test_without_a_version_the_callers_choice_is_answered() -> None:
     engine = Engine()
     answer, record = ask(engine, items=["b", "a", "c"], exclude=["b"], slots=2, baseline_item="c")
