@@ -1,0 +1,77 @@
+"""How long decisions take, and where one is made so that its answer keeps a budget of time.
+
+A decision that has begun on the event loop cannot be stopped, so what may be long goes to a worker thread, whose
+result is waited for until the budget is spent; and what is sure to be late is not begun.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Way: TypeAlias = Literal["here", "beside", "not"]
+"""On the event loop, in a worker thread, or not at all."""
+
+HERE_MS = 5.0
+"""Longest that the event loop may be held."""
+TRY_AGAIN_S = 1.0
+"""Decisions that take too long are tried this often, so that it is noticed when they no longer do."""
+_NEW = 0.3  # weight of the newest decision in the mean
+_KEPT = 4_096
+
+
+@dataclass
+class _Mean:
+    ms: float
+    tried_at: float
+
+
+class Pace:
+    """A moving mean of milliseconds per decision, by who decides and by how many items (in powers of two).
+
+    Args:
+        clock: seconds, monotone.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._means: OrderedDict[tuple[Hashable, int], _Mean] = OrderedDict()
+
+    def expected_ms(self, who: Hashable, items: int) -> float | None:
+        """Of one decision; None before the first of its kind."""
+        mean = self._means.get((who, items.bit_length()))
+        return mean.ms if mean else None
+
+    def way(self, who: Hashable, items: int, decisions: int, left_ms: float) -> Way:
+        """Where to make so many decisions that must be there in `left_ms`. What is not known yet goes beside."""
+        mean = self._means.get((who, items.bit_length()))
+        if left_ms <= 0:
+            return "not"
+        if mean is None:
+            return "beside"
+        if decisions * mean.ms > left_ms:
+            if self._clock() - mean.tried_at < TRY_AGAIN_S:
+                return "not"
+            mean.tried_at = self._clock()
+            return "beside"
+        return "here" if decisions * mean.ms <= HERE_MS else "beside"
+
+    def took(self, who: Hashable, items: int, ms: float) -> None:
+        """Count what one decision took."""
+        mean = self._mean(who, items, ms)
+        mean.ms += _NEW * (ms - mean.ms)
+
+    def missed(self, who: Hashable, items: int, ms: float) -> None:
+        """A decision was given up after so long: what it takes is not known, but it is more."""
+        mean = self._mean(who, items, ms)
+        mean.ms = max(mean.ms, 2 * ms)
+        mean.tried_at = self._clock()
+
+    def _mean(self, who: Hashable, items: int, ms: float) -> _Mean:
+        key = (who, items.bit_length())
+        mean = self._means.setdefault(key, _Mean(ms, float("-inf")))
+        self._means.move_to_end(key)
+        if len(self._means) > _KEPT:
+            self._means.popitem(last=False)
+        return mean
