@@ -83,6 +83,10 @@ class FeatureMap:
         """The row of each item of the catalogue, its place in `item_ids`."""
         return self._row
 
+    def arms_of(self, rows: Ints) -> Ints:
+        """Catalogue index at the fit of these rows of `item_ids`, -1 for items that came later."""
+        return self._fitted_I.take(rows)
+
     def _know(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)

@@ -1,0 +1,188 @@
+"""The part of a large catalogue that a decision scores, before the law of the decision.
+
+Candidates are the union of
+- the best items by the blended mean, once for each recent item as the nearest one;
+- the best items of every particle of the blend, and by every linear member's own mean: the law asks which item is best
+  in each particle, and θ_p of the decision's own seed is a query as good as any;
+- of members with parameters per item (popularity): the best by mean and by mean + BOUND deviations, of equals the
+  latest;
+- the context's recent items.
+
+Which items these are says nothing about propensities: the law is exact for whatever part it is given, and the journal
+keeps that part (`law.Part`). The same state, request and seed give the same part on the same index.
+
+Shapes: I items, A arms, D features, S linear members, P particles, N queries, R recent items.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.bandits import members as models
+from actors.bandits.history import History
+from actors.bandits.item_index import ItemIndex
+from actors.bandits.law import Published
+from actors.bandits.members import Shared
+from actors.bandits.mixture import Mixture
+from actors.bandits.noise import Noise
+from actors.bandits.posterior import Gaussian
+from actors.features.feature_map import FeatureMap
+from actors.features.features import Features, Floats, Ints
+from actors.features.item_side import ItemSide
+from actors.features.recent import RECENT, known_recent
+
+BOUND = 2.0
+OPEN = 8
+"""Ranked items kept for each that is asked for, since some may be closed."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Made by `of` for a catalogue; `grown` follows it. side and index are None for a map with parameters per item.
+
+    most: items by the blended mean; a quarter of it of each other kind.
+    """
+
+    most: int
+    arm_I: Ints
+    side: ItemSide | None
+    index: ItemIndex | None
+    _ranked: dict[str, tuple[Gaussian, Ints]] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, feature_map: FeatureMap, most: int) -> "Retrieval":
+        side = ItemSide.of(feature_map)
+        rows = np.arange(len(feature_map.item_ids))
+        index = ItemIndex.of(side.vectors(feature_map.tables, rows)) if side and feature_map.tables else None
+        return cls(most, feature_map.arms_of(rows), side, index)
+
+    def grown(self, feature_map: FeatureMap) -> "Retrieval":
+        """For the same map with changes (`FeatureMap.with_changes`)."""
+        rows = np.arange(len(self.arm_I), len(feature_map.item_ids))
+        arm_I, index = np.append(self.arm_I, feature_map.arms_of(rows)), self.index
+        if index is not None and self.side is not None and feature_map.tables is not None:
+            index = index.grown(self.side.vectors(feature_map.tables, rows))
+            if index.crowded:
+                return Retrieval.of(feature_map, self.most)
+        return replace(self, arm_I=arm_I, index=index, _ranked={})
+
+    def rows(
+        self,
+        feature_map: FeatureMap,
+        published: Published,
+        context: Mapping[str, Any],
+        user_id: str | None,
+        history: History | None,
+        seed: int,
+        slots: int,
+        open_I: NDArray[np.bool_] | None = None,
+    ) -> Ints:
+        """Rows of the catalogue to score, in order: all of them open, and at least as many as there are slots.
+
+        Args:
+            open_I: which rows are eligible, None for all.
+        """
+        recent_R = known_recent(context.get(RECENT), feature_map.row)
+        parts = [recent_R]
+        anchors = self.side.anchors if self.side else feature_map.item_ids[:1]
+        seen = feature_map.features(context, anchors, user_id)
+        if self.side is not None and self.index is not None:
+            parts += self._linear(feature_map, published, seen, recent_R, history, seed, slots, open_I)
+        for member in published.members:
+            if isinstance(member, Shared) and len(member.posterior.mean_AD) > 1:
+                parts += self._ranking(published, member, seen, open_I)
+        found = np.unique(np.concatenate(parts))
+        found = found if open_I is None else found[open_I[found]]
+        if len(found) >= slots:
+            return found
+        more = np.arange(len(self.arm_I)) if open_I is None else np.flatnonzero(open_I)
+        return np.union1d(found, more[-slots:])
+
+    def _linear(
+        self,
+        feature_map: FeatureMap,
+        published: Published,
+        seen: Features,
+        recent_R: Ints,
+        history: History | None,
+        seed: int,
+        slots: int,
+        open_I: NDArray[np.bool_] | None,
+    ) -> list[Ints]:
+        """What members with one row of parameters would choose."""
+        assert self.side is not None
+        assert self.index is not None
+        mean_SD, blend_PD = parameters(published, seen.context_X, history, seed)
+        if not len(mean_SD):
+            return []
+        nearest = max(1, len(recent_R))
+        mean_RD = np.broadcast_to(blend_PD[0], (nearest, blend_PD.shape[1]))
+        theta_ND = np.concatenate([mean_RD, blend_PD[1:], mean_SD])
+        query_NW = self.side.queries(feature_map, seen, recent_R, theta_ND)
+        few = slots + 3
+        return [
+            self.index.search(query_NW[:nearest], max(self.most // nearest, few), open_I),
+            self.index.search(query_NW[nearest:], few, open_I),
+        ]
+
+    def _ranking(
+        self, published: Published, member: Shared, seen: Features, open_I: NDArray[np.bool_] | None
+    ) -> list[Ints]:
+        """The best items of a member with parameters per item, by mean and by mean + BOUND deviations."""
+        few = max(self.most // 4, 1)
+        known = self._ranked.get(member.name)
+        if member.view == "items" and known is not None and known[0] is member.posterior:
+            ranked_2N = known[1]
+        else:
+            arms = np.arange(len(member.posterior.mean_AD))
+            phi_AD = (
+                np.ones((len(arms), 1))
+                if member.view == "items"
+                else np.broadcast_to(seen.phi_KD[:1], (len(arms), seen.phi_KD.shape[1]))
+            )
+            mean_A, spread_A = member.posterior.moments(phi_AD, arms)
+            bound_A = mean_A + BOUND * published.law.exploration_scale * spread_A
+            ranked_2N = np.stack([best(score_A[self.arm_I], OPEN * few) for score_A in (mean_A, bound_A)])
+            if member.view == "items":
+                self._ranked[member.name] = (member.posterior, ranked_2N)
+        return [(ranked_N if open_I is None else ranked_N[open_I[ranked_N]])[:few] for ranked_N in ranked_2N]
+
+
+def parameters(published: Published, context_X: Floats, history: History | None, seed: int) -> tuple[Floats, Floats]:
+    """mean_SD of the linear members, and those of the blend: its mean, then its P particles, (1 + P, D).
+
+    A linear member's scores of the unit vectors are its parameters. The blend's spread is not evened out here as in
+    the law (docs/law.md, "Particles"): that depends on the item.
+    """
+    noise = Noise(seed, published.law.particles)
+    units = np.eye(published.dimension)
+    zeros = np.zeros(published.dimension, np.int64)
+    basis = Features(units, zeros, zeros, zeros.astype(np.uint64), context_X)
+    past = history if history is not None else History.empty(published.dimension)
+    means, weights, deviation_PD = [], [], np.zeros((noise.particles, published.dimension))
+    for m in published.scored:
+        member = published.members[m]
+        one_row = models.joint(member) is not None or (isinstance(member, Mixture) and len(member.factor_ADD) == 1)
+        if one_row:
+            found = models.scores(member, basis, past, noise, published.law.exploration_scale)
+            means.append(found.mean_K)
+            weights.append(published.weights_M[m])
+            deviation_PD += published.weights_M[m] * found.deviation_PK
+    if not means:
+        return np.zeros((0, published.dimension)), np.zeros((1, published.dimension))
+    mean_SD, share_S = np.stack(means), np.array(weights) + np.finfo(np.float64).tiny
+    mean_D = share_S @ mean_SD / share_S.sum()
+    return mean_SD, np.concatenate([mean_D[None], mean_D + deviation_PD / share_S.sum()])
+
+
+def best(score_I: Floats, most: int) -> Ints:
+    """Rows of the greatest scores, the greatest first; of equal ones the later first."""
+    most = min(most, len(score_I))
+    least = np.partition(score_I, len(score_I) - most)[len(score_I) - most]
+    above = np.flatnonzero(score_I > least)
+    level = np.flatnonzero(score_I == least)[len(above) - most :]
+    rows = np.concatenate([above, level])
+    return rows[np.lexsort([-rows, -score_I[rows]])]
