@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from cluster.config import RewardKind, Settings
 from cluster.errors import JournalError
+from cluster.journal_queries import Connection
 from cluster.journal_records import (
     Agreement,
     DecisionRecord,
@@ -45,6 +46,7 @@ __all__ = [
     "RewardRecord",
     "RewardStatus",
     "Shown",
+    "Work",
     "journal_url",
 ]
 
@@ -52,13 +54,20 @@ _GROUP = 512  # entries in one transaction: bounds the wait of the first
 _CLOSE = 2_000  # decisions closed in one transaction: bounds the wait of the next group
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[Store, float], Any]
 Deliver: TypeAlias = Callable[[list[Any]], None]
 
 
 def journal_url(settings: Settings) -> str:
     """Where the journal is: PostgreSQL if that is the database, else `home/journal.db`."""
     return str(settings.database_url if settings.postgres else settings.home / "journal.db")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Records of one kind that become durable together, all or none."""
+
+    kind: Literal["decisions", "rewards", "items"]
+    records: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class Journal:
         self.failed: JournalError | None = None
         """The last failure to write, None once a write has succeeded again."""
         self._store: Store | None = Store(url)
-        self._transaction([lambda store, now: store.begin_kinds(now, self._kinds)])
+        self._transaction(lambda store, now: store.begin_kinds(now, self._kinds))
         self.secret = bytes.fromhex(self._store.fact("secret"))
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -109,16 +118,16 @@ class Journal:
 
     def deciding(self, records: Sequence[DecisionRecord]) -> Work:
         """`decide` as work for `submit`; so are the next two."""
-        return lambda store, now: store.decide(records, now)
+        return Work("decisions", records)
 
     def rewarding(self, records: Sequence[RewardRecord]) -> Work:
         for record in records:
             if record.kind not in self._kinds:
                 raise JournalError(f"reward kind {record.kind!r} is not configured; known: {sorted(self._kinds)}")
-        return lambda store, now: store.reward(records, now, self._kinds)
+        return Work("rewards", records)
 
     def changing(self, records: Sequence[ItemRecord]) -> Work:
-        return lambda store, now: store.items(records, now)
+        return Work("items", records)
 
     def submit(self, works: Sequence[Work], deliver: Deliver) -> None:
         """Hand works over together; `deliver` gets their results, or exceptions, in the writer thread."""
@@ -190,7 +199,7 @@ class Journal:
     def _results(self, works: Sequence[Work]) -> list[Any]:
         """One transaction for all; where it fails, one for each, so that a bad record hurts only itself."""
         try:
-            results = self._transaction(works)
+            results = self._transaction(lambda store, now: self._done(store, now, works))
         except Exception as error:
             if len(works) == 1:
                 return [error]
@@ -198,13 +207,30 @@ class Journal:
         self.failed = None
         return results
 
-    def _transaction(self, works: Sequence[Work]) -> list[Any]:
+    def _done(self, store: Store, now: float, works: Sequence[Work]) -> list[Any]:
+        """The results of works in their order; the records of all works of a kind go to the store together."""
+        results: list[Any] = [None] * len(works)
+        decisions, rewards, items = (_gathered(works, kind) for kind in ("decisions", "rewards", "items"))
+        if decisions.spans:
+            repeats = store.decide(decisions.records, now)
+            for place, first, end in decisions.spans:
+                results[place] = {i - first: repeat for i, repeat in repeats.items() if first <= i < end}
+        if rewards.spans:
+            statuses = store.reward(rewards.records, now, self._kinds)
+            for place, first, end in rewards.spans:
+                results[place] = statuses[first:end]
+        if items.spans:
+            last = store.items(items.records, now)
+            for place, _, end in items.spans:
+                results[place] = last - len(items.records) + end
+        return results
+
+    def _transaction(self, action: Callable[[Store, float], T]) -> T:
         try:
             store = self._store = self._store or Store(self._url)
             try:
-                store.begin()
-                now = store.now(self._clock())
-                results = [work(store, now) for work in works]
+                now = store.begin(self._clock())
+                result = action(store, now)
                 store.commit()
             except FAILURES as error:
                 store.rollback()
@@ -216,7 +242,7 @@ class Journal:
         except JournalError as error:
             self.failed = error
             raise
-        return results
+        return result
 
     def _reopen(self, store: Store) -> None:
         """PostgreSQL's connection may be gone for good; the next transaction makes a new one."""
@@ -227,12 +253,29 @@ class Journal:
     def _close_windows(self) -> bool:
         """Returns whether more windows may be due. A failure is kept in `failed`; the next look tries again."""
         try:
-            added = self._transaction([lambda store, now: store.close_windows(now, self._kinds, _CLOSE)])
+            added = self._transaction(lambda store, now: store.close_windows(now, self._kinds, _CLOSE))
         except JournalError:
             return False
-        if added[0]:
+        if added:
             self.failed = None
-        return bool(added[0] >= _CLOSE)
+        return added >= _CLOSE
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Records of several works, and (place of the work, first record, end) of each."""
+
+    records: list[Any]
+    spans: list[tuple[int, int, int]]
+
+
+def _gathered(works: Sequence[Work], kind: str) -> _Gathered:
+    found = _Gathered([], [])
+    for place, work in enumerate(works):
+        if work.kind == kind:
+            found.spans.append((place, len(found.records), len(found.records) + len(work.records)))
+            found.records.extend(work.records)
+    return found
 
 
 class Reader:
@@ -240,7 +283,7 @@ class Reader:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._store: Store | None = None
+        self._store: Connection | None = None
         self._lock = threading.Lock()
 
     def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
@@ -289,13 +332,12 @@ class Reader:
                 self._store.close()
             self._store = None
 
-    def _read(self, query: Callable[[Store], T]) -> T:
+    def _read(self, query: Callable[[Connection], T]) -> T:
         with self._lock:
-            store = self._store = self._store or Store(self._url, make=False)
+            store = self._store = self._store or Connection(self._url, make=False)
             try:
                 return query(store)
             except FAILURES as error:
                 self._store = None
-                store.rollback()
                 store.close()
                 raise store.failure(error) from error

@@ -48,11 +48,11 @@ def make(sql: Sql) -> None:
     """Make what is missing and bring an older format up to date, inside a transaction."""
     sql.make(_SCHEMA)
     facts = {"format": str(FORMAT), "secret": secrets.token_hex(32)}
-    sql.many("INSERT INTO journal_facts (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", facts.items())
+    sql.insert("journal_facts", list(facts.items()), "ON CONFLICT DO NOTHING")
     if int(fact(sql, "format")) == 1:
         for statement in _TO_2:
-            sql.many(statement, [()])
-        sql.many("UPDATE journal_facts SET value = '2' WHERE name = ?", [("format",)])
+            sql.run(statement)
+        sql.run("UPDATE journal_facts SET value = '2' WHERE name = 'format'")
 
 
 def fact(sql: Sql, name: str) -> str:

@@ -5,14 +5,17 @@ schema are filled in by `make`. A commit is durable: `synchronous=FULL`, or `syn
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 FAILURES = (sqlite3.Error, psycopg.Error, OSError)
 
+T = TypeVar("T")
+
+_MOST = 64  # rows in one statement
 _TYPES = {
     False: {"integer": "INTEGER", "real": "REAL", "blob": "BLOB"},
     True: {"integer": "BIGINT", "real": "DOUBLE PRECISION", "blob": "BYTEA"},
@@ -38,9 +41,10 @@ class Sql:
         Args:
             lock: PostgreSQL's advisory lock; SQLite has one lock for the whole file.
         """
-        self._connection.execute("BEGIN" if self.postgres else "BEGIN IMMEDIATE")
         if self.postgres:
-            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock,))
+            self._connection.execute(f"BEGIN; SELECT pg_advisory_xact_lock({lock:d})")  # one way to the server and back
+        else:
+            self._connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         self._connection.execute("COMMIT")
@@ -65,13 +69,42 @@ class Sql:
             query = query.replace("?", "%s")
         return list(self._connection.execute(query, values).fetchall())
 
-    def many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> list[int]:
-        """Run once per row; the number of rows that each run changed."""
-        if not self.postgres:
-            return [self._connection.execute(statement, row).rowcount for row in rows]
-        with self._connection.pipeline():
-            cursors = [self._connection.execute(statement.replace("?", "%s"), row) for row in rows]
-        return [cursor.rowcount for cursor in cursors]
+    def among(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of a query that ends with a column which must be one of `values`."""
+        found = []
+        for part in _parts(values):
+            found += self.rows(f"{query} IN ({', '.join('?' * len(part))})", part)
+        return found
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> int:
+        """Run once; the number of rows that it changed."""
+        if self.postgres:
+            statement = statement.replace("?", "%s")
+        return int(self._connection.execute(statement, values).rowcount)
+
+    def insert(self, table: str, rows: Sequence[tuple[object, ...]], conflict: str = "") -> int:
+        """Insert rows of all the table's columns; the number of rows inserted, or changed as `conflict` says."""
+        done = 0
+        for part in _parts(rows):
+            marks = f"({', '.join('?' * len(part[0]))})"
+            values = [value for row in part for value in row]
+            done += self.run(f"INSERT INTO {table} VALUES {', '.join([marks] * len(part))} {conflict}", values)
+        return done
+
+
+def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Parts of 64, 32, 16, ... rows: of each size there is one statement to prepare, kept by the connection.
+
+    A statement of many rows matters for more than its own time: SQLite's module lets go of the interpreter's lock for
+    each, and must wait for the event loop to get it back.
+    """
+    size = _MOST
+    start = 0
+    while start < len(rows):
+        while size > len(rows) - start:
+            size //= 2
+        yield rows[start : start + size]
+        start += size
 
 
 def _sqlite(path: Path) -> sqlite3.Connection:

@@ -69,8 +69,8 @@ class Ledger:
             self._sql.begin(_LOCK)
             self._sql.make(_SCHEMA)
             self.fence = int(self._sql.one("SELECT fence FROM learner_owners WHERE shard = ?", (shard,)) or 0) + 1
-            owner = "INSERT INTO learner_owners VALUES (?, ?) ON CONFLICT (shard) DO UPDATE SET fence = excluded.fence"
-            self._sql.many(owner, [(shard, self.fence)])
+            again = "ON CONFLICT (shard) DO UPDATE SET fence = excluded.fence"
+            self._sql.insert("learner_owners", [(shard, self.fence)], again)
             self._sql.commit()
         except FAILURES as error:
             raise _failure(self._where, error) from error
@@ -113,14 +113,13 @@ class Ledger:
                 (p.client, p.version, p.epoch, p.at, p.seq, p.outcomes, to_json(p.weights).decode())
                 for p in publications or []
             ]
-            sql.many("INSERT INTO learner_publications VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            sql.many(
-                "INSERT INTO learner_checkpoints VALUES (?, ?, ?, ?, ?) ON CONFLICT (shard, client, version) "
-                "DO UPDATE SET seq = excluded.seq, state = excluded.state",
-                [(self._shard, c.client, c.version, c.seq, c.state) for c in checkpoints or []],
-            )
+            sql.insert("learner_publications", rows)
+            again = "ON CONFLICT (shard, client, version) DO UPDATE SET seq = excluded.seq, state = excluded.state"
+            for c in checkpoints or []:  # one by one: they are large
+                sql.insert("learner_checkpoints", [(self._shard, c.client, c.version, c.seq, c.state)], again)
             gone = "DELETE FROM learner_checkpoints WHERE shard = ? AND client = ? AND version = ?"
-            sql.many(gone, [(self._shard, client, version) for client, version in retired or []])
+            for client, version in retired or []:
+                sql.run(gone, (self._shard, client, version))
             sql.commit()
         except FAILURES as error:
             sql.rollback()

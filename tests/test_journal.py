@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +30,7 @@ from cluster.journal import (
     Repeat,
     RewardRecord,
     Shown,
+    Work,
 )
 from cluster.journal_store import reduce
 from cluster.sql import Sql
@@ -398,6 +401,39 @@ def test_a_bad_record_hurts_only_itself(tmp_path: Path) -> None:
             futures[1].result(WAIT_S)
         futures[2].result(WAIT_S)
         assert Reader(str(tmp_path / "journal.db")).counts()["decisions"] == 3
+
+
+def together(journal: Journal, works: list[Work]) -> list[Any]:
+    """The results of works that are committed in one transaction."""
+    done: Future[list[Any]] = Future()
+    journal.submit(works, done.set_result)
+    return done.result(WAIT_S)
+
+
+def test_a_group_is_what_its_works_are_one_by_one(url: str) -> None:
+    """More records than one statement takes; every third is a repeat, some within the same group."""
+    clock = Clock()
+    with opened(url, clock) as journal:
+        first = [decision(f"a{n}", request_id=f"q{n}") for n in range(0, 60, 3)]
+        journal.decide(first).result(WAIT_S)
+        decides = [[decision(f"d{n}", request_id=f"q{n % 120}"), decision(f"e{n}")] for n in range(150)]
+        rewards = [[reward(f"e{n}", n / 1000, f"r{n % 120}"), reward(f"e{n}", slot=1)] for n in range(150)]
+        works = [w for d, r in zip(decides, rewards, strict=True) for w in (journal.rewarding(r), journal.deciding(d))]
+        found = together(journal, [*works, journal.changing([ItemRecord("c", "i", None)] * 2)])
+        clock.now += 11
+        rows = outcomes(url, 20 + 100 + 150)
+        counts = Reader(url).counts()
+    for n in range(150):
+        stored = f"a{n}" if n < 60 and n % 3 == 0 else f"d{n - 120}" if n >= 120 else None
+        if n >= 120 and (n - 120) % 3 == 0:
+            stored = f"a{n - 120}"
+        assert found[2 * n + 1] == ({} if stored is None else {0: Repeat(f'{{"id":"{stored}"}}', True)})
+        assert found[2 * n] == ["accepted" if n < 120 else "duplicate", "no_slot"]
+    assert found[-1] == 2
+    assert counts["decisions"] == len(rows) == 20 + 100 + 150
+    assert (counts["repeated_requests"], counts["rewards_duplicate"], counts["rewards_no_slot"]) == (50, 30, 150)
+    rewarded = {row.decision_id: row.reward for row in rows if row.events}
+    assert rewarded == {f"e{n}": n / 1000 for n in range(120)}
 
 
 def test_a_closed_journal_says_so(tmp_path: Path) -> None:
