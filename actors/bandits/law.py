@@ -9,11 +9,11 @@ docs/law.md derives it.
 Shapes: M members, K items, P particles.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.bandits import members as models
 from actors.bandits.history import History
@@ -24,7 +24,7 @@ from cluster.config import LawSettings
 from cluster.errors import ModelError
 
 TIE_SIZE = 1e-12
-"""Equal items (no attribute tells them apart) are ordered by noise of this size, not by their place in the list."""
+"""Means that differ by less are equal. Equal items (no attribute tells them apart) are in the order of a hash."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,41 @@ class Published:
         return shares_M
 
     @cached_property
+    def shares_R(self) -> Floats:
+        """What the law gives to each row of `_Particles`: δw̃_m to a member, what is left of 1 - δ to the blend."""
+        shares_S = self.law.delta * self.alternatives_M[self.scored]
+        if len(self.scored) > 1:
+            shares_S = np.append(shares_S, 0.0)
+        if len(shares_S):
+            shares_S[-1] += 1 - self.law.delta
+        return (1 - self.law.epsilon) * shares_S
+
+    @cached_property
+    def alike(self) -> float:
+        """What the law gives to all scored items alike beside ε: δw̃_m of members without scores."""
+        if not len(self.scored):
+            return 1 - self.law.epsilon
+        return (1 - self.law.epsilon) * self.law.delta * float(1 - self.alternatives_M[self.scored].sum())
+
+    @cached_property
+    def models(self) -> dict[str, float]:
+        """Weights by name; shared by all slots, so it must not be changed."""
+        return dict(zip(self.names, self.weights_M.tolist(), strict=True))
+
+    @cached_property
     def joint(self) -> "Joint | None":
         """The shared members on joint features, stacked so that one matrix product serves them all."""
         found = [posterior for m in self.scored if (posterior := models.joint(self.members[m])) is not None]
         if not found:
             return None
         roots_SDD = np.stack([posterior.factor_ADD[0].T for posterior in found])
-        return Joint(np.stack([posterior.mean_AD[0] for posterior in found]), self.law.exploration_scale * roots_SDD)
+        roots_SDD = (self.law.exploration_scale * roots_SDD).astype(np.float32)
+        return Joint(np.stack([posterior.mean_AD[0] for posterior in found]), roots_SDD)
 
 
 @dataclass(frozen=True)
 class Joint:
-    """mean_SD and roots_SDD (αLᵀ) of the first S scored members."""
+    """mean_SD and, in single precision, roots_SDD (αLᵀ) of the first S scored members."""
 
     mean_SD: Floats
     roots_SDD: Floats
@@ -172,109 +195,147 @@ def decide(
     if not 1 <= slots <= len(features):
         raise ModelError(f"{slots} slots cannot be filled from {len(features)} eligible items")
     noise = Noise(seed, published.law.particles)
-    particles = _particles(published, features, history, noise)
     part = part or Part(len(features), len(features))
-    open_K, taken = np.arange(len(features)) < part.inside, part.inside
+    particles = _particles(published, features, history, noise, part.inside)
+    taken = part.inside
     first_K: Floats = np.empty(0)
-    chosen = []
+    chosen: list[Slot] = []
     for place in range(slots):
+        if place:
+            particles.remove(chosen[-1].index)
         rest, eligible = part.eligible - taken, part.eligible - place
-        law = particles.law(published, open_K, rest)
+        pi_K = particles.pi(rest)
         share, uniform = _beyond(published, rest, eligible), noise.uniform(CHOICE, place)
         if uniform < share:
             index, propensity, taken = taken, share / rest, taken + 1
         else:
-            index = _pick(law.pi_K, (uniform - share) / (1 - share))
-            propensity = float(law.pi_K[index])
+            index = _pick(pi_K, (uniform - share) / (1 - share))
+            propensity = float(pi_K[index])
         if not place:
-            first_K = law.pi_K if not rest else np.where(open_K, law.pi_K, share / rest)
-        best = float(law.mean_K[open_K].max())
+            first_K = pi_K if not rest else np.where(particles.open_K, pi_K, share / rest)
+        mean = float(particles.mean_K[index])
         chosen.append(
             Slot(
                 index=index,
-                score=published.low + (published.high - published.low) * float(law.mean_K[index]),
+                score=published.low + (published.high - published.low) * mean,
                 propensity=propensity,
-                explored=bool(law.mean_K[index] < best - TIE_SIZE),
-                member_propensities_M=law.member_MK[:, index],
-                member_means_M=particles.means(published, index),
-                models=dict(zip(published.names, published.weights_M.tolist(), strict=True)),
+                explored=mean < particles.greatest - TIE_SIZE,
+                member_propensities_M=particles.propensities(index),
+                member_means_M=particles.means(index),
+                models=published.models,
             )
         )
-        open_K[index] = False
     return Decision(tuple(chosen), first_K)
 
 
 def probabilities(published: Published, features: Features, history: History | None, seed: int) -> Law:
     """The law of a decision with one slot, before anything is drawn from it."""
     noise = Noise(seed, published.law.particles)
-    particles = _particles(published, features, history, noise)
-    return particles.law(published, np.ones(len(features), np.bool_))
+    particles = _particles(published, features, history, noise, len(features))
+    member_MK = np.stack([particles.propensities(k) for k in range(len(features))], axis=1)
+    return Law(particles.pi(), member_MK, particles.mean_K)
 
 
-@dataclass(frozen=True)
 class _Particles:
-    """score_RPK: scores of the S members that have any (rows `scored` of M), the last row those of their blend.
+    """The particles of one decision, and how often each item is their best.
 
-    A blend of one member is that member, and has no row of its own. mean_SK: their means.
+    Scores are computed with the items in the order of a hash of (seed, item), so that rounding, and who wins among
+    equal scores, does not depend on the order of the list.
+
+    Args:
+        order_K: the list's places in that order.
+        score_RPK: in that order, scores of the S members that have any, the last row those of their blend. A blend
+            of one member is that member, and has no row of its own. Changed by `remove`.
+        mean_RK: in that order, the means of the same rows.
+        inside: the list's first items, which the particles choose among.
+
+    mean_K (blended means), open_K (whether an item can be chosen) and greatest (the best mean of these) are in the
+    order of the list.
     """
 
-    scored: Ints
-    score_RPK: Floats
-    mean_SK: Floats
-    mean_K: Floats
+    def __init__(self, published: Published, order_K: Ints, score_RPK: Floats, mean_RK: Floats, inside: int) -> None:
+        self._published, self._score_RPK, self._mean_RK = published, score_RPK, mean_RK
+        items = len(order_K)
+        self._rank_K = np.empty_like(order_K)
+        self._rank_K[order_K] = np.arange(items)
+        self.mean_K = mean_RK[-1].take(self._rank_K) if len(mean_RK) else np.zeros(items)
+        self.open_K = np.arange(items) < inside
+        if inside < items:
+            score_RPK[:, :, self._rank_K[inside:]] = -np.inf
+        self._best_RP = score_RPK.argmax(-1)
+        self._share_RK = self._shares()
 
-    def means(self, published: Published, index: int) -> Floats:
-        """Each member's mean of one item (M,), 0 where it has no scores."""
-        mean_M = np.zeros(len(published.members))
-        mean_M[self.scored] = self.mean_SK[:, index]
+    @property
+    def greatest(self) -> float:
+        return float(self.mean_K[self.open_K].max())
+
+    def remove(self, index: int) -> None:
+        """Take an item out; its particles go to their next best."""
+        rank = self._rank_K[index]
+        self.open_K[index], self._score_RPK[:, :, rank] = False, -np.inf
+        lost_RP = self._best_RP == rank
+        self._best_RP[lost_RP] = self._score_RPK[lost_RP].argmax(-1)
+        self._share_RK = self._shares()
+
+    def _shares(self) -> Floats:
+        rows, particles, items = self._score_RPK.shape
+        row_RP = self._best_RP + np.arange(0, rows * items, max(items, 1))[:, None]
+        counts_RK = np.bincount(row_RP.ravel(), minlength=rows * items).reshape(rows, items)
+        return np.asarray(counts_RK / particles)
+
+    def pi(self, rest: int = 0) -> Floats:
+        """The law among the open items, pi_K, when there are `rest` more that are not scored."""
+        published, count = self._published, np.count_nonzero(self.open_K)
+        pi_K = (published.shares_R @ self._share_RK).take(self._rank_K)
+        floor = published.alike / count + published.law.epsilon * (0.5 / count + 0.5 / (count + rest))
+        return np.asarray(pi_K + floor * self.open_K)
+
+    def propensities(self, index: int) -> Floats:
+        """Each member's share of an item (M,)."""
+        alike = float(self.open_K[index]) / np.count_nonzero(self.open_K)
+        share_M = np.full(len(self._published.members), alike)
+        scored = self._published.scored
+        share_M[scored] = self._share_RK[: len(scored), self._rank_K[index]]
+        return share_M
+
+    def means(self, index: int) -> Floats:
+        """Each member's mean of an item (M,), 0 where it has no scores."""
+        mean_M = np.zeros(len(self._published.members))
+        scored = self._published.scored
+        mean_M[scored] = self._mean_RK[: len(scored), self._rank_K[index]]
         return mean_M
 
-    def law(self, published: Published, open_K: NDArray[np.bool_], rest: int = 0) -> Law:
-        """The law among the open items, when there are `rest` more that are not scored."""
-        count = int(open_K.sum())
-        settings, uniform_K = published.law, open_K / count
-        member_MK = np.empty((len(published.members), len(open_K)))
-        member_MK[:] = uniform_K
-        blend_K = uniform_K
-        if len(self.scored):
-            share_RK = _shares(self.score_RPK, open_K)
-            member_MK[self.scored] = share_RK[: len(self.scored)]
-            blend_K = share_RK[-1]
-        mixed_K = (1 - settings.delta) * blend_K + settings.delta * (published.alternatives_M @ member_MK)
-        floor_K = open_K * (0.5 / count + 0.5 / (count + rest))
-        pi_K = (1 - settings.epsilon) * mixed_K + settings.epsilon * floor_K
-        return Law(pi_K, member_MK, self.mean_K)
 
-
-def _particles(published: Published, features: Features, history: History | None, noise: Noise) -> _Particles:
+def _particles(
+    published: Published, features: Features, history: History | None, noise: Noise, inside: int
+) -> _Particles:
     _check(published, features)
+    order_K = noise.hashes(TIE, features.key_K).argsort()[::-1]
+    features = features.take(order_K)
     scored, items = published.scored, len(features)
     count = len(scored)
-    score_RPK = np.empty((count + (count > 1), noise.particles, items))
-    if not count:
-        return _Particles(scored, score_RPK, np.empty((0, items)), np.zeros(items))
-    mean_SK, deviation_SPK = np.empty((count, items)), score_RPK[:count]
-    joint = published.joint
-    first = 0
+    score_RPK = np.empty((count + (count > 1), noise.particles, items), np.float32)
+    mean_RK, deviation_SPK = np.zeros((len(score_RPK), items)), score_RPK[:count]
+    joint, first = published.joint, 0
     if joint is not None:
         first = len(joint.mean_SD)
-        mean_SK[:first] = joint.mean_SD @ features.phi_KD.T
+        np.matmul(joint.mean_SD, features.phi_KD.T, out=mean_RK[:first])
         theta_SPD = np.matmul(noise.theta(1, published.dimension)[:, 0], joint.roots_SDD)
-        np.matmul(theta_SPD, features.phi_KD.T, out=deviation_SPK[:first])
+        phi_KD = features.phi_KD.astype(np.float32)
+        np.matmul(theta_SPD.reshape(-1, phi_KD.shape[1]), phi_KD.T, out=score_RPK[:first].reshape(-1, items))
     past = history if history is not None else History.empty(published.dimension)
-    for place, m in enumerate(scored[first:], first):
+    for place, m in enumerate(scored[first:].tolist(), first):
         score = models.scores(published.members[m], features, past, noise, published.law.exploration_scale)
-        mean_SK[place], deviation_SPK[place] = score.mean_K, score.deviation_PK
-    mean_K = mean_SK[0]
+        mean_RK[place], deviation_SPK[place] = score.mean_K, score.deviation_PK
     if count > 1:
-        mean_K, score_RPK[-1] = blend(mean_SK, deviation_SPK, published.shares_M[scored])
-    tie_K = TIE_SIZE * noise.uniforms(TIE, features.key_K)
-    deviation_SPK += (mean_SK + tie_K)[:, None]
-    score_RPK[count:] += tie_K
-    if not np.isfinite(score_RPK[-1].sum()):
-        names = [published.names[m] for m, mean in zip(scored, mean_SK, strict=True) if not np.isfinite(mean).all()]
+        shares_S = published.shares_M[scored]
+        mean_RK[-1], score_RPK[-1] = shares_S @ mean_RK[:count], blend(deviation_SPK, shares_S)
+    if not (_finite(mean_RK) and _finite(score_RPK[-1:])):
+        names = [published.names[m] for m, mean_K in zip(scored, mean_RK, strict=False) if not _finite(mean_K)]
         raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
-    return _Particles(scored, score_RPK, mean_SK, mean_K)
+    # Only differences count; those near the best are exact in single precision.
+    score_RPK += (mean_RK - mean_RK.max(1, initial=-np.inf, keepdims=True)).astype(np.float32)[:, None]
+    return _Particles(published, order_K, score_RPK, mean_RK, inside)
 
 
 def _check(published: Published, features: Features) -> None:
@@ -283,34 +344,30 @@ def _check(published: Published, features: Features) -> None:
             f"{features.phi_KD.shape[1]} features do not fit a model of {published.dimension}; "
             "use the feature map of the model's own version"
         )
-    if not (np.isfinite(features.phi_KD).all() and np.isfinite(features.context_X).all()):
+    if not (_finite(features.phi_KD) and _finite(features.context_X)):
         raise ModelError("features are not finite; mend the context or the item's attributes")
 
 
-def blend(mean_SK: Floats, deviation_SPK: Floats, weights_S: Floats) -> tuple[Floats, Floats]:
-    """Blended means (K,) and scores (P, K): weighted means, with the weighted mean of the members' spreads.
+def _finite(numbers: Floats) -> bool:
+    """Whether all are finite (and their squares' sum is)."""
+    flat = numbers.ravel()
+    return math.isfinite(flat @ flat)
+
+
+def blend(deviation_SPK: Floats, weights_S: Floats) -> Floats:
+    """Blended deviations (P, K), with the weighted mean of the members' spreads.
 
     The mean of independent draws would shrink with the number of members and switch exploration off, so the
     blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
     root mean squares over the particles, hence a blend of one member is that member.
     """
     members, particles, items = deviation_SPK.shape
+    weights_S = weights_S.astype(deviation_SPK.dtype)
     deviation_PK = (weights_S @ deviation_SPK.reshape(members, -1)).reshape(particles, items)
-    spread_SK = np.sqrt(np.einsum("spk,spk->sk", deviation_SPK, deviation_SPK) / particles)
-    blended_K = np.sqrt(np.einsum("pk,pk->k", deviation_PK, deviation_PK) / particles)
-    ratio_K = np.divide(weights_S @ spread_SK, blended_K, out=np.zeros_like(blended_K), where=blended_K > 0)
-    mean_K = weights_S @ mean_SK
-    return mean_K, mean_K + deviation_PK * ratio_K
-
-
-def _shares(score_RPK: Floats, open_K: NDArray[np.bool_]) -> Floats:
-    """The share of particles in which each open item is a row's best, (R, K)."""
-    if not open_K.all():
-        score_RPK = np.where(open_K, score_RPK, -np.inf)
-    rows, particles, items = score_RPK.shape
-    best_RP = score_RPK.argmax(-1) + np.arange(rows)[:, None] * items
-    counts_RK = np.bincount(best_RP.ravel(), minlength=rows * items).reshape(rows, items)
-    return np.asarray(counts_RK / particles)
+    spread_SK = np.sqrt(np.einsum("spk,spk->sk", deviation_SPK, deviation_SPK))
+    blended_K = np.sqrt(np.einsum("pk,pk->k", deviation_PK, deviation_PK))
+    deviation_PK *= np.divide(weights_S @ spread_SK, blended_K, out=np.zeros_like(blended_K), where=blended_K > 0)
+    return deviation_PK
 
 
 def _pick(pi_K: Floats, uniform: float) -> int:
