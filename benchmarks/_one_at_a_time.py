@@ -47,7 +47,7 @@ def play(
 
 def _scores(belief: Gaussian, features: Features, noise: Noise, scale: float, drawn: Drawn) -> Floats:
     tie_K = TIE_SIZE * noise.uniforms(TIE, features.key_K)
-    if drawn == "joint":
+    if drawn == "joint" and len(belief.mean_AD) == 1:
         scores = belief.scores(features.phi_KD, features.arm_K, features.key_K, noise, scale)
         return scores.mean_K + scores.deviation_PK[0] + tie_K
     mean_K, spread_K = belief.moments(features.phi_KD, features.arm_K % len(belief.mean_AD))

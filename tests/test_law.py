@@ -168,8 +168,8 @@ def test_the_order_of_items_does_not_matter(seed: int, order: list[int], arms: b
     state, decision = every_kind(rng, arms), cases.features(rng, ITEMS, DIMENSION, arms)
     found = law.probabilities(state, decision, None, seed)
     moved = law.probabilities(state, decision.take(np.array(order)), None, seed)
-    np.testing.assert_allclose(moved.pi_K, found.pi_K[order], atol=1e-12)
-    np.testing.assert_allclose(moved.member_MK, found.member_MK[:, order], atol=1e-12)
+    np.testing.assert_array_equal(moved.pi_K, found.pi_K[order])
+    np.testing.assert_array_equal(moved.member_MK, found.member_MK[:, order])
 
 
 @settings(deadline=None, max_examples=60)
@@ -240,10 +240,8 @@ def test_a_blend_of_independent_draws_keeps_the_weighted_mean_of_spreads() -> No
     drawn_SPK = rng.normal(size=(10, 64, 2))
     drawn_SPK /= np.sqrt((drawn_SPK**2).mean(1, keepdims=True))
     drawn_SPK[:, :, 1] *= np.arange(1, 11)[:, None]
-    mean_SK = np.tile(np.arange(10.0)[:, None], (1, 2))
-    mean_K, score_PK = law.blend(mean_SK, drawn_SPK, np.full(10, 0.1))
-    np.testing.assert_allclose(mean_K, [4.5, 4.5])
-    np.testing.assert_allclose(np.sqrt(((score_PK - mean_K) ** 2).mean(0)), [1.0, 5.5])
+    blended_PK = law.blend(drawn_SPK, np.full(10, 0.1))
+    np.testing.assert_allclose(np.sqrt((blended_PK**2).mean(0)), [1.0, 5.5])
 
 
 def test_uniform_has_no_part_in_particles_but_in_the_delta_share() -> None:

@@ -3,10 +3,11 @@
 A number depends on nothing else, so that an item's noise is the same in every candidate list, a slot sees the
 particles of the slot before, and a replay needs the seed alone.
 
-Shapes: P particles, N keys, A parameter rows, D features, R rank.
+Shapes: P particles, H half of them, N keys, A parameter rows, D features, R rank.
 """
 
 import math
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -18,14 +19,16 @@ Words: TypeAlias = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = (1 << 64) - 1
-HALF, UNIT = np.float32(0.5), np.float32(2.0**-32)
+_WORD = np.uint64(32)
+_HALF, _UNIT, _TURN = np.float32(0.5), np.float32(2.0**-32), np.float32(2.0 * math.pi * 2.0**-32)
+_MINUS_TWO = np.float32(-2.0)
 
-ITEM, ROW, CODE, CANDIDATE, CHOICE, TIE = range(1, 7)
+ITEM, ROW, CODE, CANDIDATE, CHOICE, TIE, THETA = range(1, 8)
 """Streams: two numbers of different streams are independent."""
 
 
 class Noise:
-    """Standard normals for the P particles of the decision with this seed."""
+    """Standard normals, in single precision, for the P particles of the decision with this seed."""
 
     def __init__(self, seed: int, particles: int):
         self.seed = seed & _MASK
@@ -37,40 +40,80 @@ class Noise:
         """(P, A, D) coordinates of parameters; members that share a feature map share them."""
         key = (arms, dimension)
         if key not in self._theta:
-            stream = np.random.Generator(np.random.Philox(key=[self.seed, 0]))
-            drawn = stream.standard_normal((self.particles, arms, dimension), np.float32)  # half the time of double
-            self._theta[key] = drawn.astype(np.float64)
+            drawn = _normals(_scramble(self.seed, THETA), _numbers(arms * dimension), self.particles)
+            self._theta[key] = drawn.reshape(self.particles, arms, dimension)
         return self._theta[key]
 
     def keyed(self, stream: int, keys_N: Keys | Ints) -> Floats:
-        """(P, N) normals, one column per key (Box-Muller on SplitMix64, in single precision, a quarter of the time of
-        double); shared, so they must not be changed."""
+        """(P, N) normals, one column per key; shared, so they must not be changed."""
         key = (stream, keys_N.tobytes())
         if key not in self._keyed:
-            half = (self.particles + 1) // 2
-            words = np.arange(1, half + 1, dtype=np.uint64)[:, None] * _GOLDEN
-            words = _mix(words + _mix(keys_N.astype(np.uint64) ^ np.uint64(_scramble(self.seed, stream)))[None])
-            radius = np.sqrt(np.float32(-2.0) * np.log(((words >> np.uint64(32)).astype(np.float32) + HALF) * UNIT))
-            angle = words.astype(np.uint32).astype(np.float32) * np.float32(2.0 * math.pi) * UNIT
-            drawn = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: self.particles]
-            self._keyed[key] = drawn.astype(np.float64)
+            words_N = keys_N.view(np.uint64)
+            self._keyed[key] = _normals(_scramble(self.seed, stream), words_N, self.particles)
         return self._keyed[key]
 
-    def uniforms(self, stream: int, keys_N: Keys) -> Floats:
-        """(N,) numbers in [0, 1], one per 64-bit hash, by multiply-add hashing (Dietzfelbinger 1996)."""
+    def hashes(self, stream: int, keys_N: Keys) -> Keys:
+        """(N,) words, one per 64-bit hash, by multiply-add hashing (Dietzfelbinger 1996)."""
         stem = _scramble(self.seed, stream)
-        return np.asarray((keys_N * np.uint64(stem | 1) + np.uint64(_scramble(stem, 1))) * 2.0**-64)
+        return np.asarray(keys_N * np.uint64(stem | 1) + np.uint64(_scramble(stem, 1)))
+
+    def uniforms(self, stream: int, keys_N: Keys) -> Floats:
+        """The same as numbers in [0, 1]."""
+        return np.asarray(self.hashes(stream, keys_N) * 2.0**-64)
 
     def uniform(self, stream: int, key: int = 0) -> float:
         """A number in [0, 1)."""
         return (_scramble(_scramble(self.seed, stream), key + 1) >> 11) * 2.0**-53
 
 
+def _normals(stem: int, keys_N: Words, particles: int) -> Floats:
+    """(P, N): Box-Muller on SplitMix64, in single precision, which takes a quarter of the time of double."""
+    words_HN = _steps((particles + 1) // 2) + _mix(keys_N ^ np.uint64(stem))
+    spare_HN = _mix_in_place(words_HN)
+    np.right_shift(words_HN, _WORD, out=spare_HN)
+    radius_HN = spare_HN.astype(np.float32)
+    radius_HN += _HALF
+    radius_HN *= _UNIT
+    np.log(radius_HN, out=radius_HN)
+    radius_HN *= _MINUS_TWO
+    np.sqrt(radius_HN, out=radius_HN)
+    angle_HN = words_HN.astype(np.uint32).astype(np.float32)
+    angle_HN *= _TURN
+    half = len(words_HN)
+    drawn_PN = np.empty((2 * half, len(keys_N)), np.float32)
+    np.multiply(np.cos(angle_HN), radius_HN, out=drawn_PN[:half])
+    np.multiply(np.sin(angle_HN), radius_HN, out=drawn_PN[half:])
+    return drawn_PN[:particles]
+
+
+@lru_cache(maxsize=64)
+def _steps(count: int) -> Words:
+    return np.arange(1, count + 1, dtype=np.uint64)[:, None] * _GOLDEN
+
+
+@lru_cache(maxsize=64)
+def _numbers(count: int) -> Words:
+    return np.arange(count, dtype=np.uint64)
+
+
 def _mix(words: Words) -> Words:
     """SplitMix64's finaliser (Steele, Lea, Flood 2014)."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    mixed = words.copy()
+    _mix_in_place(mixed)
+    return mixed
+
+
+def _mix_in_place(words: Words) -> Words:
+    """The same, changing `words`; returns an array of their shape that is free to use."""
+    spare = words >> np.uint64(30)
+    words ^= spare
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(words, np.uint64(27), out=spare)
+    words ^= spare
+    words *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(words, np.uint64(31), out=spare)
+    words ^= spare
+    return spare
 
 
 def _scramble(seed: int, key: int) -> int:

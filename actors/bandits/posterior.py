@@ -42,16 +42,18 @@ class Gaussian:
         """Joint draws of the scores of K items, deviations scaled by `scale` (α).
 
         Joint features draw θ_p = μ + αLξ_p. With arms, items are independent given the context, and their
-        scores are drawn directly: s_k ~ N(μ_kᵀφ, α²‖L_kᵀφ‖²), the same law (docs/law.md).
+        scores are drawn directly, in single precision: s_k ~ N(μ_kᵀφ, α²‖L_kᵀφ‖²), the same law (docs/law.md).
         """
         if len(self.mean_AD) == 1:
             theta_PD = noise.theta(1, self.mean_AD.shape[1])[:, 0] @ (scale * self.factor_ADD[0].T)
             return Scores(phi_KD @ self.mean_AD[0], theta_PD @ phi_KD.T)
         mean_K, spread_K = self.moments(phi_KD, arm_K)
-        return Scores(mean_K, noise.keyed(ITEM, key_K) * (scale * spread_K))
+        return Scores(mean_K, noise.keyed(ITEM, key_K) * (scale * spread_K).astype(np.float32))
 
     def moments(self, phi_KD: Floats, arm_K: Ints) -> tuple[Floats, Floats]:
         """Means and standard deviations of the K scores, (K,) each."""
+        if phi_KD.shape[1] == 1:
+            return phi_KD[:, 0] * self.mean_AD[arm_K, 0], np.abs(phi_KD[:, 0] * self.factor_ADD[arm_K, 0, 0])
         if phi_KD.strides[0] == 0 and 2 * len(arm_K) >= len(self.mean_AD):
             # One context for all items: all arms at once cost less than gathering most of their factors.
             mean_K, root_KD = (self.mean_AD @ phi_KD[0])[arm_K], np.matmul(phi_KD[0], self.factor_ADD)[arm_K]

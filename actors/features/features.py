@@ -37,8 +37,12 @@ class Features:
         return len(self.arm_K)
 
     def take(self, rows: Ints) -> "Features":
-        """The same decision with only these items, in this order."""
-        return Features(self.phi_KD[rows], self.arm_K[rows], self.item_K[rows], self.key_K[rows], self.context_X)
+        """The same decision with only these items, in this order; rows that repeat stay a view."""
+        if self.phi_KD.strides[0] == 0 and len(self):
+            phi_KD = np.broadcast_to(self.phi_KD[0], (len(rows), self.phi_KD.shape[1]))
+        else:
+            phi_KD = self.phi_KD.take(rows, axis=0)
+        return Features(phi_KD, self.arm_K.take(rows), self.item_K.take(rows), self.key_K.take(rows), self.context_X)
 
 
 @dataclass(frozen=True)

@@ -109,4 +109,5 @@ class Chance:
         else:
             normals = [noise.keyed(ITEM, key_K)[0] for noise, key_K in pairs]
         tie_BK = TIE_SIZE * np.stack([noise.uniforms(TIE, key_K) for noise, key_K in pairs])
-        return Draws(np.stack(normals), tie_BK, np.array([noise.uniform(CHOICE) for noise in noises]))
+        normal_BX = np.stack(normals).astype(np.float64)
+        return Draws(normal_BX, tie_BK, np.array([noise.uniform(CHOICE) for noise in noises]))
