@@ -1,4 +1,4 @@
-"""HTTP: routes, authentication, limits. No Ray; `serve.app` puts it into a deployment.
+"""HTTP: handlers, authentication, limits. No Ray; `serve.app` puts it into a deployment.
 
 Handlers read the raw body and let pydantic parse it, and answer bytes that are made once. Nothing on the event
 loop waits for a database: keys are in memory, the journal answers by a future, reads go to a thread.
@@ -7,10 +7,10 @@ loop waits for a database: keys are in memory, the journal answers by a future, 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Query, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
@@ -18,7 +18,7 @@ from cluster.config import ClientMode, ServeSettings
 from cluster.errors import RequestError, StateError
 from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat
 from cluster.keys import Principal
-from serve import limits, problems
+from serve import bulk, limits
 from serve.access import Access
 from serve.decide import Engine
 from serve.durable import Durable
@@ -27,37 +27,19 @@ from serve.ids import DecisionIds
 from serve.limits import Rates
 from serve.messages import (
     ID_PATTERN,
-    Client,
-    DecisionAnswer,
     DecisionRequest,
     Decisions,
-    Health,
-    Item,
     ItemBody,
-    ItemPage,
-    Problems,
-    RewardAnswer,
     Rewards,
     Versions,
-    Weights,
 )
 from serve.metrics import Metrics
 from serve.problems import Refusals
-from serve.rewards import Rewarding
+from serve.rewards import Rewarding, answered
+from serve.routes import application
 from serve.watch import Watch
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problems, "description": text}
-    for status, text in {
-        401: "no valid key",
-        403: "the key is of the other kind",
-        404: "not there, or another client's",
-        413: "the body or batch is too large",
-        422: "a field is wrong; `loc` names it",
-        429: "too many requests with this key; `Retry-After` says how many seconds to wait",
-        503: "nothing could be made durable, or the replica is draining; try again",
-    }.items()
-}
+M = TypeVar("M", Decisions, Rewards)
 
 
 class Models(Protocol):
@@ -126,29 +108,31 @@ class Gateway:
         metrics.level("medley_version", lambda: engine.number or 0)
         metrics.level("medley_learner_following", lambda: link.following)
         metrics.level("medley_journal_failed", lambda: journal.failed is not None)
-        self.app = _application(self, self._watch)
+        self.app = application(self, self._watch)
 
     async def decisions(self, request: Request) -> Response:
         """Choose items for one or many requests; the answer leaves when it is durable."""
         start = time.perf_counter()
         principal, client = await self._client(request)
-        message = Decisions.model_validate_json(await self._body(request, principal))
+        message = await self._read(request, principal, Decisions, "requests")
         self._admit(principal, "requests", len(message.requests))
         answers = await self._decided(client, principal.mode, message.requests, start)
+        if _is_arrow(request):
+            return Response(await asyncio.to_thread(bulk.decisions, answers), media_type=bulk.MEDIA_TYPE)
         return Response(f'{{"decisions":[{",".join(answers)}]}}', media_type="application/json")
 
     async def rewards(self, request: Request) -> Response:
         """Take rewards; each counts once, whenever and however often it comes."""
         principal, client = await self._client(request)
-        message = Rewards.model_validate_json(await self._body(request, principal))
+        message = await self._read(request, principal, Rewards, "rewards")
         self._admit(principal, "rewards", len(message.rewards))
-        answer, faults = await self._rewarding.take(client, message.rewards)
-        if len(faults) == len(message.rewards):
-            raise Refusals(
-                min(fault.status for fault in faults.values()),
-                [(("body", "rewards", i, fault.field), "value_error", fault.text) for i, fault in faults.items()],
-            )
-        return Response(answer.model_dump_json(), media_type="application/json")
+        outcomes = await self._rewarding.take(client, message.rewards)
+        if all(outcome.http for outcome in outcomes):
+            faults = [(("body", "rewards", i, o.field), "value_error", o.reason or "") for i, o in enumerate(outcomes)]
+            raise Refusals(min(outcome.http or 422 for outcome in outcomes), faults)
+        if _is_arrow(request):
+            return Response(bulk.outcomes(outcomes), media_type=bulk.MEDIA_TYPE)
+        return Response(answered(outcomes).model_dump_json(), media_type="application/json")
 
     async def put_item(self, request: Request, item_id: str) -> Response:
         """Add an item to the client's catalogue, or replace it."""
@@ -282,63 +266,19 @@ class Gateway:
     async def _body(self, request: Request, principal: Principal) -> bytes:
         return await limits.body(request, principal.limits.max_body_bytes or self._settings.max_body_bytes)
 
+    async def _read(self, request: Request, principal: Principal, message: type[M], name: str) -> M:
+        """The message of a call, as JSON or as an Arrow stream of its one field."""
+        body = await self._body(request, principal)
+        if not _is_arrow(request):
+            return message.model_validate_json(body)
+        return await asyncio.to_thread(bulk.read, body, message, name, self._settings.max_batch)
+
     def _admit(self, principal: Principal, name: str, number: int) -> None:
         """Refuse a call with too many requests in it, or too many for now."""
         most = self._settings.max_batch
         if number > most:
             raise RequestError(("body", name), f"{number} in one call; at most {most} (serve.max_batch)", 413)
         self._rates.take(principal, number)
-
-
-def _application(gateway: Gateway, watch: Watch) -> FastAPI:
-    app = FastAPI(title="Medley", version="1", summary="Decisions, rewards and items")
-    problems.install(app, watch)
-    app.add_middleware(gateway.edge.around)
-    routes: list[tuple[str, str, Callable[..., Awaitable[Response]], Any, Any]] = [
-        ("POST", "/v1/decisions", gateway.decisions, Decisions, DecisionAnswer),
-        ("POST", "/v1/rewards", gateway.rewards, Rewards, RewardAnswer),
-        ("PUT", "/v1/items/{item_id:path}", gateway.put_item, ItemBody, Item),
-        ("GET", "/v1/items/{item_id:path}", gateway.get_item, None, Item),
-        ("DELETE", "/v1/items/{item_id:path}", gateway.delete_item, None, None),
-        ("GET", "/v1/items", gateway.items, None, ItemPage),
-        ("GET", "/v1/versions", gateway.versions, None, Versions),
-        ("GET", "/v1/clients/{client_id:path}", gateway.client, None, Client),
-        ("GET", "/v1/weights", gateway.weights, None, Weights),
-        ("GET", "/v1/health", gateway.health, None, Health),
-    ]
-    for method, path, handler, body, answer in routes:
-        extra: dict[str, Any] = {} if path == "/v1/health" else {"security": [{"key": []}]}
-        if body is not None:
-            schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-            extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-        app.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            response_model=answer,
-            status_code=204 if method == "DELETE" else 200,
-            responses=REFUSALS,
-            openapi_extra=extra,
-        )
-    app.openapi = lambda: _openapi(app, [body for *_, body, _ in routes if body is not None])  # type: ignore[method-assign]
-    return app
-
-
-def _openapi(app: FastAPI, bodies: Sequence[Any]) -> dict[str, Any]:
-    """FastAPI's document with the bodies, which handlers parse themselves, and the key."""
-    if app.openapi_schema is None:
-        from fastapi.openapi.utils import get_openapi
-        from pydantic.json_schema import models_json_schema
-
-        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        _, schemas = models_json_schema(
-            [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
-        )
-        components = document.setdefault("components", {})
-        components["schemas"] = components.get("schemas", {}) | schemas["$defs"]
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        app.openapi_schema = document
-    return app.openapi_schema
 
 
 def _answer(index: int, record: DecisionRecord, repeat: Repeat | None) -> str:
@@ -361,6 +301,10 @@ def _check_item_id(item_id: str) -> None:
 
 def _no_item(item_id: str) -> RequestError:
     return RequestError(("path", "item_id"), f"no item {item_id!r} in this client's catalogue", 404)
+
+
+def _is_arrow(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == bulk.MEDIA_TYPE
 
 
 def _unauthorized() -> RequestError:

@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cluster.config import RewardKind
-from cluster.journal import Journal, RewardRecord
+from cluster.journal import Journal, RewardRecord, RewardStatus
 from serve.durable import Durable
 from serve.ids import DecisionIds
 from serve.messages import Rejected, RewardAnswer, RewardEvent
@@ -13,12 +14,23 @@ from serve.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Why a reward is not taken: the HTTP status and the field that say it."""
+class Outcome:
+    """What became of a reward: `status` as the journal says it, or `rejected`.
 
-    status: int
-    field: str
-    text: str
+    http, field: of one that cannot be taken, the HTTP status and the field that say why.
+    """
+
+    status: RewardStatus | Literal["rejected"]
+    reason: str | None = None
+    http: int | None = None
+    field: str = ""
+
+    @property
+    def answer(self) -> Literal["accepted", "duplicate", "rejected"]:
+        """As callers see it: late ones are kept, and yet change nothing; early ones count when their decision comes."""
+        if self.status in ("accepted", "parked"):
+            return "accepted"
+        return "duplicate" if self.status == "duplicate" else "rejected"
 
 
 class Rewarding:
@@ -33,41 +45,55 @@ class Rewarding:
         self._durable = durable
         self._metrics = metrics
 
-    async def take(self, client: str, events: Sequence[RewardEvent]) -> tuple[RewardAnswer, dict[int, Fault]]:
-        """Take what can be taken; the answer, and the faults of the others by their place.
+    async def take(self, client: str, events: Sequence[RewardEvent]) -> list[Outcome]:
+        """Take what can be taken.
 
         Raises:
             JournalError: nothing was made durable.
         """
-        faults = {i: fault for i, event in enumerate(events) if (fault := self._fault(client, event))}
-        good = [(i, event) for i, event in enumerate(events) if i not in faults]
-        self._metrics.count("medley_rewards_total", "rejected", by=len(faults))
-        statuses = await self._durable(self._journal.rewarding([_record(client, event) for _, event in good]))
-        late = {}
-        for (i, event), status in zip(good, statuses, strict=True):
-            self._metrics.count("medley_rewards_total", status)
-            if status == "no_slot":
-                faults[i] = Fault(422, "slot", f"the decision has no slot {event.slot}")
-            elif status == "late":
-                late[i] = f"late: the window of {event.kind!r} has closed; kept, but it changes no outcome"
-        reasons = late | {i: f"{fault.field}: {fault.text}" for i, fault in faults.items()}
-        answer = RewardAnswer(
-            accepted=sum(status in ("accepted", "parked") for status in statuses),
-            duplicates=statuses.count("duplicate"),
-            rejected=[Rejected(index=i, reason=reasons[i]) for i in sorted(reasons)],
-        )
-        return answer, faults
+        found = [self._fault(client, event) for event in events]
+        good = [i for i, fault in enumerate(found) if fault is None]
+        records = [_record(client, events[i]) for i in good]
+        statuses = await self._durable(self._journal.rewarding(records))
+        for i, status in zip(good, statuses, strict=True):
+            found[i] = _outcome(events[i], status)
+        outcomes = [outcome for outcome in found if outcome is not None]
+        for outcome in outcomes:
+            self._metrics.count("medley_rewards_total", outcome.status)
+        return outcomes
 
-    def _fault(self, client: str, event: RewardEvent) -> Fault | None:
+    def _fault(self, client: str, event: RewardEvent) -> Outcome | None:
         if not self._ids.belongs(event.decision_id, client):
-            return Fault(404, "decision_id", f"no decision {event.decision_id!r} of this client")
+            return Outcome("rejected", f"no decision {event.decision_id!r} of this client", 404, "decision_id")
         kind = self._kinds.get(event.kind)
         if kind is None:
-            return Fault(422, "kind", f"{event.kind!r} is not one of {sorted(self._kinds)}")
+            return Outcome("rejected", f"{event.kind!r} is not one of {sorted(self._kinds)}", 422, "kind")
         if not kind.low <= event.value <= kind.high:
             text = f"{event.value} is outside [{kind.low}, {kind.high}], the range of {event.kind!r}"
-            return Fault(422, "value", text)
+            return Outcome("rejected", text, 422, "value")
         return None
+
+
+def answered(outcomes: Sequence[Outcome]) -> RewardAnswer:
+    """Outcomes as the answer of a call."""
+    answers = [outcome.answer for outcome in outcomes]
+    return RewardAnswer(
+        accepted=answers.count("accepted"),
+        duplicates=answers.count("duplicate"),
+        rejected=[
+            Rejected(index=i, reason=f"{outcome.field}: {outcome.reason}" if outcome.field else outcome.reason or "")
+            for i, outcome in enumerate(outcomes)
+            if answers[i] == "rejected"
+        ],
+    )
+
+
+def _outcome(event: RewardEvent, status: RewardStatus) -> Outcome:
+    if status == "no_slot":
+        return Outcome(status, f"the decision has no slot {event.slot}", 422, "slot")
+    if status == "late":
+        return Outcome(status, f"late: the window of {event.kind!r} has closed; kept, but it changes no outcome")
+    return Outcome(status)
 
 
 def _record(client: str, event: RewardEvent) -> RewardRecord:
