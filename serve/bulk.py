@@ -125,7 +125,7 @@ def _check_columns(schema: Any, name: str) -> None:
             raise RequestError(("body", name, column), "the column is there twice")
     for field in schema:
         inner = list(field.type) if pa.types.is_struct(field.type) and field.name == "context" else [field]
-        wrong = next((one for one in inner if not (_plain(one.type) or pa.types.is_null(field.type))), None)
+        wrong = next((one for one in inner if not (_plain(one.type) or pa.types.is_null(one.type))), None)
         if wrong is not None or not inner:
             kind = wrong.type if wrong is not None else field.type
             allowed = "numbers, texts, booleans, moments, lists of texts, and a struct of these as context"
