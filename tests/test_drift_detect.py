@@ -62,6 +62,7 @@ def test_what_moved_is_told_and_when(moved: dict[str, Any], signal: str) -> None
     drift = found(**moved).drift
     assert drift is not None
     assert drift.signal == signal
+    assert drift.turned == (signal == "shape")
     at_s, day_s = CHANGE * DAYS * 86_400, 86_400
     assert at_s < drift.alarm_s < at_s + 7 * day_s
     assert abs(drift.since_s - at_s) < 4 * day_s

@@ -17,7 +17,7 @@ P(an alarm in a year) <= alpha (Doob's inequality), however many looks are taken
 Shapes: S signals, L sizes of a change, T looks.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,8 +38,8 @@ class Evidence:
         self._growth: list[Floats] = []
         self._weights: list[float] = []
 
-    def look(self, z_S: Floats, largest_S: Floats, passed_s: float) -> float:
-        """Take in a look; returns the mean evidence.
+    def look(self, z_S: Floats, largest_S: Floats, passed_s: float) -> Floats:
+        """Take in a look; returns each signal's part of the mean evidence, (S,): their sum, or any alone, may alarm.
 
         Args:
             largest_S: h, the greatest part that one user can have of each z.
@@ -49,13 +49,7 @@ class Evidence:
         self._growth.append(_growth(z_S, largest_S))
         self._weights.append(weight)
         self._sums_SL = np.minimum((self._sums_SL + weight) * np.exp(self._growth[-1]), MOST)
-        return float(self._sums_SL.mean())
-
-    @property
-    def shares_S(self) -> Floats:
-        """What each signal has of the evidence; they sum to 1."""
-        total = self._sums_SL.sum()
-        return self._sums_SL.sum(axis=1) / total if total > 0 else np.full(len(self._sums_SL), np.nan)
+        return np.asarray(self._sums_SL.sum(axis=1) / self._sums_SL.size)
 
     def since(self, level: float = 0.95) -> "Since":
         """When what the evidence speaks of began."""
@@ -69,8 +63,7 @@ class Evidence:
         return Since(int(order[0]), int(inside.min()), int(inside.max()))
 
 
-@dataclass(frozen=True)
-class Since:
+class Since(NamedTuple):
     """The look at which a change most likely began, and the first and last of those that hold 95 % of the evidence."""
 
     look: int

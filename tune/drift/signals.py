@@ -5,7 +5,8 @@ given the features of what was chosen, by a model that goes on learning, and cal
 weekday. Four signals:
 
     down, up    Σe: rewards lie below, or above, what is expected of them
-    shape       Σe·f(φ): they have moved the way f says, a quick model of the errors of the last few blocks
+    shape       Σ(e − ē)·f(φ): one choice against another, they have moved the way f says, a quick model of the errors
+                of the last few blocks
     context     Σg(x): contexts have moved, given hour and weekday, the way they did in the last few blocks
 
 f and g are learned on one half of the users and tried on the other, so that a user who comes again does not confirm
@@ -75,8 +76,9 @@ class Signals:
     def _terms_SN(self, block: Stream, error_N: Floats) -> Floats:
         """What each signal adds up; shape and context in units of a root mean square of 1 beside the error."""
         said_HN = [_said(errors, block) for errors in self._errors]
-        moved_N = _unit(np.where(block.half_N == 0, said_HN[1], said_HN[0]))
-        return np.stack([-error_N, error_N, error_N * moved_N, _unit(self._contexts.moved(block))])
+        moved_N = np.where(block.half_N == 0, said_HN[1], said_HN[0])
+        shape_N = (error_N - error_N.mean()) * _unit(moved_N - moved_N.mean())
+        return np.stack([-error_N, error_N, shape_N, _unit(self._contexts.moved(block))])
 
     def _scale(self, block: Stream, term_SN: Floats) -> tuple[Floats, Floats]:
         """(Σ terms − tolerance·N·s) / standard error between users, and the greatest user's terms in that unit.
