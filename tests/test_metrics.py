@@ -1,7 +1,9 @@
 """Counts of calls in the test's own process: what each call adds, and what is logged of it."""
 
 import asyncio
+import json
 import logging
+import re
 import sqlite3
 import threading
 from typing import Any
@@ -20,6 +22,7 @@ from tests import serving
 from tests.servers import free_port
 from tests.serving import Running
 from tests.test_gateway import run
+from tests.test_imports import ROOT
 
 REQUEST = {"user_id": "u1", "context": {"device": "mobile"}, "items": ["i1", "i2"]}
 
@@ -190,3 +193,28 @@ def test_a_call_in_flight_is_answered_before_the_end(published: Settings) -> Non
 
     asyncio.run(body())
     assert "journal" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    """Every name in a query is in the catalogue, with labels that it has; every metric of the catalogue is shown."""
+    board = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    used = set()
+    for query in queries:
+        assert query.count("(") == query.count(")")
+        names = {re.sub("_bucket$", "", name) for name in re.findall(r"ray_(medley_\w+)", query)}
+        used |= names
+        labels = set(re.findall(r"[{,]\s*(\w+)=", query))
+        for group in re.findall(r"by \(([\w, ]+)\)", query):
+            labels |= set(group.split(", "))
+        assert names
+        assert labels <= {"le"}.union(*(CATALOGUE[name].labels for name in names))
+    assert used == set(CATALOGUE)
+    rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
+    assert rows == ["Traffic", "Latency", "Rewards", "Learning", "Fallbacks"]
+    cells = [(p["gridPos"]["x"] + dx, p["gridPos"]["y"]) for p in board["panels"] for dx in range(p["gridPos"]["w"])]
+    assert len(cells) == len(set(cells))  # no panel lies on another
+    assert max(x for x, _ in cells) == 23
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids))
