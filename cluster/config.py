@@ -315,6 +315,15 @@ class ServeSettings(Section):
     burst: Count | None = Field(None, description="of these, those that may come at once; null: a second of the rate")
     publications_per_s: Positive = Field(5.0, description="most publications of the learner in a second")
     history_bytes: Count = Field(256 * 2**20, description="memory for user histories in a replica, bytes")
+    retrieve_above: Count = Field(
+        2_000, description="items of a catalogue above which a decision on all of it scores a part that is retrieved"
+    )
+    retrieve: Count = Field(64, description="items of that part that are there by the blended mean; others join them")
+    budget_ms: Positive = Field(
+        250.0,
+        description="from a call's arrival until its decisions must be made, per request of it, milliseconds; who "
+        "misses it gets the caller's own choice (a request's own `budget_ms` counts before this)",
+    )
     thread_batch: Count = Field(8, description="requests of one call above which a worker thread decides them")
     models_batch: Count = Field(128, description="requests of one call above which the model replicas decide them")
     models_replicas: Count = Field(1, description="model replicas at the start and at least")

@@ -21,7 +21,7 @@ class DecisionRecord:
     `evidence` is what its learner needs, opaque here. `mode` says what answered: live (the engine), baseline (no
     version, or one that failed), or the client's mode shadow, apprentice or off, in which a baseline answers.
     `shadow` is the JSON of what the engine would have answered. `agreement` is not kept with the decision but
-    added to the client's.
+    added to the client's, and `reason`, why no model answered, is kept in `shadow` alone.
     """
 
     decision_id: str
@@ -37,6 +37,7 @@ class DecisionRecord:
     mode: str = "live"
     shadow: str | None = None
     agreement: Agreement | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

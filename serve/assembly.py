@@ -10,8 +10,9 @@ from cluster.journal import Journal, journal_url
 from cluster.keys import Keys
 from cluster.tenants import tenants
 from serve.access import Access
+from serve.deciding import Deciding, Models
 from serve.durable import Durable
-from serve.gateway import Gateway, Models
+from serve.gateway import Gateway
 from serve.ids import DecisionIds
 from serve.metrics import Metrics
 from serve.replica import Learner, Replica
@@ -26,11 +27,13 @@ class Assembly:
     journal: Journal
     gateway: Gateway
     metrics: Metrics
+    deciding: Deciding
 
     async def stop(self) -> None:
         """Answer the calls that are here, then commit what waits, then end."""
         await self.gateway.edge.drain(self.replica.settings.serve.drain_s)
         await self.replica.stop()
+        self.deciding.close()
         await asyncio.to_thread(self.journal.close)
 
 
@@ -45,7 +48,7 @@ def assemble(
 
     Args:
         settings, name, learner: as in `Replica`.
-        models: as in `Gateway`.
+        models: as in `Deciding`.
         close_every_s: as in `Journal`.
 
     Raises:
@@ -55,6 +58,7 @@ def assemble(
     journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
     metrics, ids = Metrics(), DecisionIds(journal.secret)
     durable = Durable(journal, metrics)
+    deciding = Deciding(replica.engine, settings.serve, models)
     keys = Keys(Database(url_of(settings)))
     gateway = Gateway(
         engine=replica.engine,
@@ -67,7 +71,7 @@ def assemble(
         versions=lambda: replica.releases.listed(replica.engine.number),
         clients=lambda: tenants(keys, journal_url(settings)),
         rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
+        deciding=deciding,
         settings=settings.serve,
-        models=models,
     )
-    return Assembly(replica, journal, gateway, metrics)
+    return Assembly(replica, journal, gateway, metrics, deciding)

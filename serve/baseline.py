@@ -42,11 +42,12 @@ def record(
     epoch: int,
     packed: bytes | None = None,
     beside: dict[str, Any] | None = None,
+    reason: str | None = None,
 ) -> DecisionRecord:
     """A decision as the journal keeps it.
 
     version, epoch: what was in force, also where a baseline answered. packed: its evidence, None where there is
-    nothing to learn. beside: what a baseline's answer does not say, for replay.
+    nothing to learn. beside: what a baseline's answer does not say, for replay. reason: why no model answered.
     """
     return DecisionRecord(
         decision_id=answer["decision_id"],
@@ -61,6 +62,7 @@ def record(
         evidence=packed,
         mode=answer["mode"],
         shadow=None if beside is None else _json(beside),
+        reason=reason,
     )
 
 

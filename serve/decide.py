@@ -4,18 +4,20 @@ A plain class around `actors.bandits.law.decide`, without HTTP, Ray or a databas
 reference, so one thread may publish while others decide.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic_core import from_json
 
 from actors.bandits import law
 from actors.bandits.history import History
+from cluster.config import ClientMode
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
-from serve import baseline
+from serve import baseline, part
 from serve import catalogue as catalogues
 from serve.baseline import check_items, record
 from serve.catalogue import Catalogue
@@ -23,17 +25,47 @@ from serve.choice import Choice
 from serve.current import Current, Loaded, Update, updated
 from serve.histories import Histories
 from serve.ids import seed_of
-from serve.messages import DecisionRequest, Mode
+from serve.logs import Seldom
+from serve.messages import DecisionRequest
+from serve.shelf import Shelf, shelved
+
+logger = logging.getLogger(__name__)
+
+
+Reason: TypeAlias = Literal["no_version", "broken", "slow"]
+"""Why no model is asked, or why what it said is of no use."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What deciding takes: `who` are the client and the version, `items` the mean per request."""
+
+    who: tuple[str, int]
+    items: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it is to be answered."""
+
+    client: str
+    request: DecisionRequest
+    decision_id: str
+    mode: ClientMode
+    reason: Reason | None
 
 
 @dataclass
 class Tenant:
-    """A client's state; `current` is None until a version is installed."""
+    """A client's state; `current` is None until a version is installed.
+
+    changes: of the catalogue, each item's last one. fresh: those that `current` does not know yet.
+    """
 
     current: Current | None = None
     changes: dict[str, str | None] = field(default_factory=dict)
+    fresh: dict[str, str | None] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
-    dirty: bool = False
     updates: dict[int, Update] = field(default_factory=dict)
 
 
@@ -53,6 +85,7 @@ class Engine:
         self.loaded: Loaded | None = None
         self._tenants: dict[str, Tenant] = {}
         self._lock = threading.Lock()
+        self._seldom = Seldom(1, 60.0)
 
     @property
     def number(self) -> int | None:
@@ -82,18 +115,18 @@ class Engine:
         with self._lock:
             tenant = self._tenant(client)
             if revision > tenant.revisions.get(item_id, 0):
-                tenant.changes.pop(item_id, None)
-                tenant.changes[item_id] = body
+                for known in (tenant.changes, tenant.fresh):
+                    known.pop(item_id, None)
+                    known[item_id] = body
                 tenant.revisions[item_id] = revision
-                tenant.dirty = True
 
     def rebuild(self, client: str) -> None:
         """Bring a client's catalogue up to its last change."""
         with self._lock:
             tenant = self._tenant(client)
             current = tenant.current
-            if current is not None and tenant.dirty:
-                tenant.current = replace(current, catalogue=_catalogue(tenant, current.loaded))
+            if current is not None and tenant.fresh:
+                tenant.current = replace(current, catalogue=_catalogue(tenant, current.catalogue, tenant.fresh))
 
     @property
     def clients(self) -> int:
@@ -119,37 +152,84 @@ class Engine:
             return None
         return catalogues.body_of(current.loaded.version.items.slice(row, 1).to_pylist()[0])
 
+    def load(self, client: str, requests: Sequence[DecisionRequest]) -> Load | None:
+        """What deciding these requests takes; None where no version decides."""
+        current = self._current(client)
+        if current is None:
+            return None
+        whole = len(current.catalogue)
+        items = sum(whole if request.items is None else len(request.items) for request in requests)
+        return Load((client, current.loaded.number), items // len(requests))
+
     def decide_many(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: Mode = "live"
+        self,
+        client: str,
+        requests: Sequence[DecisionRequest],
+        ids: Sequence[str],
+        mode: ClientMode = "live",
+        reason: Reason | None = None,
     ) -> list[DecisionRecord]:
         """`decide` for each; one that is refused refuses the call."""
-        pairs = zip(requests, ids, strict=True)
-        return [self.decide(client, request, decision_id, i, mode) for i, (request, decision_id) in enumerate(pairs)]
+        pairs = enumerate(zip(requests, ids, strict=True))
+        return [self.decide(client, request, decision_id, i, mode, reason) for i, (request, decision_id) in pairs]
 
     def decide(
-        self, client: str, request: DecisionRequest, decision_id: str, index: int = 0, mode: Mode = "live"
+        self,
+        client: str,
+        request: DecisionRequest,
+        decision_id: str,
+        index: int = 0,
+        mode: ClientMode = "live",
+        reason: Reason | None = None,
+        scored: str | None = None,
     ) -> DecisionRecord:
         """Choose the items of one request.
 
         Args:
             index: place of the request in its call, named in errors.
-            mode: whose choice is answered; the engine chooses beside a baseline in shadow and apprentice.
+            mode: whose choice is answered; models choose beside a baseline in shadow and apprentice.
+            reason: why no model is asked; the caller's own choice is answered then.
+            scored: the part of a large catalogue that was scored, when the decision is made again.
 
         Raises:
             RequestError: unknown items, none left to choose from, or more slots than items.
         """
         current = self._current(client)
-        items = self._eligible(current, request, index)
+        items = self._eligible(current, request, index, scored)
         choice = None
-        if current is not None and mode in ("live", "shadow", "apprentice"):
-            choice = self._choose(current, client, request, items, decision_id)
-        if choice is not None and mode == "live":
-            return _live(choice, client, request, decision_id)
-        return _own(current, choice, client, request, items, decision_id, "baseline" if mode == "live" else mode)
+        if current is None:
+            reason = "no_version"
+        elif reason is None and mode != "off":
+            try:
+                own = () if mode == "live" else baseline.own_choice(request, items)
+                choice = self._choose(current, client, request, items, decision_id, own, scored)
+                if mode == "live":
+                    return _live(choice, client, request, decision_id)
+            except Exception as error:  # a member, also the user's own, or a feature map: nobody waits in vain for it
+                choice, reason = None, "broken"
+                self._tell(current, client, decision_id, error)
+        return _own(Asked(client, request, decision_id, mode, reason), current, items, choice)
+
+    def _tell(self, current: Current, client: str, decision_id: str, error: Exception) -> None:
+        """Log what broke, once a minute for each version and kind of error."""
+        number = current.loaded.number
+        if self._seldom((number, type(error))) is not None:
+            fields = {"decision_id": decision_id, "client": client, "version": number}
+            logger.error("broken: %s", error, exc_info=error, extra={"fields": fields})
 
     def _choose(
-        self, current: Current, client: str, request: DecisionRequest, items: Sequence[str], decision_id: str
+        self,
+        current: Current,
+        client: str,
+        request: DecisionRequest,
+        items: Sequence[str],
+        decision_id: str,
+        own: Sequence[str],
+        scored: str | None,
     ) -> Choice:
+        if isinstance(items, Shelf):
+            history = self._history(current.loaded, client, request.user_id or request.session_id)
+            return part.choose(current, request, items, own, history, seed_of(decision_id, self._seed), scored)
         features = current.catalogue.feature_map.features(request.context, items, request.user_id)
         history = self._history(current.loaded, client, request.user_id or request.session_id)
         decision = law.decide(current.published, features, history, seed_of(decision_id, self._seed), request.slots)
@@ -161,7 +241,9 @@ class Engine:
         learned = self.histories.get(client, loaded.number, user)
         return learned if learned is not None else loaded.version.ensemble.histories.get(user)
 
-    def _eligible(self, current: Current | None, request: DecisionRequest, index: int) -> Sequence[str]:
+    def _eligible(
+        self, current: Current | None, request: DecisionRequest, index: int, scored: str | None
+    ) -> Sequence[str]:
         where = ("body", "requests", index)
         if request.items is not None:
             check_items(request.items, index, self._max_items)
@@ -173,8 +255,10 @@ class Engine:
                 )
         elif current is None:
             raise RequestError((*where, "items"), "no version is published yet, so candidates must be given")
-        items: Sequence[str] = request.items or (current.catalogue.ids if current else ())
-        if request.exclude:
+        items: Sequence[str] = request.items or ()
+        if current is not None and request.items is None:
+            items = shelved(current.catalogue, request.exclude, scored is not None)
+        elif request.exclude:
             excluded = set(request.exclude)
             items = [item for item in items if item not in excluded]
         if len(items) < request.slots:
@@ -209,37 +293,34 @@ def _live(choice: Choice, client: str, request: DecisionRequest, decision_id: st
     return record(client, request, answer, number, epoch, packed=choice.evidence())
 
 
-def _own(
-    current: Current | None,
-    choice: Choice | None,
-    client: str,
-    request: DecisionRequest,
-    items: Sequence[str],
-    decision_id: str,
-    mode: Mode,
-) -> DecisionRecord:
-    """The caller's own choice as the answer, what the engine chose beside it, and what an apprentice learns."""
-    own = baseline.own_choice(request, items)
-    answer = baseline.answer(decision_id, mode, own)
+def _own(asked: Asked, current: Current | None, items: Sequence[str], choice: Choice | None) -> DecisionRecord:
+    """The caller's own choice as the answer, what models chose beside it, and what an apprentice learns."""
+    own = baseline.own_choice(asked.request, items)
+    answer = baseline.answer(asked.decision_id, "baseline" if asked.mode == "live" else asked.mode, own)
     if current is None:
-        return record(client, request, answer, None, 0)
+        return record(asked.client, asked.request, answer, None, 0, reason=asked.reason)
+    number, epoch = current.loaded.number, current.published.epoch
     beside: dict[str, Any] = {"revision": current.catalogue.revision}
+    if asked.reason is not None:
+        beside["reason"] = asked.reason
     if choice is not None:
         beside["slots"] = choice.slots()
-    made = record(client, request, answer, current.loaded.number, current.published.epoch, beside=beside)
-    if choice is not None and mode == "apprentice":
+        if choice.part is not None:
+            beside["part"] = choice.part
+    made = record(asked.client, asked.request, answer, number, epoch, beside=beside, reason=asked.reason)
+    if choice is not None and asked.mode == "apprentice":
         return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))
     return made
 
 
 def _settle(tenant: Tenant, loaded: Loaded) -> None:
     """Let a version decide for a client, with what was learned of it and the client's own catalogue."""
-    catalogue = _catalogue(tenant, loaded)
+    catalogue = _catalogue(tenant, loaded.catalogue, tenant.changes)
     tenant.current = updated(loaded, tenant.updates.get(loaded.number), catalogue)
 
 
-def _catalogue(tenant: Tenant, loaded: Loaded) -> Catalogue:
-    tenant.dirty = False
-    if not tenant.changes:
-        return loaded.catalogue
-    return catalogues.changed(loaded.catalogue, tenant.changes, max(tenant.revisions.values()))
+def _catalogue(tenant: Tenant, base: Catalogue, changes: dict[str, str | None]) -> Catalogue:
+    """`base` with these changes, after which it knows all of them."""
+    made = catalogues.changed(base, changes, max(tenant.revisions.values())) if changes else base
+    tenant.fresh = {}
+    return made

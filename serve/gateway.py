@@ -21,6 +21,7 @@ from cluster.keys import Principal
 from serve import bulk, limits
 from serve.access import Access
 from serve.decide import Engine
+from serve.deciding import Deciding
 from serve.durable import Durable
 from serve.edge import Edge
 from serve.ids import DecisionIds
@@ -42,15 +43,6 @@ from serve.watch import Watch
 M = TypeVar("M", Decisions, Rewards)
 
 
-class Models(Protocol):
-    """Replicas that decide large batches."""
-
-    async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
-    ) -> list[DecisionRecord] | None:
-        """None where no replica answers."""
-
-
 class LearnerLink(Protocol):
     """The learner as a replica sees it."""
 
@@ -68,8 +60,8 @@ class Gateway:
         versions: lists the registry; it may block.
         clients: lists the clients, as `messages.Client`; it may block.
         rewarding: takes rewards.
+        deciding: decides.
         settings: limits.
-        models: where batches of `settings.models_batch` requests or more go; None decides them here.
     """
 
     def __init__(
@@ -84,8 +76,8 @@ class Gateway:
         versions: Callable[[], Versions],
         clients: Callable[[], list[dict[str, Any]]],
         rewarding: Rewarding,
+        deciding: Deciding,
         settings: ServeSettings,
-        models: Models | None = None,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -96,7 +88,7 @@ class Gateway:
         self._clients = clients
         self._rewarding = rewarding
         self._settings = settings
-        self._models = models
+        self._deciding = deciding
         self._rates = Rates(settings)
         self._durable = durable
         self._metrics = metrics
@@ -216,7 +208,7 @@ class Gateway:
         try:
             ids = [self._ids.new(client) for _ in requests]
             began = time.perf_counter()
-            records = await self._decide(client, requests, ids, mode)
+            records = await self._deciding(client, mode, requests, ids, start)
             engine_s = time.perf_counter() - began
             repeats = await self._durable(self._journal.deciding(records))
         finally:
@@ -224,17 +216,6 @@ class Gateway:
         self._metrics.observe("medley_decision_seconds", engine_s / len(requests))
         self._watch.decided(records, repeats, time.perf_counter() - start)
         return [_answer(i, record, repeats.get(i)) for i, record in enumerate(records)]
-
-    async def _decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
-    ) -> list[DecisionRecord]:
-        if len(requests) <= self._settings.thread_batch:
-            return self._engine.decide_many(client, requests, ids, mode)
-        if self._models is not None and len(requests) >= self._settings.models_batch:
-            records = await self._models.decide(client, requests, ids, mode)
-            if records is not None:
-                return records
-        return await asyncio.to_thread(self._engine.decide_many, client, requests, ids, mode)
 
     async def _change(self, client: str, item_id: str, body: str | None) -> None:
         _check_item_id(item_id)

@@ -44,6 +44,9 @@ class DecisionRequest(Message):
         None, description="the caller's own choice, eligible; null is the first eligible one"
     )
     request_id: Id | None = Field(None, description="makes a retry safe: a repeat gets the stored answer")
+    budget_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
+        None, description="from the call's arrival until a model must have chosen, else the caller's own choice answers"
+    )
 
 
 class Decisions(Message):

@@ -36,7 +36,7 @@ CATALOGUE: dict[str, Family] = {
     "medley_rate_limited_total": Family("counter", "Calls refused because a key's rate was spent", ("client",)),
     "medley_decisions_total": Family("counter", "Decisions made durable, by what answered", ("client", "mode")),
     "medley_decision_seconds": _seconds("Engine time of a decision, the mean of its call"),
-    "medley_fallbacks_total": Family("counter", "Decisions that the baseline answered in place of models", ("reason",)),
+    "medley_fallbacks_total": Family("counter", "Decisions that no model made, by why", ("reason",)),
     "medley_rewards_total": Family("counter", "Rewards by what became of them", ("status",)),
     "medley_apprentice_decisions_total": Family("counter", "Decisions compared with the baseline", ("client",)),
     "medley_apprentice_agreed_total": Family("counter", "Of these, those with the baseline's first item", ("client",)),

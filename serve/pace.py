@@ -17,7 +17,7 @@ HERE_MS = 5.0
 """Longest that the event loop may be held."""
 TRY_AGAIN_S = 1.0
 """Decisions that take too long are tried this often, so that it is noticed when they no longer do."""
-_NEW = 0.3  # weight of the newest decision in the mean
+_NEW = 0.5  # weight of the newest decision in the mean
 _KEPT = 4_096
 
 

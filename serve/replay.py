@@ -21,7 +21,7 @@ from rich.table import Table
 
 from actors.bandits.version import Version
 from cluster import config
-from cluster.config import Settings
+from cluster.config import ClientMode, Settings
 from cluster.errors import JournalError, MedleyError, StateError
 from cluster.journal import DecisionRecord, OutcomeRow, Reader, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
@@ -30,7 +30,7 @@ from serve.current import load
 from serve.decide import Engine
 from serve.learner import Learner
 from serve.ledger import Ledger, read_publications
-from serve.messages import DecisionRequest, Mode
+from serve.messages import DecisionRequest
 from serve.releases import Releases
 from serve.service import ledger_url
 
@@ -88,22 +88,31 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
         _catalogue(engine, reader, record)
         if record.epoch > 1:
             seq, outcomes = _learned(engine, settings, reader, version, record)
-    again = engine.decide(record.client, request, record.decision_id, mode=cast(Mode, record.mode))
+    mode = "live" if record.mode == "baseline" else cast(ClientMode, record.mode)
+    beside = _beside(record)
+    scored = evidence.unpack(record.evidence).part if record.evidence is not None else beside.get("part")
+    again = engine.decide(
+        record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), scored=scored
+    )
     return Replayed(_whole(record), _whole(again), record.epoch, seq, outcomes)
 
 
 def _whole(record: DecisionRecord) -> dict[str, Any]:
     """The answer, and beside a baseline's what the engine chose."""
     answer: dict[str, Any] = json.loads(record.answer)
-    return answer if record.shadow is None else {**answer, "shadow": json.loads(record.shadow)}
+    return answer if record.shadow is None else {**answer, "shadow": _beside(record)}
+
+
+def _beside(record: DecisionRecord) -> dict[str, Any]:
+    """What is kept beside a baseline's answer."""
+    return json.loads(record.shadow) if record.shadow is not None else {}
 
 
 def _catalogue(engine: Engine, reader: Reader, record: DecisionRecord) -> None:
     """The client's items as the decision knew them."""
-    if record.shadow is not None:
-        known = json.loads(record.shadow)["revision"]
-    else:
-        known = evidence.unpack(record.evidence).revision if record.evidence else 0
+    known = _beside(record).get("revision", 0)
+    if record.evidence is not None:
+        known = evidence.unpack(record.evidence).revision
     for revision, change in reader.changes(0):
         if change.client == record.client and revision <= known:
             engine.change(change.client, change.item_id, change.body, revision)

@@ -22,8 +22,9 @@ class Watch:
     """Counts always, and logs what is worth a line.
 
     A refusal is a line, at most ten a minute for each client and status (of those without a valid key one); the next
-    line says how many were left out. A call slower than `serve.slow_ms` is a line per decision, at most a hundred a
-    minute. With `serve.log_decisions` every decision is a line.
+    line says how many were left out. A decision that no model made is a line, one a minute for each version and reason.
+    A call slower than `serve.slow_ms` is a line per decision, at most a hundred a minute. With `serve.log_decisions`
+    every decision is a line.
     """
 
     def __init__(self, metrics: Metrics, settings: ServeSettings) -> None:
@@ -33,6 +34,7 @@ class Watch:
         self._refusals = Seldom(_MOST_REFUSALS, _EVERY_S)
         self._unknown = Seldom(1, _EVERY_S)
         self._slow = Seldom(_MOST_SLOW, _EVERY_S)
+        self._fallbacks = Seldom(1, _EVERY_S)
 
     def decided(self, records: Sequence[DecisionRecord], known: Container[int], seconds: float) -> None:
         """Decisions of one call that took so long; `known` are the places of repeats, which count only once."""
@@ -41,6 +43,7 @@ class Watch:
             if i not in known:
                 self._metrics.count("medley_decisions_total", record.client, record.mode)
                 self._agreement(record)
+                self._fallback(record, 1e3 * seconds)
             if slow or self._all:
                 self._line(record, "slow" if slow else "decision", 1e3 * seconds)
 
@@ -64,6 +67,13 @@ class Watch:
         }
         logger.log(logging.ERROR if status >= 500 else logging.WARNING, "refused", extra={"fields": fields})
 
+    def _fallback(self, record: DecisionRecord, ms: float) -> None:
+        if record.reason is None:
+            return
+        self._metrics.count("medley_fallbacks_total", record.reason)
+        if self._fallbacks((record.version, record.reason)) is not None:
+            self._line(record, "fallback", ms)
+
     def _agreement(self, record: DecisionRecord) -> None:
         if record.agreement is None:
             return
@@ -82,5 +92,6 @@ class Watch:
             "version": record.version,
             "mode": record.mode,
             "ms": round(ms, 3),
+            **({} if record.reason is None else {"reason": record.reason}),
         }
-        logger.log(logging.WARNING if event == "slow" else logging.INFO, event, extra={"fields": fields})
+        logger.log(logging.INFO if event == "decision" else logging.WARNING, event, extra={"fields": fields})

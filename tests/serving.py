@@ -124,7 +124,12 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings, learner: LearnerService | None = None) -> AsyncIterator[Running]:
-    """A gateway over a real engine and journal; `learner` is followed where it is given."""
+    """A gateway over a real engine and journal; `learner` is followed where it is given.
+
+    A busy machine is no slow model: the budget of a decision is long unless the settings name one.
+    """
+    if "budget_ms" not in settings.serve.model_fields_set:
+        settings = settings.model_copy(update={"serve": settings.serve.model_copy(update={"budget_ms": 60_000.0})})
     prepare(settings)
     keys = Keys(Database(url_of(settings)))
     for client in ("shop", "other"):

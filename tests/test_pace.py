@@ -26,11 +26,11 @@ def test_what_is_not_known_goes_beside_and_what_is_short_stays_here() -> None:
     assert pace.way("shop", 127, 1, 250) == "here"  # the same power of two
 
 
-def test_the_mean_moves_by_three_tenths() -> None:
+def test_the_mean_moves_half_way() -> None:
     pace = Pace(Clock())
     for ms in (1.0, 11.0, 4.0):
         pace.took("shop", 8, ms)
-    assert pace.expected_ms("shop", 8) == pytest.approx(4.0)  # 1; 1 + .3·10 = 4; 4
+    assert pace.expected_ms("shop", 8) == pytest.approx(5.0)  # 1, then (1 + 11) / 2, then (6 + 4) / 2
 
 
 def test_what_would_be_late_is_not_begun_and_now_and_then_tried() -> None:
@@ -54,7 +54,7 @@ def test_it_recovers_once_decisions_are_fast_again() -> None:
     while pace.way("shop", 8, 1, 250) != "here":
         pace.took("shop", 8, 1.0)
         clock.now, seconds = clock.now + TRY_AGAIN_S, seconds + 1
-    assert seconds == 16  # 1 + 999·0.7^n is at most 5 first at n = 16
+    assert seconds == 8  # 1 + 999 / 2^n is at most 5 first at n = 8
 
 
 def test_one_that_was_given_up_is_not_begun_again_at_once() -> None:
