@@ -335,6 +335,7 @@ class ServeSettings(Section):
     target_p95_ms: Positive = Field(
         100.0, description="95th percentile of calls for decisions above which ingress replicas are added, milliseconds"
     )
+    scale_down_after_s: Positive = Field(30.0, description="of lower need before replicas are given up, seconds")
     slow_ms: Positive = Field(1_000.0, description="time of a call above which its decisions are logged, milliseconds")
     log_decisions: bool = Field(False, description="log every decision, a JSON line each")
 

@@ -23,7 +23,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster import config
-from cluster.config import ClientMode, Settings
+from cluster.config import ClientMode, ServeSettings, Settings
 from cluster.database import upgrade, url_of
 from cluster.errors import RequestError
 from cluster.journal import DecisionRecord, Journal, journal_url
@@ -177,7 +177,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
         ray_actor_options={"num_cpus": options.replica_cpus},
         max_ongoing_requests=4,
         health_check_period_s=HEALTH_S,
-        autoscaling_config=_scaling(options.models_replicas, options.models_max_replicas),
+        autoscaling_config=_scaling(options, options.models_replicas, options.models_max_replicas),
     )
     gateway: Any = ray_serve.deployment(
         ray_serve.ingress()(IngressDeployment),
@@ -185,7 +185,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
         ray_actor_options={"num_cpus": options.replica_cpus, "resources": _pinned(settings)},
         max_ongoing_requests=1_000,
         health_check_period_s=HEALTH_S,
-        autoscaling_config=_scaling(options.replicas, options.max_replicas, options.target_p95_ms),
+        autoscaling_config=_scaling(options, options.replicas, options.max_replicas, options.target_p95_ms),
     )
     bound: ray_serve.Application = gateway.bind(facts, name, models.bind(facts, name))
     return bound
@@ -215,15 +215,17 @@ def learner_name(settings: Settings, name: str) -> str:
     return f"medley-learner-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
 
 
-def _scaling(least: int, most: int, target_p95_ms: float | None = None) -> AutoscalingConfig:
-    policy = "serve.autoscaling:Policy"
+def _scaling(options: ServeSettings, least: int, most: int, target_p95_ms: float | None = None) -> AutoscalingConfig:
+    rule = {"target_p95_ms": target_p95_ms, "down_after_s": options.scale_down_after_s}
     return AutoscalingConfig(
         min_replicas=least,
         initial_replicas=least,
         max_replicas=max(least, most),
         metrics_interval_s=_REPORT_S,
         look_back_period_s=_LOOK_BACK_S,
-        policy=AutoscalingPolicy(policy_function=policy, policy_kwargs={"target_p95_ms": target_p95_ms}),
+        upscale_delay_s=0.0,  # Ray would wait 30 s, and 600 s to go down, after our policy has decided
+        downscale_delay_s=0.0,
+        policy=AutoscalingPolicy(policy_function="serve.autoscaling:Policy", policy_kwargs=rule),
     )
 
 

@@ -13,7 +13,7 @@ Procedure. Each look makes two needs and takes the greater one, within the bound
 3. Learning lag: while the learner is more than `LAG_S` behind, latency asks for nothing. More replicas give a learner
    more outcomes and less of the machine; a queue is served all the same, because callers come first.
 
-Going up is done at once. Going down waits until every look of the last `DOWN_AFTER_S` needed fewer, and then goes to
+Going up is done at once. Going down waits until every look of the last `down_after_s` needed fewer, and then goes to
 the most that any of them needed, so that a short pause costs no replica.
 """
 
@@ -54,6 +54,7 @@ def wanted(
     now: float,
     memory: Memory,
     target_p95_ms: float = math.inf,
+    down_after_s: float = DOWN_AFTER_S,
 ) -> tuple[int, Memory]:
     """Replicas to have, and what to remember.
 
@@ -63,15 +64,16 @@ def wanted(
         now: seconds of any monotone clock.
         memory: of the look before.
         target_p95_ms: latency above which replicas are added.
+        down_after_s: seconds of lower need before replicas are given up.
     """
     step = _slow(signals, replicas, target_p95_ms) and replicas < most and now - memory.stepped_at >= SETTLE_S
     stepped_at = now if step else memory.stepped_at
     by_queue = math.ceil(signals.load / TARGET)
     by_latency = replicas + 1 if step else replicas if signals.p95_ms > _HOLD * target_p95_ms else 0
     need = min(max(by_queue, by_latency, least), most)
-    looks = _window((*memory.looks, (now, need)), now)
+    looks = _window((*memory.looks, (now, need)), now, down_after_s)
     if need < replicas:
-        full = now - looks[0][0] >= DOWN_AFTER_S
+        full = now - looks[0][0] >= down_after_s
         need = min(replicas, most, max(number for _, number in looks) if full else replicas)
     return need, Memory(looks, stepped_at)
 
@@ -80,10 +82,10 @@ def _slow(signals: Signals, replicas: int, target_p95_ms: float) -> bool:
     return signals.p95_ms > target_p95_ms and signals.load >= replicas and signals.lag_s <= LAG_S
 
 
-def _window(looks: Sequence[tuple[float, int]], now: float) -> tuple[tuple[float, int], ...]:
-    """The looks of the last `DOWN_AFTER_S`, and one from before it, which shows that it is full."""
+def _window(looks: Sequence[tuple[float, int]], now: float, length_s: float) -> tuple[tuple[float, int], ...]:
+    """The looks of the last `length_s`, and one from before it, which shows that it is full."""
     first = 0
-    while first + 1 < len(looks) and now - looks[first + 1][0] >= DOWN_AFTER_S:
+    while first + 1 < len(looks) and now - looks[first + 1][0] >= length_s:
         first += 1
     return tuple(looks[first:])
 
@@ -92,11 +94,12 @@ class Policy:
     """Ray Serve's AutoscalingPolicy around `wanted`.
 
     Args:
-        target_p95_ms: as in `wanted`; None looks at the queue alone.
+        target_p95_ms, down_after_s: as in `wanted`; without the first the queue alone is looked at.
     """
 
-    def __init__(self, target_p95_ms: float | None = None) -> None:
+    def __init__(self, target_p95_ms: float | None = None, down_after_s: float = DOWN_AFTER_S) -> None:
         self._target_p95_ms = math.inf if target_p95_ms is None else target_p95_ms
+        self._down_after_s = down_after_s
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         number, memory = wanted(
@@ -107,6 +110,7 @@ class Policy:
             float(ctx.current_time or 0.0),
             ctx.policy_state.get("memory", Memory()),
             self._target_p95_ms,
+            self._down_after_s,
         )
         return number, {"memory": memory}
 

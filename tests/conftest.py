@@ -45,7 +45,7 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[session.Se
 
 @pytest.fixture(scope="session")
 def served(ray_session: session.Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
-    """The one Serve of the whole test run, on SQLite; whoever deploys other settings puts these back."""
+    """The one Serve of the whole test run, on SQLite; tests that deploy other settings on it come last."""
     from serve import deploy
     from tests import serving
     from tests.served import Served
@@ -85,8 +85,24 @@ def data_folder() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share Serve run next to each other, and tests that kill processes after all others."""
-    items.sort(key=lambda item: (item.get_closest_marker("kills") is not None) * 2 + ("served" in _fixtures(item)))
+    """Two workers (`make test`): one has Ray's tests, the other the modules that start servers of their own.
+
+    Whoever is done first takes the plain modules, one by one. What is shared starts once: the longest first.
+    """
+    items.sort(key=_turn)
+    for item in items:
+        shared = "ray" if "ray_session" in _fixtures(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def _turn(item: pytest.Item) -> int:
+    """Ray's tests, those on Serve at their end; then modules with kills of their own; then all that is plain."""
+    kills, fixtures = item.get_closest_marker("kills") is not None, _fixtures(item)
+    if "served" in fixtures:
+        return 1 + kills + ("scaled" in fixtures)
+    if "ray_session" in fixtures:
+        return 0
+    return 4 if kills else 5
 
 
 def _fixtures(item: pytest.Item) -> list[str]:

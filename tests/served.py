@@ -13,7 +13,6 @@ import psutil
 from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.keys import Keys
-from cluster.registry import DEFAULT_NAME
 from serve import deploy
 
 WAIT_S = 60.0
@@ -49,18 +48,6 @@ class Served:
 
     def decide(self, *requests: dict[str, Any]) -> tuple[int, Any]:
         return self.call("/v1/decisions", {"requests": requests})
-
-    def position(self) -> Any:
-        """Where the learner is, None while it is away."""
-        import ray
-
-        from serve import app
-
-        try:
-            actor: Any = ray.get_actor(app.learner_name(self.settings, DEFAULT_NAME), namespace=app.NAMESPACE)
-            return ray.get(actor.position.remote(), timeout=5)
-        except (ValueError, ray.exceptions.RayError):
-            return None
 
 
 def gateways() -> list[psutil.Process]:
