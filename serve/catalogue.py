@@ -2,12 +2,25 @@
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.bandits.retrieval import Retrieval
 from actors.features.feature_map import FeatureMap
+from actors.features.features import Ints
 from cluster.records import item_table
+
+
+@dataclass(frozen=True)
+class Large:
+    """Of a catalogue of more than `above` items a decision scores a part, about `most` of them by the blended mean."""
+
+    above: int
+    most: int
 
 
 @dataclass(frozen=True)
@@ -16,11 +29,14 @@ class Catalogue:
 
     gone: rows of the feature map that were deleted, or replaced by a later one.
     revision: the last catalogue change in it, 0 for a version's own.
+    large: when a part of it is scored, None for never. retrieval: finds that part, None for a smaller catalogue.
     """
 
     feature_map: FeatureMap
     gone: frozenset[int] = frozenset()
     revision: int = 0
+    large: Large | None = None
+    retrieval: Retrieval | None = None
 
     def __len__(self) -> int:
         return len(self.feature_map.item_ids) - len(self.gone)
@@ -33,13 +49,27 @@ class Catalogue:
         return self
 
     @cached_property
+    def open_I(self) -> NDArray[np.bool_] | None:
+        """Which rows of the feature map count; None where all do."""
+        if not self.gone:
+            return None
+        open_I = np.ones(len(self.feature_map.item_ids), np.bool_)
+        open_I[list(self.gone)] = False
+        return open_I
+
+    @cached_property
+    def rows(self) -> Ints:
+        """Rows that count, in order: those of `ids`."""
+        return np.arange(len(self.feature_map.item_ids)) if self.open_I is None else np.flatnonzero(self.open_I)
+
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         names = self.feature_map.item_ids
         return tuple(name for row, name in enumerate(names) if row not in self.gone) if self.gone else names
 
 
-def of_version(feature_map: FeatureMap) -> Catalogue:
-    return Catalogue(feature_map)
+def of_version(feature_map: FeatureMap, large: Large | None = None) -> Catalogue:
+    return _retrieving(Catalogue(feature_map, large=large))
 
 
 def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -> Catalogue:
@@ -53,7 +83,17 @@ def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -
     feature_map = base.feature_map.with_changes(
         item_table(put), [name for name, body in changes.items() if body is None]
     )
-    return Catalogue(feature_map, base.gone.union(row for row in rows if row is not None), revision)
+    gone = base.gone.union(row for row in rows if row is not None)
+    retrieval = base.retrieval.grown(feature_map) if base.retrieval else None
+    return _retrieving(Catalogue(feature_map, gone, revision, base.large, retrieval))
+
+
+def _retrieving(catalogue: Catalogue) -> Catalogue:
+    """With a retrieval where it has become large."""
+    large = catalogue.large
+    if catalogue.retrieval is not None or large is None or len(catalogue) <= large.above:
+        return catalogue
+    return replace(catalogue, retrieval=Retrieval.of(catalogue.feature_map, large.most))
 
 
 def body_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,17 @@ REASONS = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision of the law over `items`, those that were eligible; `features` are theirs in the same order."""
+    """A decision of the law over `items`; `features` are theirs in the same order.
+
+    part: what was scored of a large catalogue, as `evidence.pack_part` writes it; None where the items are all that
+    were eligible.
+    """
 
     current: Current
     items: Sequence[str]
     features: Features
     decision: law.Decision
+    part: str | None = None
 
     def slots(self) -> list[dict[str, Any]]:
         """As in `messages.Slot`."""
@@ -58,7 +63,7 @@ class Choice:
 
     def _packed(self, slots: Sequence[law.Slot]) -> bytes:
         ids = [self.items[slot.index] for slot in slots]
-        return evidence.pack(self.features, slots, ids, self.current.catalogue.revision)
+        return evidence.pack(self.features, slots, ids, self.current.catalogue.revision, self.part)
 
 
 def contributions(published: law.Published, slot: law.Slot) -> dict[str, float]:

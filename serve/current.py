@@ -1,5 +1,7 @@
 """What decides for a client at a moment: a loaded version, what was learned on it, and the client's catalogue."""
 
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from actors.bandits.members import Member, Shared, followed
 from actors.bandits.version import Version
 from actors.features.features import Floats
 from serve import catalogue as catalogues
-from serve.catalogue import Catalogue
+from serve.catalogue import Catalogue, Large
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Loaded:
     linear_AD: Floats | None
     catalogue: Catalogue
     names: tuple[str, ...]
-    rows: dict[str, int]
+    rows: Mapping[str, int]
     variants: dict[tuple[str, ...], "Loaded"] = field(default_factory=dict)
 
     def of(self, client: str) -> "Loaded":
@@ -63,12 +65,18 @@ class Current:
     catalogue: Catalogue
 
 
-def load(number: int, version: Version) -> Loaded:
-    """Factor a version's starting state. Its first publication has epoch 1, in every process."""
+def load(number: int, version: Version, large: Large | None = None) -> Loaded:
+    """Factor a version's starting state. Its first publication has epoch 1, in every process.
+
+    Args:
+        large: from when on a part of the catalogue is scored; None always scores all.
+    """
     published = learn.publish(learn.start(version.ensemble))
     feature_map = version.feature_map
-    catalogue = catalogues.of_version(feature_map)
-    rows = {item_id: row for row, item_id in enumerate(version.items["item_id"].to_pylist())}
+    catalogue = catalogues.of_version(feature_map, large)
+    ids = version.items["item_id"].to_pylist()
+    same = len(ids) == len(feature_map.item_ids) and all(map(operator.eq, ids, feature_map.item_ids))
+    rows = feature_map.row if same else {item_id: row for row, item_id in enumerate(ids)}
     return Loaded(number, version, published, _linear(published), catalogue, feature_map.names, rows)
 
 

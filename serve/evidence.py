@@ -2,18 +2,22 @@
 
 A header (magic, catalogue revision, slots S, features D, members M), then one row of float64 per slot
 (parameter row "arm", catalogue index, propensity, φ (D), π_m (M)), then the item ids as JSON. Exact, so that
-learning from the journal again gives the same bits.
+learning from the journal again gives the same bits. Where a part of a large catalogue was scored, the JSON is
+{"ids": [...], "part": text} with the part as `pack_part` writes it.
 """
 
+import base64
 import json
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from actors.bandits.law import Slot
-from actors.features.features import Features, Floats
+from actors.features.features import Features, Floats, Ints
 from cluster.errors import JournalError
 
 _HEADER = struct.Struct("<4sqIII")
@@ -23,12 +27,14 @@ _FIXED = 3
 
 @dataclass(frozen=True)
 class Evidence:
-    """revision: catalogue changes that the decision knew. rows_SF: one row per slot, F = 3 + D + M."""
+    """revision: catalogue changes that the decision knew. rows_SF: one row per slot, F = 3 + D + M. part: what was
+    scored of a large catalogue (`unpack_part`), None for all that was eligible."""
 
     revision: int
     item_ids: tuple[str, ...]
     dimension: int
     rows_SF: Floats
+    part: str | None = None
 
     def arm(self, slot: int) -> int:
         return int(self.rows_SF[slot, 0])
@@ -46,8 +52,10 @@ class Evidence:
         return self.rows_SF[slot, _FIXED + self.dimension :]
 
 
-def pack(features: Features, slots: Sequence[Slot], item_ids: Sequence[str], revision: int) -> bytes:
-    """The evidence of a decision's chosen items, `item_ids` slot by slot."""
+def pack(
+    features: Features, slots: Sequence[Slot], item_ids: Sequence[str], revision: int, part: str | None = None
+) -> bytes:
+    """The evidence of a decision's chosen items, `item_ids` slot by slot; `part` is what was scored of a catalogue."""
     dimension, members = features.phi_KD.shape[1], len(slots[0].member_propensities_M)
     rows_SF = np.empty((len(slots), _FIXED + dimension + members), "<f8")
     for row_F, slot in zip(rows_SF, slots, strict=True):
@@ -55,7 +63,20 @@ def pack(features: Features, slots: Sequence[Slot], item_ids: Sequence[str], rev
         row_F[_FIXED : _FIXED + dimension] = features.phi_KD[slot.index]
         row_F[_FIXED + dimension :] = slot.member_propensities_M
     header = _HEADER.pack(_MAGIC, revision, len(slots), dimension, members)
-    return header + rows_SF.tobytes() + json.dumps(list(item_ids)).encode()
+    names: Any = list(item_ids) if part is None else {"ids": list(item_ids), "part": part}
+    return header + rows_SF.tobytes() + json.dumps(names).encode()
+
+
+def pack_part(ranks: Ints) -> str:
+    """Places in the catalogue's order, ascending, as text: their differences, compressed. 140 of a million take 400
+    characters."""
+    steps = np.diff(ranks, prepend=0).astype("<u4")
+    return base64.b85encode(zlib.compress(steps.tobytes(), 1)).decode()
+
+
+def unpack_part(text: str) -> Ints:
+    """The inverse of `pack_part`."""
+    return np.cumsum(np.frombuffer(zlib.decompress(base64.b85decode(text)), "<u4"), dtype=np.int64)
 
 
 def unpack(data: bytes) -> Evidence:
@@ -66,7 +87,9 @@ def unpack(data: bytes) -> Evidence:
             raise ValueError(f"it begins with {magic!r} instead of {_MAGIC!r}")
         shape = (slots, _FIXED + dimension + members)
         rows_SF = np.frombuffer(data, "<f8", shape[0] * shape[1], _HEADER.size).reshape(shape)
-        item_ids = tuple(json.loads(data[_HEADER.size + rows_SF.nbytes :]))
+        names = json.loads(data[_HEADER.size + rows_SF.nbytes :])
+        part = names["part"] if isinstance(names, dict) else None
+        item_ids = tuple(names["ids"] if isinstance(names, dict) else names)
     except (struct.error, ValueError) as error:
         raise JournalError(f"evidence of a decision is not readable ({error}); it is from another Medley") from error
-    return Evidence(revision, item_ids, dimension, rows_SF)
+    return Evidence(revision, item_ids, dimension, rows_SF, part)

@@ -12,6 +12,7 @@ from cluster.config import Settings
 from cluster.errors import MedleyError
 from cluster.journal import Reader, journal_url
 from cluster.registry import Registry
+from serve.catalogue import Large
 from serve.current import load
 from serve.decide import Engine
 from serve.releases import Releases
@@ -43,6 +44,7 @@ class Replica:
         self.settings = settings
         self.releases = Releases(Registry(settings.registry_uri), name)
         self.engine = Engine(settings.seed, settings.serve.max_items, settings.serve.history_bytes)
+        self._large = Large(settings.serve.retrieve_above, settings.serve.retrieve)
         self.following = False
         self.lag_s = 0.0
         self._reader = Reader(journal_url(settings))
@@ -100,7 +102,7 @@ class Replica:
             self.engine.rebuild(client)
         for number in self._wanted():
             try:
-                self.engine.install(load(number, self.releases.load(number)))
+                self.engine.install(load(number, self.releases.load(number), self._large))
                 return
             except MedleyError as error:
                 self._refused.add(number)  # the version before it decides

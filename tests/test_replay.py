@@ -14,6 +14,7 @@ from cluster.config import Settings
 from cluster.errors import JournalError, StateError
 from cluster.journal import ItemRecord, Reader
 from cluster.registry import DEFAULT_NAME, Registry
+from serve.catalogue import Large
 from serve.current import load
 from serve.decide import Engine
 from serve.ledger import Ledger
@@ -37,11 +38,11 @@ def settings_of(world: World) -> Settings:
     return Settings.model_validate({"home": world.folder, "seed": 1})
 
 
-def served(world: World, requests: int = 12) -> list[str]:
+def served(world: World, requests: int = 12, large: Large | None = None) -> list[str]:
     """Decisions of a replica that follows a learner, with traffic, publications and catalogue changes between."""
     learner = world.learner("learner-0.db")
     engine = Engine(seed=1)
-    engine.install(load(1, world.versions[1]))
+    engine.install(load(1, world.versions[1], large))
     ids = []
     for n in range(requests):
         if n % 4 == 3:
@@ -66,8 +67,10 @@ def served(world: World, requests: int = 12) -> list[str]:
     return ids
 
 
-def test_every_decision_replays_to_the_bit(world: World) -> None:
-    ids = served(world)
+@pytest.mark.parametrize("large", [None, Large(6, 2)])
+def test_every_decision_replays_to_the_bit(world: World, large: Large | None) -> None:
+    """Also where a part of the catalogue is scored: the journal has the part, and a replay needs no index."""
+    ids = served(world, large=large)
     reader, settings = Reader(world.url), settings_of(world)
     epochs = []
     for decision_id in ids:
