@@ -29,6 +29,16 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Condition(Message):
+    field: Id = Field(
+        description="provider_id, category, brand, price, created_at, expires_at, or attributes.NAME of an item"
+    )
+    op: Literal["==", "!=", "in", "not_in", "<", "<=", ">", ">="]
+    value: bool | Whole | Finite | Text | Annotated[list[bool | Whole | Finite | Text], Field(max_length=1_000)] = (
+        Field(description="a list for in and not_in; a moment is a text as in created_at")
+    )
+
+
 class DecisionRequest(Message):
     user_id: Id | None = Field(None, description="who decides what a generated model knows of the user")
     session_id: Id | None = Field(None, description="stands in for the user where there is none")
