@@ -3,10 +3,13 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
+from cluster.errors import RequestError
 from serve import bulk, problems
+from serve.direct import Direct, Handler
 from serve.messages import (
     Client,
     DecisionAnswer,
@@ -39,6 +42,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+HOT = ("/v1/decisions", "/v1/rewards")
+"""Calls that go past the router."""
+
 BULK = {
     "/v1/decisions": (
         "one row a request; columns as the fields in JSON, nulls where a field is not sent, `context` a struct or a "
@@ -56,6 +62,8 @@ BULK = {
 def application(gateway: "Gateway", watch: Watch) -> FastAPI:
     app = FastAPI(title="Medley", version="1", summary="Decisions, rewards and items")
     problems.install(app, watch)
+    hot: dict[tuple[str, str], tuple[Handler, BaseRoute]] = {}
+    app.add_middleware(Direct, hot=hot)
     app.add_middleware(gateway.edge.around)
     routes: list[tuple[str, str, Callable[..., Awaitable[Response]], Any, Any]] = [
         ("POST", "/v1/decisions", gateway.decisions, Decisions, DecisionAnswer),
@@ -85,6 +93,8 @@ def application(gateway: "Gateway", watch: Watch) -> FastAPI:
             responses=REFUSALS | ({200: {"content": _stream(BULK[path][1])}} if path in BULK else {}),
             openapi_extra=extra,
         )
+        if path in HOT:
+            hot[method, path] = (handler, app.routes[-1])
     app.openapi = lambda: _openapi(app, [body for *_, body, _ in routes if body is not None])  # type: ignore[method-assign]
     return app
 
@@ -104,6 +114,16 @@ def _openapi(app: FastAPI, bodies: Sequence[Any]) -> dict[str, Any]:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def check_query(request: Request) -> None:
+    """Raises RequestError for a query parameter that the route does not have, such as a misspelt one."""
+    if not request.scope["query_string"]:
+        return
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise RequestError(("query", name), f"no such parameter; known: {sorted(known) or 'none'}")
 
 
 def _stream(text: str) -> dict[str, Any]:
