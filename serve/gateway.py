@@ -37,7 +37,7 @@ from serve.messages import (
 from serve.metrics import Metrics
 from serve.problems import Refusals
 from serve.rewards import Rewarding, answered
-from serve.routes import application
+from serve.routes import application, check_query
 from serve.watch import Watch
 
 M = TypeVar("M", Decisions, Rewards)
@@ -242,6 +242,7 @@ class Gateway:
         if principal is None:
             raise _unauthorized()
         request.scope["principal"] = principal
+        check_query(request)
         return principal
 
     async def _body(self, request: Request, principal: Principal) -> bytes:

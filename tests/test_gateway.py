@@ -259,6 +259,9 @@ def test_too_large_and_unknown(published: Settings) -> None:
         assert (await r.http.get("/v1/nothing")).status_code == 404
         assert (await r.http.get("/v1/decisions")).status_code == 405
         assert (await r.http.get("/v1/items?limit=0", headers=r.headers())).status_code == 422
+        misspelt = await r.http.get("/v1/items?limt=5", headers=r.headers())
+        assert (misspelt.status_code, locs(misspelt)) == (422, [["query", "limt"]])
+        assert (await r.http.post("/v1/decisions?x", json={}, headers=r.headers())).status_code == 422
 
     run(published, body)
 
