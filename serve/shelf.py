@@ -16,20 +16,29 @@ class Shelf(Sequence[str]):
 
     Args:
         closed: ids that are not eligible; those that the catalogue does not have are no matter.
+        passed_I: rows of the feature map that rules let pass, None for all.
     """
 
-    def __init__(self, catalogue: Catalogue, closed: Collection[str] = ()) -> None:
+    def __init__(
+        self, catalogue: Catalogue, closed: Collection[str] = (), passed_I: NDArray[np.bool_] | None = None
+    ) -> None:
         self.catalogue = catalogue
         row = catalogue.feature_map.row
         self._closed = np.array(sorted({row[name] for name in closed if name in row}), np.int64)
+        self._passed_I = passed_I
 
     @cached_property
     def open_I(self) -> NDArray[np.bool_] | None:
         """Which rows of the feature map are eligible; None where all are."""
-        if not len(self._closed):
-            return self.catalogue.open_I
-        kept_I = self.catalogue.open_I
-        open_I = np.ones(len(self.catalogue.feature_map.item_ids), np.bool_) if kept_I is None else kept_I.copy()
+        kept_I, passed_I = self.catalogue.open_I, self._passed_I
+        if passed_I is not None and kept_I is not None:
+            open_I = passed_I & kept_I
+        elif passed_I is not None or kept_I is not None:
+            open_I = (kept_I if passed_I is None else passed_I).copy()  # type: ignore[union-attr]
+        elif not len(self._closed):
+            return None
+        else:
+            open_I = np.ones(len(self.catalogue.feature_map.item_ids), np.bool_)
         open_I[self._closed] = False
         return open_I
 
@@ -55,7 +64,9 @@ class Shelf(Sequence[str]):
         return self.rows[np.array(found, np.int64)]
 
     def __len__(self) -> int:
-        return len(self.catalogue) - len(self._closed)
+        if self._passed_I is None:
+            return len(self.catalogue) - len(self._closed)
+        return len(self.rows)
 
     def __contains__(self, name: object) -> bool:
         row = self.catalogue.feature_map.row.get(name) if isinstance(name, str) else None

@@ -165,13 +165,20 @@ def test_beside_a_baseline_the_part_is_kept_too(loaded: Loaded, mode: ClientMode
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sets(st.integers(0, 19)), st.sets(st.integers(0, 19), max_size=6), st.data())
-def test_a_shelf_is_its_names(closed: set[int], gone: set[int], data: st.DataObject) -> None:
+@given(
+    st.sets(st.integers(0, 19)),
+    st.sets(st.integers(0, 19), max_size=6),
+    st.none() | st.sets(st.integers(0, 19)),
+    st.data(),
+)
+def test_a_shelf_is_its_names(closed: set[int], gone: set[int], passed: set[int] | None, data: st.DataObject) -> None:
     """Against a plain list."""
     base = catalogues.of_version(SMALL.feature_map)
     catalogue = catalogues.changed(base, {f"big-{n}": None for n in gone}, 1) if gone else base
-    shelf = Shelf(catalogue, [f"big-{n}" for n in closed] + ["never"])
-    names = [f"big-{n}" for n in range(20) if n not in closed | gone]
+    passed_I = None if passed is None else np.isin(np.arange(20), list(passed))
+    shelf = Shelf(catalogue, [f"big-{n}" for n in closed] + ["never"], passed_I)
+    kept = set(range(20)) if passed is None else passed
+    names = [f"big-{n}" for n in sorted(kept - closed - gone)]
     assert list(shelf) == shelf[:] == names
     assert len(shelf) == len(names)
     assert [f"big-{n}" in shelf for n in range(21)] == [f"big-{n}" in names for n in range(21)]
