@@ -174,6 +174,7 @@ def provenance(work: Groundwork, metrics: dict[str, Any]) -> dict[str, Any]:
         "seed": work.settings.seed,
         "watermark": work.dataset.facts.get("watermark"),
         "data": work.dataset.facts.get("fingerprint"),
+        "events": len(work.dataset.events),
         "metrics": metrics,
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
     }

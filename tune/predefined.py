@@ -40,21 +40,31 @@ class Design:
 
 @dataclass(frozen=True)
 class Predefined:
-    """Fits the pooled priors once, and names them as members."""
+    """Fits the pooled priors once, and names them as members.
+
+    before: those before a change, whose scales still hold.
+    """
 
     design: Design
     feature_map: FeatureMap
     settings: BanditSettings
+    before: "Predefined | None" = None
 
     @cached_property
     def linear(self) -> pooled.Pooled:
         d = self.design
+        if self.before is not None:
+            return self.before.linear.again(d.phi_ND, d.arm_N, d.reward_N)
         return pooled.fit(
             d.phi_ND, d.arm_N, d.reward_N, self.feature_map.arms, self.feature_map.groups, self.settings.least_noise
         )
 
     @cached_property
     def popularity(self) -> pooled.Pooled:
+        if self.before is not None:
+            return self.before.popularity.again(
+                np.ones((len(self.design), 1)), self.design.item_N, self.design.reward_N
+            )
         return pooled.popularity(self.design.item_N, self.design.reward_N, len(self.feature_map.fitted_ids))
 
     def members(self) -> tuple[Part, ...]:

@@ -26,13 +26,29 @@ SETTLED = 0.02
 
 @dataclass(frozen=True)
 class Pooled:
-    """Posterior precision_ADD and shift_AD, with the fitted scale λ (`ridge`) and σ² (`noise`)."""
+    """Posterior precision_ADD and shift_AD, with the fitted scale λ (`ridge`) and σ² (`noise`).
+
+    prior_D: diagonal of the prior's precision.
+    """
 
     precision_ADD: Floats
     shift_AD: Floats
     ridge: float
     noise: float
     rows: int
+    prior_D: Floats
+
+    def again(self, phi_ND: Floats, arm_N: Ints, reward_N: Floats) -> "Pooled":
+        """The posterior on other rows, after a change: how large effects are is as it was, what they are is not.
+
+        A scale fitted on the few rows since then, all of them choices of one policy, may say that nothing matters.
+        """
+        gram_ADD, cross_AD, _ = _sums(phi_ND, arm_N, reward_N, len(self.shift_AD))
+        mean_D = np.zeros(len(self.prior_D))
+        mean_D[0] = reward_N.mean()
+        precision_ADD = np.diag(self.prior_D) + gram_ADD / self.noise
+        shift_AD = self.prior_D * mean_D + cross_AD / self.noise
+        return Pooled(precision_ADD, shift_AD, self.ridge, self.noise, len(reward_N), self.prior_D)
 
     def prior(self, name: str, view: View, half_life: float | None = None, strength: float = 1.0) -> Prior:
         """A shared member that starts from this posterior, its weight times `strength`: N(μ, Σ/strength).
@@ -79,9 +95,9 @@ def fit(
         ridge_G, noise = _scales(gram_ADD[used], centred_AD[used], groups_D, total, len(reward_N), least_noise, rounds)
     prior_DD = np.diag(ridge_G[groups_D])
     prior_DD[0, 0] = INTERCEPT_PRECISION
-    return Pooled(
-        prior_DD + gram_ADD / noise, prior_DD @ mean_D + cross_AD / noise, float(ridge_G[0]), noise, len(reward_N)
-    )
+    shift_AD = prior_DD @ mean_D + cross_AD / noise
+    ridge = float(ridge_G[0])
+    return Pooled(prior_DD + gram_ADD / noise, shift_AD, ridge, noise, len(reward_N), np.diagonal(prior_DD).copy())
 
 
 def _one_scale(
@@ -154,4 +170,5 @@ def popularity(item_N: Ints, reward_N: Floats, items: int) -> Pooled:
     count_A, total_A = np.append(count_I, 0.0), np.append(total_I, 0.0)
     precision_A = 1.0 / between + count_A / noise
     shift_A = mean / between + total_A / noise
-    return Pooled(precision_A[:, None, None], shift_A[:, None], 1.0 / between, noise, len(reward_N))
+    ridge = 1.0 / between
+    return Pooled(precision_A[:, None, None], shift_A[:, None], ridge, noise, len(reward_N), np.full(1, ridge))
