@@ -1,7 +1,6 @@
 """Rates with a clock of the test's own; the body limit over ASGI, declared and undeclared."""
 
 import asyncio
-import pickle
 from collections.abc import Iterator
 
 import httpx
@@ -66,11 +65,6 @@ def test_a_call_larger_than_the_burst_is_told_to_split() -> None:
     with pytest.raises(RequestError, match="11 requests in one call; this key may send 10 at once") as refused:
         Rates(ServeSettings(), Clock()).take(key(rate_per_s=10.0), 11)
     assert refused.value.status == 413
-
-
-def test_the_refusal_survives_pickling() -> None:
-    again = pickle.loads(pickle.dumps(TooMany("slowly", 7)))
-    assert (str(again), again.status, again.retry_after_s) == ("header.authorization: slowly", 429, 7)
 
 
 @given(
