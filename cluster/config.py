@@ -32,6 +32,9 @@ class ClusterSettings(Section):
     object_store_bytes: int = Field(512 * 2**20, ge=80 * 2**20, description="object store of a local Ray, bytes")
     cpus: Count | None = Field(None, description="CPUs of a local Ray; null takes what is there")
     dashboard: bool = Field(False, description="dashboard and job server of a local Ray on 127.0.0.1:8265 (about 1 GB)")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port of a local Ray's metrics for Prometheus; null takes a free one"
+    )
     log_to_driver: bool = Field(False, description="print the workers' output in the driver")
 
 
@@ -329,6 +332,9 @@ class ServeSettings(Section):
     models_replicas: Count = Field(1, description="model replicas at the start and at least")
     models_max_replicas: Count = Field(2, description="model replicas at most")
     keys_refresh_s: Positive = Field(10.0, description="age at which a cached API key is looked up again, seconds")
+    versions_kept: Count = Field(
+        4, description="versions in a replica's memory: the newest, and those at which clients are held"
+    )
     versions_refresh_s: Positive = Field(2.0, description="between two looks for a new version, seconds")
     checkpoint_s: Positive = Field(15.0, description="between two checkpoints of a learner, seconds")
     drain_s: Positive = Field(15.0, description="longest wait for calls in work when a replica ends, seconds")

@@ -136,6 +136,7 @@ def start(settings: Settings) -> Session:
                     object_store_memory=settings.cluster.object_store_bytes,
                     include_dashboard=settings.cluster.dashboard,
                     dashboard_host="127.0.0.1",
+                    _metrics_export_port=settings.cluster.metrics_port,
                     **common,
                 )
             else:

@@ -218,3 +218,9 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     assert max(x for x, _ in cells) == 23
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def test_the_document_lists_every_metric_with_its_labels() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text()
+    listed = dict(re.findall(r"^\| `(medley_\w+)(?:{([\w,]+)})?` \|", text, re.MULTILINE))
+    assert listed == {name: ",".join(family.labels) for name, family in CATALOGUE.items()}
