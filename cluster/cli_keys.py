@@ -44,6 +44,23 @@ def client_mode(client_id: str, mode: ClientMode, json_line: Json = False, confi
     show({"client_id": client_id, "mode": mode}, json_line, f"{mode}, once serving has reloaded its keys")
 
 
+@clients.command(name="version")
+def client_version(
+    client_id: str,
+    version: Annotated[str, typer.Argument(help="A version's number, or latest.")],
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """Hold a client at a version, or let it follow the newest. Where it cannot be loaded the newest decides."""
+    if version != "latest" and not (version.isdecimal() and int(version) > 0):
+        raise typer.BadParameter(f"{version!r} is neither a version's number nor latest")
+    number = None if version == "latest" else int(version)
+    with _keys(config.load(configuration)) as found:
+        found.set_version(client_id, number)
+    text = "newest version" if number is None else f"version {number}"
+    show({"client_id": client_id, "version": number}, json_line, f"{text}, once serving has looked for versions")
+
+
 @keys.command(name="create")
 def key_create(
     client_id: Annotated[str | None, typer.Argument(help="Whose key.")] = None,

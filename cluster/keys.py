@@ -116,6 +116,12 @@ class Keys:
             session.add(Client(id=client_id))
             return True
 
+    def held(self) -> dict[str, int]:
+        """Clients that are held at a version, and which."""
+        with self._database.session() as session:
+            rows = session.execute(select(Client.id, Client.version).where(Client.version.is_not(None)))
+            return {client: version for client, version in rows if version is not None}
+
     def clients(self) -> list[ClientFacts]:
         with self._database.session() as session:
             rows = session.scalars(select(Client).order_by(Client.id))
@@ -125,6 +131,11 @@ class Keys:
         """Say who answers a client's calls; serving notices when it reloads its keys."""
         with self._database.session() as session:
             _client(session, client_id).mode = mode
+
+    def set_version(self, client_id: str, version: int | None) -> None:
+        """Hold a client at a version; None lets it follow the newest. Replicas notice when they look for versions."""
+        with self._database.session() as session:
+            _client(session, client_id).version = version
 
     def create_key(self, client_id: str | None) -> str:
         """A new key of a client, or of an operator for None; the returned text is kept nowhere."""

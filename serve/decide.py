@@ -6,7 +6,7 @@ reference, so one thread may publish while others decide.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +20,6 @@ from cluster.journal import DecisionRecord
 from serve import baseline, part
 from serve import catalogue as catalogues
 from serve.baseline import check_items, record
-from serve.catalogue import Catalogue
 from serve.choice import Choice
 from serve.current import Current, Loaded, Update, updated
 from serve.histories import Histories
@@ -28,6 +27,7 @@ from serve.ids import seed_of
 from serve.logs import Seldom
 from serve.messages import DecisionRequest
 from serve.shelf import Shelf, shelved
+from serve.versions import Versions
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class Tenant:
     current: Current | None = None
     changes: dict[str, str | None] = field(default_factory=dict)
     fresh: dict[str, str | None] = field(default_factory=dict)
+    revision: int = 0
     revisions: dict[str, int] = field(default_factory=dict)
     updates: dict[int, Update] = field(default_factory=dict)
 
@@ -76,29 +77,67 @@ class Engine:
         seed: the settings' seed; a decision's own seed follows from it and the decision's id.
         max_items: most candidates of one request.
         history_bytes: memory for user histories.
+        versions_kept: versions in memory.
     """
 
-    def __init__(self, seed: int = 0, max_items: int = 10_000, history_bytes: int = 256 * 2**20) -> None:
+    def __init__(
+        self, seed: int = 0, max_items: int = 10_000, history_bytes: int = 256 * 2**20, versions_kept: int = 4
+    ) -> None:
         self._seed = seed
         self._max_items = max_items
         self.histories = Histories(history_bytes)
-        self.loaded: Loaded | None = None
+        self.versions = Versions(versions_kept)
         self._tenants: dict[str, Tenant] = {}
         self._lock = threading.Lock()
+        self._building = threading.Lock()  # one catalogue at a time is made, and decisions never wait for it
         self._seldom = Seldom(1, 60.0)
 
     @property
     def number(self) -> int | None:
-        return self.loaded.number if self.loaded else None
+        """The newest version."""
+        return self.versions.newest.number if self.versions.newest else None
 
     def install(self, loaded: Loaded) -> None:
-        """Make a version the one that decides, for every client."""
+        """Make a version the newest, which decides for every client that is not held at another."""
+        with self._building:
+            self.versions.install(loaded)
+            self._follow()
+
+    def keep(self, loaded: Loaded) -> list[int]:
+        """Take in a version for the clients that are held at it; returns those that left memory for it."""
+        with self._building:
+            left = self.versions.keep(loaded)
+            self._follow()
+            return left
+
+    def hold(self, held: Mapping[str, int]) -> None:
+        """Clients and the versions at which they are held; all others follow the newest."""
+        if held != self.versions.held:
+            with self._building:
+                self.versions.hold(held)
+                self._follow()
+
+    def _follow(self) -> None:
+        """Let each client be decided for by its version. What no version in memory needs is forgotten."""
+        newest, held = self.number or 0, self.versions.held
         with self._lock:
-            self.loaded = loaded
-            for client, tenant in self._tenants.items():
-                tenant.updates = {n: update for n, update in tenant.updates.items() if n >= loaded.number}
-                _settle(tenant, loaded.of(client))
-            self.histories.forget(loaded.number)
+            tenants = list(self._tenants.items())
+        for client, tenant in tenants:
+            loaded, current = self.versions.of(client), tenant.current
+            if loaded is not None and (current is None or loaded.number != current.loaded.number):
+                self._settle(tenant, loaded)
+            with self._lock:
+                kept = {n: one for n, one in tenant.updates.items() if n >= newest or n == held.get(client)}
+                tenant.updates = kept
+        self.histories.forget(newest, set(held.values()))
+
+    def _settle(self, tenant: Tenant, loaded: Loaded) -> None:
+        """Let a version decide for a client, with what was learned of it and the client's own catalogue."""
+        with self._lock:
+            changes, revision, tenant.fresh = dict(tenant.changes), tenant.revision, {}
+        catalogue = catalogues.changed(loaded.catalogue, changes, revision) if changes else loaded.catalogue
+        with self._lock:
+            tenant.current = updated(loaded, tenant.updates.get(loaded.number), catalogue)
 
     def publish(self, update: Update) -> None:
         """Take a learner's publication. One of a version that is not installed yet waits for it."""
@@ -119,14 +158,20 @@ class Engine:
                     known.pop(item_id, None)
                     known[item_id] = body
                 tenant.revisions[item_id] = revision
+                tenant.revision = max(tenant.revision, revision)
 
     def rebuild(self, client: str) -> None:
         """Bring a client's catalogue up to its last change."""
-        with self._lock:
-            tenant = self._tenant(client)
-            current = tenant.current
-            if current is not None and tenant.fresh:
-                tenant.current = replace(current, catalogue=_catalogue(tenant, current.catalogue, tenant.fresh))
+        with self._building:
+            with self._lock:
+                tenant = self._tenant(client)
+                current, fresh, revision = tenant.current, tenant.fresh, tenant.revision
+                if current is None or not fresh:
+                    return
+                tenant.fresh = {}
+            catalogue = catalogues.changed(current.catalogue, fresh, revision)
+            with self._lock:
+                tenant.current = replace(tenant.current or current, catalogue=catalogue)
 
     @property
     def clients(self) -> int:
@@ -273,9 +318,8 @@ class Engine:
         """The client's state, made where it is not there. The lock is held."""
         tenant = self._tenants.get(client)
         if tenant is None:
-            tenant = Tenant()
-            if self.loaded is not None:
-                _settle(tenant, self.loaded.of(client))
+            loaded = self.versions.of(client)
+            tenant = Tenant(None if loaded is None else updated(loaded, None, loaded.catalogue))
             self._tenants[client] = tenant
         return tenant
 
@@ -284,6 +328,8 @@ class Engine:
         if tenant is None:
             with self._lock:
                 tenant = self._tenant(client)
+        if self.versions.held:
+            self.versions.use(client)
         return tenant.current
 
 
@@ -310,17 +356,4 @@ def _own(asked: Asked, current: Current | None, items: Sequence[str], choice: Ch
     made = record(asked.client, asked.request, answer, number, epoch, beside=beside, reason=asked.reason)
     if choice is not None and asked.mode == "apprentice":
         return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))
-    return made
-
-
-def _settle(tenant: Tenant, loaded: Loaded) -> None:
-    """Let a version decide for a client, with what was learned of it and the client's own catalogue."""
-    catalogue = _catalogue(tenant, loaded.catalogue, tenant.changes)
-    tenant.current = updated(loaded, tenant.updates.get(loaded.number), catalogue)
-
-
-def _catalogue(tenant: Tenant, base: Catalogue, changes: dict[str, str | None]) -> Catalogue:
-    """`base` with these changes, after which it knows all of them."""
-    made = catalogues.changed(base, changes, max(tenant.revisions.values())) if changes else base
-    tenant.fresh = {}
     return made

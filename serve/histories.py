@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from actors.bandits.history import History
 
@@ -38,10 +38,10 @@ class Histories:
             while self._bytes > self._budget_bytes and self._kept:
                 self._bytes -= _size(self._kept.popitem(last=False)[1])
 
-    def forget(self, before: int) -> None:
-        """Drop the histories of versions before this one."""
+    def forget(self, before: int, but: Collection[int] = ()) -> None:
+        """Drop the histories of versions before this one, `but` of these."""
         with self._lock:
-            for key in [key for key in self._kept if key[1] < before]:
+            for key in [key for key in self._kept if key[1] < before and key[1] not in but]:
                 self._bytes -= _size(self._kept.pop(key))
 
 

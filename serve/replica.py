@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from cluster.config import Settings
+from cluster.database import Database, url_of
 from cluster.errors import MedleyError
 from cluster.journal import Reader, journal_url
+from cluster.keys import Keys
 from cluster.registry import Registry
 from serve.catalogue import Large
-from serve.current import load
+from serve.current import Loaded, load
 from serve.decide import Engine
 from serve.releases import Releases
 from serve.service import News
@@ -43,11 +45,13 @@ class Replica:
     def __init__(self, settings: Settings, name: str, learner: Callable[[], Learner]) -> None:
         self.settings = settings
         self.releases = Releases(Registry(settings.registry_uri), name)
-        self.engine = Engine(settings.seed, settings.serve.max_items, settings.serve.history_bytes)
-        self._large = Large(settings.serve.retrieve_above, settings.serve.retrieve)
+        options = settings.serve
+        self.engine = Engine(settings.seed, options.max_items, options.history_bytes, options.versions_kept)
+        self._large = Large(options.retrieve_above, options.retrieve)
         self.following = False
         self.lag_s = 0.0
         self._reader = Reader(journal_url(settings))
+        self._database = Database(url_of(settings))
         self._find = learner
         self._learner: Learner | None = None
         self._revision = 0
@@ -68,9 +72,10 @@ class Replica:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._reader.close()
+        self._database.close()
 
     async def look(self) -> None:
-        """Install the latest version if it is new, and take in new catalogue changes."""
+        """Install the latest version if it is new, load what held clients need, take in new catalogue changes."""
         await asyncio.to_thread(self._look)
 
     async def follow(self) -> None:
@@ -101,12 +106,23 @@ class Replica:
         for client in {change.client for _, change in changes}:
             self.engine.rebuild(client)
         for number in self._wanted():
-            try:
-                self.engine.install(load(number, self.releases.load(number), self._large))
-                return
-            except MedleyError as error:
-                self._refused.add(number)  # the version before it decides
-                logger.error("version %d is not installed: %s", number, error)
+            if (loaded := self._load(number)) is not None:
+                self.engine.install(loaded)
+                break
+        self.engine.hold(Keys(self._database).held())
+        for number in self.engine.versions.wanted():
+            if number not in self._refused and (loaded := self._load(number)) is not None:
+                for left in self.engine.keep(loaded):
+                    logger.warning("version %d leaves memory for %d; see serve.versions_kept", left, number)
+
+    def _load(self, number: int) -> Loaded | None:
+        """None for one that cannot be loaded: the newest that can decides."""
+        try:
+            return load(number, self.releases.load(number), self._large)
+        except MedleyError as error:
+            self._refused.add(number)
+            logger.error("version %d is not installed: %s", number, error)
+            return None
 
     def _wanted(self) -> list[int]:
         """Versions to try, newest first: those newer than the installed one that were not refused before."""
