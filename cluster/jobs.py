@@ -17,6 +17,8 @@ from cluster.errors import JobError
 
 MODULES = {
     "compose": "tune.compose",
+    "refine": "tune.refine",
+    "rehearse": "tune.rehearse",
     "sweep": "tune.sweep",
     "what-if": "tune.what_if",
     "drive": "tune.drive",

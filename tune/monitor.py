@@ -41,7 +41,8 @@ class Standing:
     retired: bool
 
     def facts(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON, which knows no infinity."""
+        return {name: None if value in (-np.inf, np.inf) else value for name, value in asdict(self).items()}
 
 
 def standings(walked: Walk, ensemble: Ensemble, settings: GateSettings) -> list[Standing]:

@@ -36,6 +36,8 @@ STYLE: Any = {
     "axes.axisbelow": True,
 }
 UNCHOSEN = "#b3a4ab"
+SERVICES = {"replaced": "#c2185b", "alone": "#0072b2"}
+TITLES = {"with replacement": "replaced", "without replacement": "alone"}
 BESIDE: Any = {"frameon": False, "loc": "upper left", "bbox_to_anchor": (1.01, 1), "handlelength": 1.4}
 MOST = 40
 """Candidates drawn; the rest are counted in words."""
@@ -91,6 +93,79 @@ def weights(over_time: Mapping[str, Any], generated: Sequence[str]) -> str:
         axes.margins(x=0)
         handles, texts = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], texts[::-1], **BESIDE)
+        return _svg(figure)
+
+
+def recovery(rehearsal: Mapping[str, Any]) -> str:
+    """Reward per 1,000 decisions before and after a drift, with replacement and without, and what could be told."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "recovery"}):
+        figure, axes = _figure(8.4, 3.9)
+        at = rehearsal["drift_at"]
+        for name, label in (("alone", "without replacement"), ("replaced", "with replacement")):
+            curve, colour = rehearsal["curves"][name], SERVICES[name]
+            axes.plot(curve["share"], curve["mean"], color=colour, lw=2.2, label=label)
+            axes.fill_between(curve["share"], curve["low"], curve["high"], color=colour, alpha=0.14, lw=0)
+        for name, label, dashes in (
+            ("told", "best that features can tell", (0, (5, 2))),
+            ("uniform", "uniform", (0, (1, 2))),
+        ):
+            before, after = rehearsal[name]
+            axes.plot([0, at, at, 1], [before, before, after, after], color="#7a8b99", lw=1.3, ls=dashes, label=label)
+        _moments(axes, at, rehearsal["published"])
+        axes.set(xlabel="share of the traffic", ylabel="expected reward per 1,000", xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.legend(**BESIDE)
+        return _svg(figure)
+
+
+def recovery_weights(rehearsal: Mapping[str, Any]) -> str:
+    """The members' weights over time with replacement and without, of the first seed."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "recovery weights"}):
+        figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+        names = sorted({name for found in rehearsal["weights"].values() for name in found["names"]}, key=_trusted_first)
+        colours = _colours(names, [name for name in names if name == "generated"])
+        for axes, (title, kind) in zip(figure.subplots(2, 1, sharex=True), TITLES.items(), strict=True):
+            found = rehearsal["weights"][kind]
+            rows = np.array(found["weights"])
+            series = [
+                rows[:, found["names"].index(name)] if name in found["names"] else np.zeros(len(rows)) for name in names
+            ]
+            axes.stackplot(found["share"], series, labels=names, colors=colours, lw=0)
+            _moments(axes, rehearsal["drift_at"], rehearsal["published"] if kind == "replaced" else [])
+            axes.set(ylabel="share of weight", ylim=(0, 1), xlim=(found["share"][0], found["share"][-1]))
+            axes.set_title(title, fontsize=10, color="#3c4149", loc="left")
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            if kind == "replaced":
+                handles, texts = axes.get_legend_handles_labels()
+                axes.legend(handles[::-1], texts[::-1], **BESIDE)
+        axes.set_xlabel("share of the traffic")
+        return _svg(figure)
+
+
+def _trusted_first(name: str) -> tuple[bool, str]:
+    return name == "generated", name
+
+
+def _moments(axes: Axes, drift_at: float, published: Sequence[Mapping[str, Any]]) -> None:
+    """When tastes changed, and when the first seed's service took up a new version."""
+    axes.axvline(drift_at, color="#1d2129", lw=1.2)
+    for each in published:
+        axes.axvline(each["share"], color=SERVICES["replaced"], lw=1.2, ls=(0, (2, 2)))
+
+
+def evidence(found: Mapping[str, Any], alarm: float) -> str:
+    """Evidence for a drift after each look, as a power of ten, with the level of the alarm."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "evidence"}):
+        figure, axes = _figure(8.4, 2.6)
+        at = np.array(found["seconds"]).astype("datetime64[s]")
+        axes.plot(at, np.array(found["log_evidence"]) / np.log(10), color=COLOURS["best_predefined"], lw=1.8)
+        axes.axhline(np.log10(alarm), color=COLOURS["ensemble"], lw=1.4)
+        axes.annotate("alarm", (at[0], np.log10(alarm)), (2, 4), textcoords="offset points", color=COLOURS["ensemble"])
+        axes.set(ylabel="evidence, log10")
+        axes.margins(x=0.01, y=0.15)
+        figure.autofmt_xdate(rotation=0, ha="center")
         return _svg(figure)
 
 

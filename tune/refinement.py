@@ -12,7 +12,7 @@ with nothing to do costs a pass over the events.
 Shapes: N events.
 """
 
-import logging
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.bandits.version import Version
+from cluster import session
 from cluster.config import Settings
 from cluster.errors import EvidenceError
 from cluster.records import Dataset
@@ -40,7 +41,6 @@ from tune.split import task_codes
 from tune.stages import Stages
 from tune.walk import Trail, walk
 
-log = logging.getLogger(__name__)
 Reason = Literal["drift", "retired", "grown"]
 GROWTH = 1.5
 """How many times the events of the last look or try there must be before the next one."""
@@ -53,6 +53,7 @@ class Refinement:
     """A look at the newest version of a name, by the traffic that it and those before it decided.
 
     dataset: events of the journal, and of an earlier import where there is one, with the journal's watermark.
+    folder: scratch for Ray's part of composing; None does all of it in this process.
     """
 
     dataset: Dataset
@@ -94,6 +95,7 @@ class Refinement:
             "name": self.name,
             "running": self.number,
             "reason": reason,
+            "alarm": 1 / self.settings.drift.alpha,
             **found.facts(),
             "standing": [each.facts() for each in standing],
             **done,
@@ -205,7 +207,8 @@ class Refinement:
             kept = self.running.feature_map.with_items(data.items) if drift is not None else None
             work = Groundwork.of(data, self.settings, kept, world=0.0)
             members = work.predefined.members()
-        made = Composition.of(work, members, self.stages, self.folder, Spending(dict(memory.tests)))
+        with session.opened(self.settings) if self.folder else contextlib.nullcontext():
+            made = Composition.of(work, members, self.stages, self.folder, Spending(dict(memory.tests)))
         memory.tests = made.found.spending.tests
         return made
 

@@ -2,7 +2,8 @@
 
     python -m tune.report --run FOLDER --out report.html
 
-Reads what the stages left (compose.json, drive.json). A part that is not there is named, with the reason.
+Reads what the stages left (compose.json, drive.json, and where there were any refine.json and rehearse.json). A part
+that is not there is named, with the reason.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import MedleyError, StateError
-from tune import page, plots
+from tune import page, plots, upkeep
 
 LABELS = {
     "uniform": "uniform",
@@ -45,7 +46,8 @@ def write(run: Path, out: Path) -> None:
     """
     if not run.is_dir():
         raise StateError(f"{run}: no such run folder; start one with `medley run`")
-    text = render(run.absolute().name, read(run / "compose.json"), read(run / "drive.json"))
+    stages = {name: read(run / f"{name}.json") for name in ("compose", "drive", "refine", "rehearse")}
+    text = render(run.absolute().name, stages["compose"], stages["drive"], stages["refine"], stages["rehearse"])
     aside = out.with_name(out.name + ".partial")
     try:
         aside.write_text(text)
@@ -67,13 +69,16 @@ def read(path: Path) -> Facts:
     return found
 
 
-def render(name: str, composed: Facts, driven: Facts) -> str:
-    """The page of a run."""
-    return page.document(f"Medley run {name}", _body(name, composed, driven))
+def render(name: str, composed: Facts, driven: Facts, refined: Facts | None = None, tried: Facts | None = None) -> str:
+    """The page of a run; what it never did (drive, refine or rehearse) has no part of the page."""
+    return page.document(f"Medley run {name}", _body(name, composed, driven, refined or {}, tried or {}))
 
 
-def _body(name: str, composed: Facts, driven: Facts) -> Iterator[str]:
+def _body(name: str, composed: Facts, driven: Facts, refined: Facts, tried: Facts) -> Iterator[str]:
     yield f"<header><h1>Medley run</h1>{page.say(name)}</header>"
+    yield from upkeep.sections(refined, tried)
+    if not composed and not driven and (refined or tried):
+        return
     yield from _headline(driven)
     yield page.section("Reward", *_reward(driven))
     if world := driven.get("world"):
