@@ -4,6 +4,7 @@ Ray's agent on each node serves them in Prometheus' text form (`address`), with 
 the dashboard.
 """
 
+import logging
 import threading
 from collections import defaultdict
 from typing import Any
@@ -12,6 +13,8 @@ import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from serve.metrics import CATALOGUE, Key, Metrics
+
+logger = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
 
@@ -31,6 +34,7 @@ class Exporter:
         self._families: dict[str, Any] = {}
         self._counts: defaultdict[Key, float] = defaultdict(float)
         self._buckets: dict[Key, list[int]] = {}
+        self._failure = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -46,6 +50,16 @@ class Exporter:
         self._flush()
 
     def _flush(self) -> None:
+        """Whatever fails is told once and tried again; the thread lives."""
+        try:
+            self._hand_over()
+            self._failure = ""
+        except Exception as error:  # a level may be anything's
+            if str(error) != self._failure:
+                logger.exception("metrics cannot be handed over")
+            self._failure = str(error)
+
+    def _hand_over(self) -> None:
         for (name, labels), value in self._metrics.counts.copy().items():
             added = value - self._counts[name, labels]
             if added > 0:

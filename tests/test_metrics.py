@@ -6,6 +6,7 @@ import logging
 import re
 import sqlite3
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.keys import Keys, Limits
 from serve.metrics import CATALOGUE, Metrics
+from serve.prometheus import Exporter
 from tests import serving
 from tests.servers import free_port
 from tests.serving import Running
@@ -193,6 +195,25 @@ def test_a_call_in_flight_is_answered_before_the_end(published: Settings) -> Non
 
     asyncio.run(body())
     assert "journal" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_level_that_cannot_be_read_is_told_once_and_does_not_end_the_exporter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    reads = []
+
+    def broken() -> float:
+        reads.append(1)
+        raise OSError("the database is away")
+
+    metrics.level("medley_version", broken)
+    exporter = Exporter(metrics)
+    while len(reads) < 1:
+        time.sleep(0.01)
+    exporter.stop()  # hands over once more
+    assert len(reads) == 2
+    assert [record.getMessage() for record in caplog.records] == ["metrics cannot be handed over"]
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
