@@ -11,7 +11,7 @@ made from imported logs alone) earlier decisions may be about other data and are
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -96,12 +96,12 @@ class Learner:
             self.seq = row.seq
         return len(rows)
 
-    def adopt(self, number: int) -> None:
-        """Begin a new version for every client that has an older one, from its watermark on."""
+    def adopt(self, number: int, held: Collection[str] = ()) -> None:
+        """Begin a new version for every client that has an older one and is not `held` at it, from its watermark on."""
         version = self._version(number)
         if version is None or version.facts.get("watermark") is None:
             return
-        for client in sorted({client for client, n in self._tracked if n < number}):
+        for client in sorted({client for client, n in self._tracked if n < number}.difference(held)):
             if (client, number) not in self._tracked:
                 self._begin(client, number)
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from actors.bandits.version import Version
 from cluster.config import Settings
-from cluster.errors import MedleyError, RegistryError
+from cluster.database import Database, url_of
+from cluster.errors import DatabaseError, MedleyError, RegistryError
 from cluster.journal import Reader, journal_url
+from cluster.keys import Keys
 from cluster.registry import Registry
 from serve.current import Update
 from serve.learner import Learner
@@ -60,6 +62,7 @@ class LearnerService:
         self._name = name
         self._ledger = Ledger(ledger_url(self._settings, shard), shard)
         self._reader = Reader(journal_url(self._settings))
+        self._database = Database(url_of(self._settings))
         self._learner = Learner(
             lambda number: Version.load(self._registry.fetch(name, number)),
             self._reader,
@@ -173,11 +176,11 @@ class LearnerService:
 
     def _adopt(self) -> None:
         try:
-            latest = self._registry.latest(self._name)
-        except RegistryError:
-            return  # nothing is published yet
+            latest, held = self._registry.latest(self._name), Keys(self._database).held()
+        except (RegistryError, DatabaseError):
+            return  # nothing is published yet, or the next look will tell
         with self._lock:
-            self._learner.adopt(latest)
+            self._learner.adopt(latest, held)
 
     def _publish(self, now: float) -> float:
         """Publish what is new; returns when the next publication may be."""

@@ -259,6 +259,24 @@ def test_a_version_with_a_watermark_learns_what_came_after_it(world: World) -> N
     assert bits(rebuilt, "shop", 2) == bits(learner, "shop", 2)
 
 
+def test_a_held_client_learns_on_its_own_version_and_catches_up_when_it_is_let_go(world: World) -> None:
+    """Two newer versions would retire the first one; those who are held at it go on, and lose nothing afterwards."""
+    world.traffic(10)
+    learner = world.learner()
+    all_of(learner)
+    for number in (2, 3):
+        world.versions[number] = serving.version(seed=number, facts={"watermark": 0})
+        learner.adopt(number, {"shop"})
+    world.traffic(5)
+    all_of(learner)
+    rows = [row for row in world.outcomes() if row.client == "shop"]
+    assert learner.state("shop", 1).count == len(rows) > 10
+    with pytest.raises(StateError, match="nothing of version 3"):
+        learner.state("shop", 3)
+    learner.adopt(3)
+    assert learner.state("shop", 3).count == len(rows)
+
+
 def test_versions_without_a_watermark_learn_from_their_own_decisions(world: World) -> None:
     world.traffic(10)
     world.versions[2] = serving.version(seed=1)
