@@ -9,19 +9,20 @@ refused before anything is made of them, so that the body limit bounds the work.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 from pydantic_core import from_json
 
 from cluster.errors import RequestError
-from serve.messages import Message
+from serve.messages import MOST_KEYS, DecisionRequest, Decisions, Message, RewardEvent, Rewards
 from serve.rewards import Outcome
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
 _NESTED = ("context", "where")
+_ROWS: dict[type[Message], type[Message]] = {Decisions: DecisionRequest, Rewards: RewardEvent}
 _COMPRESSION = 3
 """Field of a RecordBatch in Arrow's Message.fbs; it is there only where buffers are compressed."""
 
@@ -55,7 +56,7 @@ def read(body: bytes, message: type[M], name: str, most: int) -> M:
         ValidationError: a row is wrong.
     """
     try:
-        table = _table(body, name, most)
+        table = _table(body, name, _ROWS[message].model_fields, most)
         rows = [_row(row, name, i) for i, row in enumerate(table.to_pylist())]
     except (pa.ArrowException, struct.error, ValueError, KeyError, OverflowError, OSError) as error:
         raise RequestError(("body",), f"no Arrow IPC stream that can be read: {error}") from error
@@ -84,7 +85,7 @@ def _stream(rows: Sequence[dict[str, Any]], schema: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _table(body: bytes, name: str, most: int) -> Any:
+def _table(body: bytes, name: str, fields: Container[str], most: int) -> Any:
     rows = 0
     for message in pa.ipc.MessageReader.open_stream(body):
         if message.type == "record batch":
@@ -95,7 +96,7 @@ def _table(body: bytes, name: str, most: int) -> Any:
     if rows > most:
         raise RequestError(("body", name), f"{rows} in one call; at most {most} (serve.max_batch)", 413)
     reader = pa.ipc.open_stream(body)
-    _check_columns(reader.schema, name)
+    _check_columns(reader.schema, name, fields)
     table = reader.read_all()
     table.validate(full=True)
     if table.num_rows > most:
@@ -119,12 +120,16 @@ def _batch(metadata: bytes) -> tuple[int, bool]:
     return struct.unpack_from("<q", metadata, length)[0] if length else 0, place(batch, _COMPRESSION) != 0
 
 
-def _check_columns(schema: Any, name: str) -> None:
-    for column in schema.names:
-        if schema.names.count(column) > 1:
-            raise RequestError(("body", name, column), "the column is there twice")
+def _check_columns(schema: Any, name: str, fields: Container[str]) -> None:
+    seen = set()
     for field in schema:
+        if field.name not in fields or field.name in seen:
+            text = "the column is there twice" if field.name in seen else "no such field"
+            raise RequestError(("body", name, field.name), text)
+        seen.add(field.name)
         inner = list(field.type) if pa.types.is_struct(field.type) and field.name == "context" else [field]
+        if len(inner) > MOST_KEYS:
+            raise RequestError(("body", name, field.name), f"{len(inner)} keys; at most {MOST_KEYS}")
         wrong = next((one for one in inner if not (_plain(one.type) or pa.types.is_null(one.type))), None)
         if wrong is not None or not inner:
             kind = wrong.type if wrong is not None else field.type

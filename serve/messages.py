@@ -20,7 +20,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
 Text = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 ContextValue = bool | Whole | Finite | Text | Annotated[list[Text], Field(max_length=1_000)] | None
-Context = Annotated[dict[Id, ContextValue], Field(max_length=256)]
+MOST_KEYS = 256
+Context = Annotated[dict[Id, ContextValue], Field(max_length=MOST_KEYS)]
 
 Mode = Literal[ClientMode, "baseline"]
 

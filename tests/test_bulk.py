@@ -110,7 +110,6 @@ def test_decide_and_reward_by_streams(published: Settings) -> None:
 @pytest.mark.parametrize(
     ("columns", "loc", "message"),
     [
-        (pa.table({"user": ["u"]}), ("requests", 0, "user"), "Extra inputs"),
         (pa.table({"slots": [1.5]}), ("requests", 0, "slots"), "valid integer"),
         (pa.table({"user_id": [3]}), ("requests", 0, "user_id"), "valid string"),
         (pa.table({"context": [{"a": float("nan")}]}), ("requests", 0, "context", "a", "float"), "finite"),
@@ -128,6 +127,12 @@ def test_a_wrong_value_is_named_with_its_row_and_field(columns: pa.Table, loc: t
         (b"", "no Arrow IPC stream"),
         (b"x" * 500, "no Arrow IPC stream"),
         (stream(pa.table({"slots": [1]}))[:-60], "no Arrow IPC stream"),
+        (stream(pa.table({"user": ["u"]})), "body.requests.user: no such field"),
+        (stream(pa.table({f"c{n}": pa.nulls(9) for n in range(20_000)})), "no such field"),
+        (
+            stream(pa.table({"context": pa.array([None], pa.struct([(f"c{n}", pa.null()) for n in range(257)]))})),
+            "257 keys",
+        ),
         (stream(pa.table({"context": ["{"]})), "requests.0.context: no JSON"),
         (stream(pa.table([["a"], ["b"]], ["user_id", "user_id"])), "there twice"),
         (stream(pa.table({"user_id": pa.array(["u"] * 9).dictionary_encode()})), "a column of dictionary"),
