@@ -35,8 +35,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_imports.py
 
+# Two processes, of which one has the tests on Ray (tests/conftest.py).
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 $(PEERS): requirements-bench.txt | $(INSTALLED)
 	$(BIN)/python -m pip install -r requirements-bench.txt

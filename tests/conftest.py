@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -85,25 +85,30 @@ def data_folder() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers (`make test`): one has Ray's tests, the other the modules that start servers of their own.
-
-    Whoever is done first takes the plain modules, one by one. What is shared starts once: the longest first.
-    """
+    """What shares a server runs together, and the longest first: `make test` has two processes to fill."""
     items.sort(key=_turn)
-    for item in items:
-        shared = "ray" if "ray_session" in _fixtures(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def _turn(item: pytest.Item) -> int:
-    """Ray's tests, those on Serve at their end; then modules with kills of their own; then all that is plain."""
-    kills, fixtures = item.get_closest_marker("kills") is not None, _fixtures(item)
+    """Tests on Ray, those on Serve at their end; then modules with kills of their own; then all that is plain."""
+    kills, fixtures = item.get_closest_marker("kills") is not None, getattr(item, "fixturenames", [])
     if "served" in fixtures:
         return 1 + kills + ("scaled" in fixtures)
-    if "ray_session" in fixtures:
+    if item.get_closest_marker("ray"):
         return 0
     return 4 if kills else 5
 
 
-def _fixtures(item: pytest.Item) -> list[str]:
-    return getattr(item, "fixturenames", [])
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules with tests on Ray go to one process, so that there is one Ray; the others go where there is time."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Modules(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "ray" if module in on_ray else module
+
+    root = Path(__file__).parent
+    on_ray = {f"tests/{path.name}" for path in root.glob("test_*.py") if "pytest.mark.ray" in path.read_text()}
+    return Modules(config, log)
