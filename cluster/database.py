@@ -6,9 +6,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.util
-from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -30,6 +27,10 @@ def upgrade(url: str) -> None:
     Raises:
         DatabaseError: it cannot be reached or written, or a newer Medley has changed it.
     """
+    import alembic.command  # a seventh of what a replica would import, and replicas never migrate
+    import alembic.util
+    from alembic.config import Config
+
     with Database(url) as database, database.connected() as connection, _alone(url):
         configuration = Config()
         configuration.set_main_option("script_location", str(_MIGRATIONS))
