@@ -15,7 +15,7 @@ from cluster.config import ClientMode, ServeSettings
 from cluster.journal import DecisionRecord
 from serve.decide import Engine, Load
 from serve.messages import DecisionRequest
-from serve.pace import Pace
+from serve.pace import Pace, Stopwatch
 
 _THREADS = 8
 
@@ -64,9 +64,9 @@ class Deciding:
         if way == "not":
             return await self._quick(partial(decide, reason="slow"), len(requests))
         if way == "here" and len(requests) <= self._settings.thread_batch:
-            begin = time.perf_counter()
+            watch = Stopwatch()
             records = decide()
-            self._took(load, len(requests), begin)
+            self._pace.took(load.who, load.items, watch.ms() / len(requests))
             return records
         try:
             return await asyncio.wait_for(self._beside(decide, load, client, mode, requests, ids), left_ms / 1e3)
@@ -93,11 +93,11 @@ class Deciding:
         loop = asyncio.get_running_loop()
 
         def work() -> Records:
-            begin = time.perf_counter()
+            watch = Stopwatch()
             try:
                 return decide()
             finally:  # also when nobody waits any more
-                loop.call_soon_threadsafe(self._took, load, len(requests), begin)
+                loop.call_soon_threadsafe(self._pace.took, load.who, load.items, watch.ms() / len(requests))
 
         return await loop.run_in_executor(self._threads, work)
 
@@ -106,9 +106,6 @@ class Deciding:
         if number <= self._settings.thread_batch:
             return decide()
         return await asyncio.to_thread(decide)
-
-    def _took(self, load: Load, number: int, begin: float) -> None:
-        self._pace.took(load.who, load.items, 1e3 * (time.perf_counter() - begin) / number)
 
     def _budget_ms(self, requests: Sequence[DecisionRequest]) -> float:
         """The least of the requests' own budgets; without any, the settings' for each of them."""

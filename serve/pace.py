@@ -21,10 +21,35 @@ _NEW = 0.5  # weight of the newest decision in the mean
 _KEPT = 4_096
 
 
+class Stopwatch:
+    """Milliseconds of this thread's own: what other threads of the process computed meanwhile is not counted.
+
+    They take turns with the interpreter's lock. With their time, decisions that wait for one another in worker threads
+    would seem slow, and therefore be sent to worker threads.
+
+    Args:
+        clock: seconds on the wall, of computing by this process, of computing by this thread.
+    """
+
+    def __init__(self, clock: Callable[[], tuple[float, float, float]] | None = None) -> None:
+        self._clock = clock or _times
+        self._begin = self._clock()
+
+    def ms(self) -> float:
+        """Since this was made, in the same thread."""
+        wall, process, own = (now - then for now, then in zip(self._clock(), self._begin, strict=True))
+        return 1e3 * max(own, wall - max(0.0, process - own))
+
+
+def _times() -> tuple[float, float, float]:
+    return time.perf_counter(), time.process_time(), time.thread_time()
+
+
 @dataclass
 class _Mean:
     ms: float
     tried_at: float
+    guessed: bool = False
 
 
 class Pace:
@@ -60,12 +85,14 @@ class Pace:
     def took(self, who: Hashable, items: int, ms: float) -> None:
         """Count what one decision took."""
         mean = self._mean(who, items, ms)
-        mean.ms += _NEW * (ms - mean.ms)
+        mean.ms = ms if mean.guessed else mean.ms + _NEW * (ms - mean.ms)
+        mean.guessed = False
 
     def missed(self, who: Hashable, items: int, ms: float) -> None:
-        """A decision was given up after so long: what it takes is not known, but it is more."""
+        """A decision was given up after so long: what it takes is not known, but it is more. The next that is known
+        takes the guess's place, so that one hiccup costs one second."""
         mean = self._mean(who, items, ms)
-        mean.ms = max(mean.ms, 2 * ms)
+        mean.ms, mean.guessed = max(mean.ms, 2 * ms), True
         mean.tried_at = self._clock()
 
     def _mean(self, who: Hashable, items: int, ms: float) -> _Mean:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.pace import TRY_AGAIN_S, Pace
+from serve.pace import TRY_AGAIN_S, Pace, Stopwatch
 
 
 class Clock:
@@ -68,6 +68,30 @@ def test_one_that_was_given_up_is_not_begun_again_at_once() -> None:
     assert pace.way("shop", 8, 1, 250) == "beside"
     pace.missed("shop", 8, 10.0)
     assert pace.expected_ms("shop", 8) == 500.0
+
+
+def test_what_was_given_up_once_is_not_held_against_the_next() -> None:
+    """One hiccup: 500 ms is a guess, and the first time that is known takes its place."""
+    clock = Clock()
+    pace = Pace(clock)
+    pace.took("shop", 8, 1.0)
+    pace.missed("shop", 8, 250.0)
+    pace.took("shop", 8, 1.0)
+    assert pace.expected_ms("shop", 8) == 1.0
+    assert pace.way("shop", 8, 1, 250) == "here"
+
+
+@pytest.mark.parametrize(
+    ("wall", "process", "own", "ms"),
+    [
+        (0.010, 0.008, 0.001, 3.0),  # other threads computed for 7 of 10 ms
+        (0.050, 0.001, 0.001, 50.0),  # it slept
+        (0.010, 0.030, 0.005, 5.0),  # others computed on other cores at the same time
+    ],
+)
+def test_the_time_of_other_threads_is_not_counted(wall: float, process: float, own: float, ms: float) -> None:
+    times = iter([(1.0, 2.0, 3.0), (1.0 + wall, 2.0 + process, 3.0 + own)])
+    assert Stopwatch(lambda: next(times)).ms() == pytest.approx(ms)
 
 
 def test_a_spent_budget_begins_nothing() -> None:
