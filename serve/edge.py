@@ -61,5 +61,3 @@ class Edge:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.count("medley_http_requests_total", method, route, str(status))
         self._metrics.observe("medley_http_request_seconds", seconds, route)
-        if route == "/v1/decisions":
-            self._metrics.decided(seconds)

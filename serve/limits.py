@@ -15,6 +15,10 @@ from cluster.errors import RequestError
 from cluster.keys import Principal
 
 
+_ROUNDING = 1e-6
+"""Of a token: who waited as long as told is let through, whatever the sum of floats says."""
+
+
 class TooMany(RequestError):
     """A key's rate is spent; `retry_after_s` seconds later the same call is let through."""
 
@@ -55,7 +59,7 @@ class Rates:
         now = self._clock()
         tokens, at = self._left.get(principal.key_id, (float(burst), now))
         tokens = min(float(burst), tokens + rate * (now - at))
-        if tokens < requests:
+        if tokens < requests - _ROUNDING:
             self._left[principal.key_id] = (tokens, now)
             wait_s = math.ceil((requests - tokens) / rate)
             raise TooMany(f"more than {rate:g} requests in a second with this key; try again in {wait_s} s", wait_s)

@@ -82,11 +82,11 @@ class Metrics:
         self.levels[name, labels] = read
 
     def decided(self, seconds: float) -> None:
-        """Note how long a call for decisions took, for `p95_ms`."""
+        """Note how long a call for a few decisions took, for `p95_ms`: in large ones nobody waits for the first."""
         self._recent.append((self._clock(), seconds))
 
     def p95_ms(self, window_s: float = 10.0) -> float:
-        """95th percentile of calls for decisions in the last seconds, 0 where there were none."""
+        """95th percentile of such calls in the last seconds, 0 where there were none."""
         since = self._clock() - window_s
         times = sorted(seconds for at, seconds in self._recent.copy() if at >= since)
         return 1e3 * times[(95 * len(times) - 1) // 100] if times else 0.0

@@ -31,6 +31,7 @@ class Watch:
         self._metrics = metrics
         self._slow_ms = settings.slow_ms
         self._all = settings.log_decisions
+        self._few = settings.thread_batch
         self._refusals = Seldom(_MOST_REFUSALS, _EVERY_S)
         self._unknown = Seldom(1, _EVERY_S)
         self._slow = Seldom(_MOST_SLOW, _EVERY_S)
@@ -38,6 +39,8 @@ class Watch:
 
     def decided(self, records: Sequence[DecisionRecord], known: Container[int], seconds: float) -> None:
         """Decisions of one call that took so long; `known` are the places of repeats, which count only once."""
+        if len(records) <= self._few:
+            self._metrics.decided(seconds)
         slow = 1e3 * seconds > self._slow_ms
         for i, record in enumerate(records):
             if i not in known:
