@@ -88,10 +88,10 @@ def make(home: Path, port: int) -> tuple[list[dict[str, Any]], str]:
     return [{"user_id": row["user_id"], "context": decode(row["context"])} for row in rows], keys.create_key("bench")
 
 
-def version(dataset: Dataset) -> Version:
+def version(dataset: Dataset, dimension: int = FEATURES) -> Version:
     """10 models: uniform, popularity and eight linear ones of different memory."""
     rows = np.arange(len(dataset.events))
-    settings = FeatureSettings(kind="joint", max_dimension=FEATURES)
+    settings = FeatureSettings(kind="joint", max_dimension=dimension)
     feature_map = FeatureMap.fit(dataset, rows, settings, 0)
     place = {item_id: i for i, item_id in enumerate(feature_map.item_ids)}
     item_N = np.array([place[item_id] for item_id in dataset.events["item_id"].to_pylist()])

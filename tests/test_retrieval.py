@@ -132,7 +132,7 @@ def test_an_index_finds_the_greatest_products() -> None:
     for allowed in (None, open_I):
         product = queries @ vectors.T if allowed is None else np.where(allowed, queries @ vectors.T, -np.inf)
         wanted = [set(np.argsort(-row)[:4].tolist()) for row in product]
-        found = [set(index.search(query[None], 4, allowed).tolist()) for query in queries]
+        found = [set(index.search(query[None], 4, 32, allowed).tolist()) for query in queries]
         hits = [len(one & two) / 4 for one, two in zip(wanted, found, strict=True)]
         assert np.mean(hits) > 0.95
         assert allowed is None or all(allowed[list(rows)].all() for rows in found)

@@ -1,6 +1,6 @@
 """Which items of a large catalogue have the greatest inner products with some queries: FAISS, and nothing else of it.
 
-An inverted file of half-precision vectors: a query looks into the PROBES cells whose centres fit it best. Items that
+An inverted file of half-precision vectors: a query looks into a few cells, those whose centres fit it best. Items that
 come later stand in a tail that is searched whole, and move into a copy of the file TAIL at a time, so that a change
 costs what it changes and whoever searches is never waited for.
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from actors.features.features import Floats, Ints
 
-PROBES = 16
 TAIL = 4_096
 LANES = 16
 """Widths are padded to a multiple of it: what one instruction of the widest machines holds."""
@@ -61,15 +60,16 @@ class ItemIndex:
         file.add(tail_JW)
         return ItemIndex(file, tail_JW[:0])
 
-    def search(self, query_QW: Floats, most: int, open_I: NDArray[np.bool_] | None = None) -> Ints:
+    def search(self, query_QW: Floats, most: int, probes: int, open_I: NDArray[np.bool_] | None = None) -> Ints:
         """Rows among the `most` best of some query, in order, each once.
 
         Args:
+            probes: cells that a query looks into.
             open_I: rows that may be found, None for all. The fewer there are, the more cells are looked into.
         """
         faiss, query_QW = _faiss(), _padded(query_QW)
         share = 1.0 if open_I is None else max(float(open_I.mean()), 1e-9)
-        found = faiss.SearchParametersIVF(nprobe=min(self.file.nlist, int(np.ceil(PROBES / share))))
+        found = faiss.SearchParametersIVF(nprobe=min(self.file.nlist, int(np.ceil(probes / share))))
         if open_I is not None:
             packed = np.packbits(open_I[: self.file.ntotal], bitorder="little")
             found.sel = faiss.IDSelectorBitmap(packed)

@@ -35,6 +35,9 @@ from actors.features.item_side import ItemSide
 from actors.features.recent import RECENT, known_recent
 
 BOUND = 2.0
+PROBES = 8
+"""Cells of the index that a particle's query looks into; one by the mean looks into four times as many. With 64 instead
+the law on a million items earned a twentieth of a per cent more, and took four times as long."""
 OPEN = 8
 """Ranked items kept for each that is asked for, since some may be closed."""
 
@@ -124,8 +127,8 @@ class Retrieval:
         query_NW = self.side.queries(feature_map, seen, recent_R, theta_ND)
         few = slots + 3
         return [
-            self.index.search(query_NW[:nearest], max(self.most // nearest, few), open_I),
-            self.index.search(query_NW[nearest:], few, open_I),
+            self.index.search(query_NW[:nearest], max(self.most // nearest, few), 4 * PROBES, open_I),
+            self.index.search(query_NW[nearest:], few, PROBES, open_I),
         ]
 
     def _ranking(
