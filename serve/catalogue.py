@@ -3,16 +3,19 @@
 import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.bandits.retrieval import Retrieval
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Ints
 from cluster.records import item_table
+from serve.columns import Columns, Part
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,11 @@ class Catalogue:
     gone: rows of the feature map that were deleted, or replaced by a later one.
     revision: the last catalogue change in it, 0 for a version's own.
     large: when a part of it is scored, None for never. retrieval: finds that part, None for a smaller catalogue.
+    columns: what conditions read, by the rows of the feature map.
     """
 
     feature_map: FeatureMap
+    columns: Columns
     gone: frozenset[int] = frozenset()
     revision: int = 0
     large: Large | None = None
@@ -68,8 +73,9 @@ class Catalogue:
         return tuple(name for row, name in enumerate(names) if row not in self.gone) if self.gone else names
 
 
-def of_version(feature_map: FeatureMap, large: Large | None = None) -> Catalogue:
-    return _retrieving(Catalogue(feature_map, large=large))
+def of_version(feature_map: FeatureMap, items: pa.Table, large: Large | None = None) -> Catalogue:
+    """`items` has a row for each of the feature map's."""
+    return _retrieving(Catalogue(feature_map, Columns(Part(items)), large=large))
 
 
 def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -> Catalogue:
@@ -80,12 +86,19 @@ def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -
     """
     put = {item_id: body for item_id, body in changes.items() if body is not None}
     rows = (base.feature_map.row.get(item_id) for item_id in changes)
-    feature_map = base.feature_map.with_changes(
-        item_table(put), [name for name, body in changes.items() if body is None]
-    )
+    items = item_table(put)
+    feature_map = base.feature_map.with_changes(items, [name for name, body in changes.items() if body is None])
+    columns = base.columns.followed(with_ends(items, put)) if put else base.columns
     gone = base.gone.union(row for row in rows if row is not None)
     retrieval = base.retrieval.grown(feature_map) if base.retrieval else None
-    return _retrieving(Catalogue(feature_map, gone, revision, base.large, retrieval))
+    return _retrieving(Catalogue(feature_map, columns, gone, revision, base.large, retrieval))
+
+
+def with_ends(items: pa.Table, bodies: Mapping[str, str]) -> pa.Table:
+    """The items of these bodies with their `expires_at`, which `records.ITEMS` does not have."""
+    ends = [json.loads(body).get("expires_at") for body in bodies.values()]
+    moments = [end and datetime.fromisoformat(end) for end in ends]
+    return items.append_column("expires_at", pa.array(moments, pa.timestamp("us", "UTC")))
 
 
 def _retrieving(catalogue: Catalogue) -> Catalogue:
@@ -104,6 +117,7 @@ def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
         **{name: row[name] for name in names},
         "attributes": {key: json.loads(text) for key, text in row["attributes"] or []},
         "created_at": created.isoformat() if created else None,
+        "expires_at": None,
     }
 
 

@@ -1,6 +1,6 @@
 """What the engine chose for one request: how it is answered, and what is kept of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,26 +44,25 @@ class Choice:
             for slot in self.decision.slots
         ]
 
-    def evidence(self) -> bytes:
-        return self._packed(self.decision.slots)
+    def evidence(self, seen: Collection[str]) -> bytes:
+        return self._packed(self.decision.slots, seen)
 
     def lesson(self, own: Sequence[str]) -> bytes:
         """Evidence of the caller's own choice, which is certain; no member had a say."""
         first = self.decision.slots[0]
         no_say_M = np.zeros_like(first.member_propensities_M)
         places = [self.items.index(item) for item in own]
-        return self._packed(
-            [replace(first, index=place, propensity=1.0, member_propensities_M=no_say_M) for place in places]
-        )
+        slots = [replace(first, index=place, propensity=1.0, member_propensities_M=no_say_M) for place in places]
+        return self._packed(slots, ())
 
     def agreement(self, own: Sequence[str]) -> Agreement:
         """Whether the first slot is the caller's own choice too, and how probable that one was."""
         place = self.items.index(own[0])
         return Agreement(1, int(self.decision.slots[0].index == place), float(self.decision.first_K[place]))
 
-    def _packed(self, slots: Sequence[law.Slot]) -> bytes:
+    def _packed(self, slots: Sequence[law.Slot], seen: Collection[str]) -> bytes:
         ids = [self.items[slot.index] for slot in slots]
-        return evidence.pack(self.features, slots, ids, self.current.catalogue.revision, self.part)
+        return evidence.pack(self.features, slots, ids, self.current.catalogue.revision, self.part, seen)
 
 
 def contributions(published: law.Published, slot: law.Slot) -> dict[str, float]:

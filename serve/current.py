@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pyarrow as pa
 
 from actors.bandits import learn
 from actors.bandits.history import History
@@ -73,10 +74,12 @@ def load(number: int, version: Version, large: Large | None = None) -> Loaded:
     """
     published = learn.publish(learn.start(version.ensemble))
     feature_map = version.feature_map
-    catalogue = catalogues.of_version(feature_map, large)
-    ids = version.items["item_id"].to_pylist()
+    ids, items = version.items["item_id"].to_pylist(), version.items
     same = len(ids) == len(feature_map.item_ids) and all(map(operator.eq, ids, feature_map.item_ids))
     rows = feature_map.row if same else {item_id: row for row, item_id in enumerate(ids)}
+    if not same:
+        items = items.take(pa.array([rows.get(item_id) for item_id in feature_map.item_ids], pa.int64()))
+    catalogue = catalogues.of_version(feature_map, items, large)
     return Loaded(number, version, published, _linear(published), catalogue, feature_map.names, rows)
 
 

@@ -6,34 +6,31 @@ reference, so one thread may publish while others decide.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from pydantic_core import from_json
 
 from actors.bandits import law
 from actors.bandits.history import History
 from cluster.config import ClientMode
-from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
 from serve import baseline, part
 from serve import catalogue as catalogues
-from serve.baseline import check_items, record
+from serve.asked import Asked, Reason
+from serve.baseline import record
+from serve.candidates import candidates
 from serve.choice import Choice
 from serve.current import Current, Loaded, Update, updated
 from serve.histories import Histories
 from serve.ids import seed_of
 from serve.logs import Seldom
 from serve.messages import DecisionRequest
-from serve.shelf import Shelf, shelved
+from serve.shelf import Shelf
 from serve.versions import Versions
 
 logger = logging.getLogger(__name__)
-
-
-Reason: TypeAlias = Literal["no_version", "broken", "slow"]
-"""Why no model is asked, or why what it said is of no use."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,6 @@ class Load:
 
     who: tuple[str, int]
     items: int
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as it is to be answered."""
-
-    client: str
-    request: DecisionRequest
-    decision_id: str
-    mode: ClientMode
-    reason: Reason | None
 
 
 @dataclass
@@ -213,10 +199,14 @@ class Engine:
         ids: Sequence[str],
         mode: ClientMode = "live",
         reason: Reason | None = None,
+        seen: Mapping[int, Collection[str]] | None = None,
     ) -> list[DecisionRecord]:
-        """`decide` for each; one that is refused refuses the call."""
-        pairs = enumerate(zip(requests, ids, strict=True))
-        return [self.decide(client, request, decision_id, i, mode, reason) for i, (request, decision_id) in pairs]
+        """`decide` for each; one that is refused refuses the call. seen: of the requests that have any, by place."""
+        lately = seen or {}
+        return [
+            self.decide(client, request, decision_id, i, mode, reason, lately.get(i, ()))
+            for i, (request, decision_id) in enumerate(zip(requests, ids, strict=True))
+        ]
 
     def decide(
         self,
@@ -226,93 +216,53 @@ class Engine:
         index: int = 0,
         mode: ClientMode = "live",
         reason: Reason | None = None,
+        seen: Collection[str] = (),
         scored: str | None = None,
     ) -> DecisionRecord:
-        """Choose the items of one request.
-
-        Args:
-            index: place of the request in its call, named in errors.
-            mode: whose choice is answered; models choose beside a baseline in shadow and apprentice.
-            reason: why no model is asked; the caller's own choice is answered then.
-            scored: the part of a large catalogue that was scored, when the decision is made again.
+        """Choose the items of one request; the arguments are those of `Asked`. Models choose beside a baseline in the
+        modes shadow and apprentice.
 
         Raises:
-            RequestError: unknown items, none left to choose from, or more slots than items.
+            RequestError: as `candidates`.
         """
+        asked = Asked(client, request, decision_id, index, mode, reason, seen, scored)
         current = self._current(client)
-        items = self._eligible(current, request, index, scored)
-        choice = None
+        catalogue = None if current is None else current.catalogue
+        items = candidates(catalogue, self._tenants[client].changes, asked, self._max_items)
         if current is None:
-            reason = "no_version"
-        elif reason is None and mode != "off":
+            return _own(replace(asked, reason="no_version"), None, items, None)
+        choice = None
+        if reason is None and mode != "off":
             try:
-                own = () if mode == "live" else baseline.own_choice(request, items)
-                choice = self._choose(current, client, request, items, decision_id, own, scored)
+                choice = self._choose(current, asked, items)
                 if mode == "live":
-                    return _live(choice, client, request, decision_id)
+                    return _live(choice, asked)
             except Exception as error:  # a member, also the user's own, or a feature map: nobody waits in vain for it
-                choice, reason = None, "broken"
-                self._tell(current, client, decision_id, error)
-        return _own(Asked(client, request, decision_id, mode, reason), current, items, choice)
+                choice, asked = None, replace(asked, reason="broken")
+                self._tell(current, asked, error)
+        return _own(asked, current, items, choice)
 
-    def _tell(self, current: Current, client: str, decision_id: str, error: Exception) -> None:
+    def _tell(self, current: Current, asked: Asked, error: Exception) -> None:
         """Log what broke, once a minute for each version and kind of error."""
         number = current.loaded.number
         if self._seldom((number, type(error))) is not None:
-            fields = {"decision_id": decision_id, "client": client, "version": number}
+            fields = {"decision_id": asked.decision_id, "client": asked.client, "version": number}
             logger.error("broken: %s", error, exc_info=error, extra={"fields": fields})
 
-    def _choose(
-        self,
-        current: Current,
-        client: str,
-        request: DecisionRequest,
-        items: Sequence[str],
-        decision_id: str,
-        own: Sequence[str],
-        scored: str | None,
-    ) -> Choice:
+    def _choose(self, current: Current, asked: Asked, items: Sequence[str]) -> Choice:
+        request, seed = asked.request, seed_of(asked.decision_id, self._seed)
+        history = self._history(current.loaded, asked.client, asked.user)
         if isinstance(items, Shelf):
-            history = self._history(current.loaded, client, request.user_id or request.session_id)
-            return part.choose(current, request, items, own, history, seed_of(decision_id, self._seed), scored)
+            own = () if asked.mode == "live" else baseline.own_choice(request, items)
+            return part.choose(current, request, items, own, history, seed, asked.scored)
         features = current.catalogue.feature_map.features(request.context, items, request.user_id)
-        history = self._history(current.loaded, client, request.user_id or request.session_id)
-        decision = law.decide(current.published, features, history, seed_of(decision_id, self._seed), request.slots)
-        return Choice(current, items, features, decision)
+        return Choice(current, items, features, law.decide(current.published, features, history, seed, request.slots))
 
     def _history(self, loaded: Loaded, client: str, user: str | None) -> History | None:
         if user is None:
             return None
         learned = self.histories.get(client, loaded.number, user)
         return learned if learned is not None else loaded.version.ensemble.histories.get(user)
-
-    def _eligible(
-        self, current: Current | None, request: DecisionRequest, index: int, scored: str | None
-    ) -> Sequence[str]:
-        where = ("body", "requests", index)
-        if request.items is not None:
-            check_items(request.items, index, self._max_items)
-            unknown = catalogues.missing(current.catalogue.known, request.items) if current else None
-            if unknown is not None:
-                name = request.items[unknown]
-                raise RequestError(
-                    (*where, "items", unknown), f"unknown item {name!r}; PUT it to /v1/items/{{item_id}} first"
-                )
-        elif current is None:
-            raise RequestError((*where, "items"), "no version is published yet, so candidates must be given")
-        items: Sequence[str] = request.items or ()
-        if current is not None and request.items is None:
-            items = shelved(current.catalogue, request.exclude, scored is not None)
-        elif request.exclude:
-            excluded = set(request.exclude)
-            items = [item for item in items if item not in excluded]
-        if len(items) < request.slots:
-            raise RequestError(
-                (*where, "slots"), f"{request.slots} slots, but {len(items)} eligible items are left after exclude"
-            )
-        if request.baseline_item is not None and request.baseline_item not in items:
-            raise RequestError((*where, "baseline_item"), f"{request.baseline_item!r} is not among the eligible items")
-        return items
 
     def _tenant(self, client: str) -> Tenant:
         """The client's state, made where it is not there. The lock is held."""
@@ -333,10 +283,10 @@ class Engine:
         return tenant.current
 
 
-def _live(choice: Choice, client: str, request: DecisionRequest, decision_id: str) -> DecisionRecord:
+def _live(choice: Choice, asked: Asked) -> DecisionRecord:
     number, epoch = choice.current.loaded.number, choice.current.published.epoch
-    answer = {"decision_id": decision_id, "version": number, "mode": "live", "slots": choice.slots()}
-    return record(client, request, answer, number, epoch, packed=choice.evidence())
+    answer = {"decision_id": asked.decision_id, "version": number, "mode": "live", "slots": choice.slots()}
+    return record(asked.client, asked.request, answer, number, epoch, packed=choice.evidence(asked.seen))
 
 
 def _own(asked: Asked, current: Current | None, items: Sequence[str], choice: Choice | None) -> DecisionRecord:
@@ -349,6 +299,8 @@ def _own(asked: Asked, current: Current | None, items: Sequence[str], choice: Ch
     beside: dict[str, Any] = {"revision": current.catalogue.revision}
     if asked.reason is not None:
         beside["reason"] = asked.reason
+    if asked.seen:
+        beside["seen"] = sorted(asked.seen)
     if choice is not None:
         beside["slots"] = choice.slots()
         if choice.part is not None:

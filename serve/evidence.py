@@ -2,15 +2,16 @@
 
 A header (magic, catalogue revision, slots S, features D, members M), then one row of float64 per slot
 (parameter row "arm", catalogue index, propensity, φ (D), π_m (M)), then the item ids as JSON. Exact, so that
-learning from the journal again gives the same bits. Where a part of a large catalogue was scored, the JSON is
-{"ids": [...], "part": text} with the part as `pack_part` writes it.
+learning from the journal again gives the same bits. Where a part of a large catalogue was scored, or items were left
+out because the user had seen them, the JSON is {"ids": [...], "part": text, "seen": [...]} with the part as `pack_part`
+writes it.
 """
 
 import base64
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,14 @@ _FIXED = 3
 @dataclass(frozen=True)
 class Evidence:
     """revision: catalogue changes that the decision knew. rows_SF: one row per slot, F = 3 + D + M. part: what was
-    scored of a large catalogue (`unpack_part`), None for all that was eligible."""
+    scored of a large catalogue (`unpack_part`), None for all that was eligible. seen: what the user had been shown."""
 
     revision: int
     item_ids: tuple[str, ...]
     dimension: int
     rows_SF: Floats
     part: str | None = None
+    seen: tuple[str, ...] = ()
 
     def arm(self, slot: int) -> int:
         return int(self.rows_SF[slot, 0])
@@ -53,9 +55,14 @@ class Evidence:
 
 
 def pack(
-    features: Features, slots: Sequence[Slot], item_ids: Sequence[str], revision: int, part: str | None = None
+    features: Features,
+    slots: Sequence[Slot],
+    item_ids: Sequence[str],
+    revision: int,
+    part: str | None = None,
+    seen: Collection[str] = (),
 ) -> bytes:
-    """The evidence of a decision's chosen items, `item_ids` slot by slot; `part` is what was scored of a catalogue."""
+    """The evidence of a decision's chosen items, `item_ids` slot by slot; `part` and `seen` as in `Evidence`."""
     dimension, members = features.phi_KD.shape[1], len(slots[0].member_propensities_M)
     rows_SF = np.empty((len(slots), _FIXED + dimension + members), "<f8")
     for row_F, slot in zip(rows_SF, slots, strict=True):
@@ -63,7 +70,9 @@ def pack(
         row_F[_FIXED : _FIXED + dimension] = features.phi_KD[slot.index]
         row_F[_FIXED + dimension :] = slot.member_propensities_M
     header = _HEADER.pack(_MAGIC, revision, len(slots), dimension, members)
-    names: Any = list(item_ids) if part is None else {"ids": list(item_ids), "part": part}
+    names: Any = list(item_ids)
+    if part is not None or seen:
+        names = {"ids": names, "part": part, "seen": sorted(seen)}
     return header + rows_SF.tobytes() + json.dumps(names).encode()
 
 
@@ -88,8 +97,8 @@ def unpack(data: bytes) -> Evidence:
         shape = (slots, _FIXED + dimension + members)
         rows_SF = np.frombuffer(data, "<f8", shape[0] * shape[1], _HEADER.size).reshape(shape)
         names = json.loads(data[_HEADER.size + rows_SF.nbytes :])
-        part = names["part"] if isinstance(names, dict) else None
-        item_ids = tuple(names["ids"] if isinstance(names, dict) else names)
+        known = names if isinstance(names, dict) else {"ids": names}
     except (struct.error, ValueError) as error:
         raise JournalError(f"evidence of a decision is not readable ({error}); it is from another Medley") from error
-    return Evidence(revision, item_ids, dimension, rows_SF, part)
+    seen = tuple(known.get("seen", ()))
+    return Evidence(revision, tuple(known["ids"]), dimension, rows_SF, known.get("part"), seen)

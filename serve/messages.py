@@ -50,6 +50,12 @@ class DecisionRequest(Message):
     exclude: Annotated[list[Id], Field(max_length=100_000)] = Field(
         default_factory=list, description="items that must not be chosen"
     )
+    where: Annotated[list[Condition], Field(max_length=50)] = Field(
+        default_factory=list, description="conditions on items, all of which must hold"
+    )
+    unseen_s: Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)] | None = Field(
+        None, description="leave out what this user (or session) was shown within so many seconds"
+    )
     slots: int = Field(1, ge=1, le=100, description="different items wanted, best first")
     baseline_item: Id | None = Field(
         None, description="the caller's own choice, eligible; null is the first eligible one"
@@ -123,12 +129,13 @@ class ItemBody(Message):
     provider_id: Id | None = None
     title: Text | None = None
     description: Text | None = None
-    price: Finite | None = None
+    price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     category: Text | None = None
     brand: Text | None = None
     embedding: Annotated[list[Finite], Field(max_length=4_096)] | None = None
     attributes: Annotated[dict[Id, ContextValue], Field(max_length=256)] = Field(default_factory=dict)
     created_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = Field(None, description="from then on the item is left out of decisions")
 
 
 class Item(ItemBody):

@@ -90,9 +90,12 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
             seq, outcomes = _learned(engine, settings, reader, version, record)
     mode = "live" if record.mode == "baseline" else cast(ClientMode, record.mode)
     beside = _beside(record)
-    scored = evidence.unpack(record.evidence).part if record.evidence is not None else beside.get("part")
+    scored, seen = beside.get("part"), beside.get("seen", ())
+    if record.evidence is not None and mode == "live":
+        known = evidence.unpack(record.evidence)
+        scored, seen = known.part, known.seen
     again = engine.decide(
-        record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), scored=scored
+        record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), seen=seen, scored=scored
     )
     return Replayed(_whole(record), _whole(again), record.epoch, seq, outcomes)
 

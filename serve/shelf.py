@@ -88,10 +88,12 @@ class Shelf(Sequence[str]):
         return self.catalogue.feature_map.item_ids[int(self.rows[place])]
 
 
-def shelved(catalogue: Catalogue, exclude: Collection[str], part: bool = False) -> Sequence[str]:
-    """What is eligible of a catalogue less `exclude`: a shelf where a part of it is scored (`part`, or because it is
+def shelved(
+    catalogue: Catalogue, closed: Collection[str], passed_I: NDArray[np.bool_] | None, part: bool = False
+) -> Sequence[str]:
+    """What is eligible of a catalogue, as in `Shelf`: a shelf where a part of it is scored (`part`, or because it is
     large), else its ids."""
-    shelf = Shelf(catalogue, exclude)
+    shelf = Shelf(catalogue, closed, passed_I)
     if part or (catalogue.retrieval is not None and catalogue.large is not None and len(shelf) > catalogue.large.above):
         return shelf
-    return shelf[:] if exclude else catalogue.ids
+    return catalogue.ids if passed_I is None and not closed else shelf[:]

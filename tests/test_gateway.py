@@ -206,7 +206,7 @@ def test_items(published: Settings) -> None:
         assert put.status_code == 200
         assert put.json() == {
             "item_id": "lamp 7/x", "provider_id": None, "description": None, "brand": None, "embedding": None,
-            "created_at": None, **made,
+            "created_at": None, "expires_at": None, **made,
         }  # fmt: skip
         assert (await r.http.get("/v1/items/lamp 7/x", headers=headers)).json() == put.json()
         assert (await r.decide({"items": ["lamp 7/x"]})).status_code == 200

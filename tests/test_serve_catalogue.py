@@ -44,7 +44,7 @@ def rebuilt(feature_map: FeatureMap, ids: tuple[str, ...], bodies: dict[str, str
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(["i2", "i7", "i13", "n1", "n2"]), st.sampled_from([None, 0, 1, 2]))))
 def test_changes_one_by_one_are_changes_at_once(kind: str, steps: list[tuple[str, int | None]]) -> None:
-    base = catalogues.of_version(MAPS[kind])
+    base = catalogues.of_version(MAPS[kind], pa.table({"item_id": MAPS[kind].item_ids}))
     last: dict[str, str | None] = {}
     one_by_one = base
     for revision, (item_id, which) in enumerate(steps, 1):
@@ -71,7 +71,7 @@ def test_changes_one_by_one_are_changes_at_once(kind: str, steps: list[tuple[str
 
 def test_a_put_item_leaves_the_others_as_they_were() -> None:
     """One PUT once made every other item of the catalogue an unknown one."""
-    base = catalogues.of_version(MAPS["joint"])
+    base = catalogues.of_version(MAPS["joint"], pa.table({"item_id": MAPS["joint"].item_ids}))
     more = catalogues.changed(base, {"n1": body(0)}, 1)
     before = base.feature_map.features({}, ["i1", "i5"], None)
     after = more.feature_map.features({}, ["i1", "i5"], None)

@@ -173,7 +173,7 @@ def test_beside_a_baseline_the_part_is_kept_too(loaded: Loaded, mode: ClientMode
 )
 def test_a_shelf_is_its_names(closed: set[int], gone: set[int], passed: set[int] | None, data: st.DataObject) -> None:
     """Against a plain list."""
-    base = catalogues.of_version(SMALL.feature_map)
+    base = catalogues.of_version(SMALL.feature_map, SMALL.items)
     catalogue = catalogues.changed(base, {f"big-{n}": None for n in gone}, 1) if gone else base
     passed_I = None if passed is None else np.isin(np.arange(20), list(passed))
     shelf = Shelf(catalogue, [f"big-{n}" for n in closed] + ["never"], passed_I)

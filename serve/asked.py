@@ -1,0 +1,38 @@
+"""A request on its way to an answer: who asks, on which terms, and what is known when it is decided again."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from cluster.config import ClientMode
+from serve.messages import DecisionRequest
+
+Reason: TypeAlias = Literal["no_version", "broken", "slow"]
+"""Why no model is asked, or why what it said is of no use."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """index: place of the request in its call, named in errors. mode: whose choice is answered. reason: why no model
+    is asked. seen: what the user was shown within the request's `unseen_s`. scored: the part of a large catalogue
+    that was scored, when the decision is made again.
+    """
+
+    client: str
+    request: DecisionRequest
+    decision_id: str
+    index: int = 0
+    mode: ClientMode = "live"
+    reason: Reason | None = None
+    seen: Collection[str] = ()
+    scored: str | None = None
+
+    @property
+    def where(self) -> tuple[str | int, ...]:
+        """The request's place in the body."""
+        return "body", "requests", self.index
+
+    @property
+    def user(self) -> str | None:
+        """Whose history this is."""
+        return self.request.user_id or self.request.session_id
