@@ -15,6 +15,8 @@ from cluster.sql import FAILURES, Sql
 
 _LOCK = 0x6D65646C657A  # PostgreSQL's advisory lock of learners' writes
 
+_KEPT_EVERY_S = 3600.0
+_DELETE = "DELETE FROM learner_publications WHERE client = ? AND version = ? AND epoch = ?"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS learner_owners (shard {integer} PRIMARY KEY, fence {integer} NOT NULL);
 CREATE TABLE IF NOT EXISTS learner_checkpoints (
@@ -100,6 +102,42 @@ class Ledger:
             StaleOwner: another owner took the shard over.
             StateError: the place cannot be written.
         """
+        rows = [
+            (p.client, p.version, p.epoch, p.at, p.seq, p.outcomes, to_json(p.weights).decode())
+            for p in publications or []
+        ]
+
+        def write(sql: Sql) -> None:
+            sql.insert("learner_publications", rows)
+            again = "ON CONFLICT (shard, client, version) DO UPDATE SET seq = excluded.seq, state = excluded.state"
+            for c in checkpoints or []:  # one by one: they are large
+                sql.insert("learner_checkpoints", [(self._shard, c.client, c.version, c.seq, c.state)], again)
+            gone = "DELETE FROM learner_checkpoints WHERE shard = ? AND client = ? AND version = ?"
+            for client, version in retired or []:
+                sql.run(gone, (self._shard, client, version))
+
+        self._owned(write)
+
+    def prune(self, before: float) -> int:
+        """Drop publications made before a moment (server time) but the last of each hour; returns how many.
+
+        What is kept shows weights over time; which state a dropped one had is found again from the journal.
+        """
+        query = (
+            "SELECT client, version, epoch, at FROM learner_publications WHERE at < ? ORDER BY client, version, epoch"
+        )
+        rows = self._read(query, (before,))
+        hours = [(client, version, at // _KEPT_EVERY_S) for client, version, _, at in rows]
+        gone = [row[:3] for row, hour, following in zip(rows, hours, hours[1:], strict=False) if hour == following]
+        if gone:
+            self._owned(lambda sql: [sql.run(_DELETE, key) for key in gone])
+        return len(gone)
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def _owned(self, action: Callable[[Sql], object]) -> None:
+        """Write in one transaction, as the owner."""
         sql = self._sql
         try:
             sql.begin(_LOCK)
@@ -109,17 +147,7 @@ class Ledger:
                     f"{self._where}: shard {self._shard} has a newer learner (fence {fence} after {self.fence}); "
                     "this one must stop"
                 )
-            rows = [
-                (p.client, p.version, p.epoch, p.at, p.seq, p.outcomes, to_json(p.weights).decode())
-                for p in publications or []
-            ]
-            sql.insert("learner_publications", rows)
-            again = "ON CONFLICT (shard, client, version) DO UPDATE SET seq = excluded.seq, state = excluded.state"
-            for c in checkpoints or []:  # one by one: they are large
-                sql.insert("learner_checkpoints", [(self._shard, c.client, c.version, c.seq, c.state)], again)
-            gone = "DELETE FROM learner_checkpoints WHERE shard = ? AND client = ? AND version = ?"
-            for client, version in retired or []:
-                sql.run(gone, (self._shard, client, version))
+            action(sql)
             sql.commit()
         except FAILURES as error:
             sql.rollback()
@@ -127,9 +155,6 @@ class Ledger:
         except StateError:
             sql.rollback()
             raise
-
-    def close(self) -> None:
-        self._sql.close()
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         try:

@@ -29,6 +29,7 @@ _STEP = 200  # outcomes learned while a reader may have to wait
 _IDLE_S = 0.02
 _REST = 4.0  # seconds without publishing for each second that a publication took
 _WAIT_S = 10.0
+_PRUNE_S = 600.0
 _BEHIND_S = 1.0
 
 
@@ -124,7 +125,8 @@ class LearnerService:
 
     def _run(self) -> None:
         """Learn; a failure (no disk, no database) is kept, told and tried again."""
-        next_publish = next_save = next_look = 0.0
+        next_publish = next_save = next_look = next_prune = 0.0
+        longest_s = max(kind.window_s for kind in self._settings.rewards.values())
         while not self._stop.is_set():
             try:
                 with self._lock:
@@ -140,6 +142,10 @@ class LearnerService:
                     with self._lock:
                         self._learner.save()
                     next_save = now + self._settings.serve.checkpoint_s
+                if now >= next_prune:
+                    with self._lock:
+                        self._ledger.prune(time.time() - longest_s)
+                    next_prune = now + _PRUNE_S
                 self._failure = None
             except StaleOwner as error:
                 logger.error("learner: %s", error)

@@ -24,7 +24,7 @@ from serve.app import prepare
 from serve.current import load
 from serve.decide import Engine
 from serve.learner import Learner
-from serve.ledger import Ledger, StaleOwner
+from serve.ledger import Ledger, Publication, StaleOwner
 from serve.messages import DecisionRequest
 from serve.service import LearnerService
 from tests import serving
@@ -183,6 +183,25 @@ def test_a_rebuild_is_bit_equal_from_the_journal_and_from_a_checkpoint(world: Wo
     all_of(rebuilt)
     for client in ("shop", "other"):
         assert bits(restarted, client, 1) == bits(rebuilt, client, 1)
+
+
+def test_of_old_publications_the_last_of_each_hour_is_kept(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "learner.db"))
+    made = [("shop", 1, 60 * n) for n in range(240)] + [("shop", 2, 10), ("shop", 2, 20), ("other", 1, 30)]
+    rows = [Publication(c, v, n, float(at), n, n, {"linear": 1.0}) for n, (c, v, at) in enumerate(made)]
+    ledger.write(publications=rows)
+    assert ledger.prune(3 * 3_600.0) == 180 - 3 + 1  # of version 1 one in each of three hours, of version 2 one of two
+    kept = [(p.client, p.version, p.at) for p in ledger.publications()]
+    recent = [("shop", 1, 60.0 * n) for n in range(180, 240)]
+    hourly = [("shop", 1, 60.0 * n) for n in (59, 119, 179)]
+    assert sorted(kept) == sorted([*recent, *hourly, ("shop", 2, 20.0), ("other", 1, 30.0)])
+    assert ledger.prune(3 * 3_600.0) == 0
+    newer = Ledger(str(tmp_path / "learner.db"))
+    with pytest.raises(StaleOwner):
+        ledger.prune(4 * 3_600.0)
+    assert newer.prune(4 * 3_600.0) == 59
+    ledger.close()
+    newer.close()
 
 
 def test_publications_number_on_after_a_restart(world: World) -> None:
