@@ -46,14 +46,16 @@ def serve(home: Path, port: int, ingress: str) -> None:
     """Ours on Ray Serve; with HAProxy also the no-op."""
     from ray import serve as ray_serve
 
-    from serve import deploy
+    from serve import app, deploy
 
     settings = settings_of(home, port, ingress)
     about = deploy.deploy(settings)
     if about["ingress"] != ingress:
         raise SystemExit(f"benchmarks.serve needs the {ingress} ingress, but Serve runs with {about['ingress']}")
     if ingress == "haproxy":
-        deployment: Any = ray_serve.deployment(ray_serve.ingress(noop)(_Empty), name="noop", max_ongoing_requests=1_000)
+        deployment: Any = ray_serve.deployment(
+            ray_serve.ingress(noop)(_Empty), name="noop", max_ongoing_requests=1_000, logging_config=app.QUIET
+        )
         options = {"num_cpus": settings.serve.replica_cpus}
         ray_serve.run(deployment.options(ray_actor_options=options).bind(), name="noop", route_prefix="/noop")
 

@@ -30,6 +30,7 @@ from cluster.journal import DecisionRecord, Journal, journal_url
 from cluster.registry import DEFAULT_NAME
 from serve import logs
 from serve.assembly import assemble
+from serve.deciding import Lately
 from serve.messages import DecisionRequest
 from serve.prometheus import Exporter
 from serve.replica import Replica
@@ -41,6 +42,8 @@ NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
 _REPORT_S, _LOOK_BACK_S = 2.0, 10.0
 _SAVE_S = 10.0
+QUIET = {"enable_access_log": False}
+"""Ray's line for every call; `serve.watch` counts them all and logs what is worth a line."""
 HEALTH_S = 1.0
 """Between two looks at a replica: a killed one is replaced that much later (Serve's own default is 10)."""
 
@@ -97,11 +100,11 @@ class ModelReplicas:
         self._handle = handle
 
     async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode, seen: Lately
     ) -> list[DecisionRecord] | None:
         bodies = [request.model_dump_json() for request in requests]
         try:
-            records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids), mode)
+            records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids), mode, seen)
         except RequestError as error:  # Ray's wrapper of it: the same class, with the remote trace as its text
             raise RequestError(error.loc, error.message, error.status) from error
         except (RayError, RayServeException) as error:
@@ -120,12 +123,14 @@ class ModelDeployment:
         self._in_work = 0
         await self._replica.start()
 
-    async def decide(self, client: str, bodies: list[str], ids: list[str], mode: ClientMode) -> list[DecisionRecord]:
+    async def decide(
+        self, client: str, bodies: list[str], ids: list[str], mode: ClientMode, seen: Lately
+    ) -> list[DecisionRecord]:
         """Raises RequestError like the engine."""
         self._in_work += len(ids)
         try:
             requests = [DecisionRequest.model_validate_json(body) for body in bodies]
-            return self._replica.engine.decide_many(client, requests, ids, mode)
+            return self._replica.engine.decide_many(client, requests, ids, mode, seen=seen)
         finally:
             self._in_work -= len(ids)
 
@@ -174,6 +179,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
     models: Any = ray_serve.deployment(
         ModelDeployment,
         name="models",
+        logging_config=QUIET,
         ray_actor_options={"num_cpus": options.replica_cpus},
         max_ongoing_requests=4,
         health_check_period_s=HEALTH_S,
@@ -182,6 +188,7 @@ def application(settings: Settings, name: str) -> ray_serve.Application:
     gateway: Any = ray_serve.deployment(
         ray_serve.ingress()(IngressDeployment),
         name="gateway",
+        logging_config=QUIET,
         ray_actor_options={"num_cpus": options.replica_cpus, "resources": _pinned(settings)},
         max_ongoing_requests=1_000,
         health_check_period_s=HEALTH_S,
