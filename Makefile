@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PEERS := $(VENV)/peers-installed
 
-.PHONY: setup run check test bench bench-peers format
+.PHONY: setup run check test faults bench bench-peers format
 
 setup: $(INSTALLED)
 
@@ -38,6 +38,10 @@ check: setup
 # Two processes, of which one has the tests on Ray (tests/conftest.py).
 test: check
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+# A journal's writer and learner are killed by -9 at KILLS random moments; the tests do a hundred.
+faults: setup
+	$(BIN)/python -m tests.kill_many $(or $(KILLS),1000)
 
 $(PEERS): requirements-bench.txt | $(INSTALLED)
 	$(BIN)/python -m pip install -r requirements-bench.txt
