@@ -81,7 +81,6 @@ def serve(settings: Settings, console: Console) -> None:
             facts = call("serve.deploy", "--registry-name", DEFAULT_NAME)
             ingress.record(settings.home)
             holder.update(stage="serving", url=facts["url"], serving=True)
-            console.print(f"[green]✓[/] metrics for Prometheus at {facts['metrics']}", highlight=False)
             console.print(f"[green]✓[/] serving at {facts['url']} until Ctrl-C", highlight=False)
             with scheduling.ticking(settings, console, call.config, holder, ray) as tick:
                 wait(tick)

@@ -14,7 +14,6 @@ from cluster.config import ServeSettings
 from cluster.errors import RequestError
 from cluster.keys import Principal
 
-
 _ROUNDING = 1e-6
 """Of a token: who waited as long as told is let through, whatever the sum of floats says."""
 
