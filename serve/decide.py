@@ -255,7 +255,9 @@ class Engine:
         if isinstance(items, Shelf):
             own = () if asked.mode == "live" else baseline.own_choice(request, items)
             return part.choose(current, request, items, own, history, seed, asked.scored)
-        features = current.catalogue.feature_map.features(request.context, items, request.user_id)
+        catalogue = current.catalogue
+        rows_K = catalogue.rows if items is catalogue.ids else None
+        features = catalogue.feature_map.features(request.context, items, request.user_id, rows_K)
         return Choice(current, items, features, law.decide(current.published, features, history, seed, request.slots))
 
     def _history(self, loaded: Loaded, client: str, user: str | None) -> History | None:

@@ -149,6 +149,23 @@ def test_fallbacks_are_what_is_said() -> None:
     assert features.phi_KD[0, static].tolist() == [0.0] * len(static)
 
 
+@pytest.mark.parametrize("feature_map", [JOINT, ARMS])
+def test_rows_that_are_known_need_no_names(feature_map: FeatureMap) -> None:
+    context, rows = {"recent": ["i3", "i7"], "x": 0.5}, np.array([2, 0, 1])
+    named = feature_map.features(context, [feature_map.item_ids[row] for row in rows], "u3")
+    found = feature_map.features(context, [], "u3", rows)
+    for field in ("phi_KD", "arm_K", "item_K", "key_K", "context_X"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(named, field))
+
+
+def test_rows_taken_from_one_context_stay_a_view() -> None:
+    features = ARMS.features({"x": 0.5}, ["a", "b", "c"], None)
+    taken = features.take(np.array([2, 0]))
+    assert taken.phi_KD.strides[0] == 0
+    np.testing.assert_array_equal(taken.phi_KD, features.phi_KD[[2, 0]])
+    np.testing.assert_array_equal(taken.key_K, features.key_K[[2, 0]])
+
+
 def test_empty_requests() -> None:
     assert len(JOINT.features({}, [], None)) == 0
     assert len(JOINT.batch(SHOP.events.slice(0, 0))) == 0

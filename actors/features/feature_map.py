@@ -162,11 +162,21 @@ class FeatureMap:
         tastes = [f"recent item[{q}]" for q in range(len(self.taste_mean_T) - 1)]
         return (*self.context.names, *tastes, "recent count") if self.joint else self.context.names
 
-    def features(self, context: Mapping[str, Value], item_ids: Sequence[str], user_id: str | None) -> Features:
-        """One decision. Unknown items, keys, levels and types have fallbacks: no context raises."""
-        rows_K = row_numbers(self._row, item_ids)
+    def features(
+        self,
+        context: Mapping[str, Value],
+        item_ids: Sequence[str],
+        user_id: str | None,
+        rows_K: Ints | None = None,
+    ) -> Features:
+        """One decision. Unknown items, keys, levels and types have fallbacks: no context raises.
+
+        rows_K: the items' rows where the caller knows them, in place of their names: all in the catalogue.
+        """
+        known = rows_K is not None
+        rows_K = row_numbers(self._row, item_ids) if rows_K is None else rows_K
         keys_K = self._keys_I.take(rows_K)
-        if rows_K.min(initial=0) < 0:
+        if not known and rows_K.min(initial=0) < 0:
             for k in np.flatnonzero(rows_K < 0).tolist():
                 keys_K[k] = key(item_ids[k])
         fitted_K = self._fitted_I.take(rows_K)
