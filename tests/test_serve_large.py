@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.bandits import law
+from actors.bandits.members import Shared
 from actors.bandits.version import Version
 from benchmarks._catalogues import synthetic_items
 from cluster.config import ClientMode
@@ -145,6 +146,22 @@ def test_a_client_s_own_items_can_make_a_catalogue_large() -> None:
         engine.change("shop", f"own-{n}", BODY, n + 1)
     engine.rebuild("shop")
     assert len(part_of(decide(engine))) < 50
+
+
+def test_with_parameters_per_item_the_best_by_mean_and_by_bound_are_scored() -> None:
+    """60 arms, by brute force over them all: the two best by every model's mean and by mean + 2 deviations."""
+    made = serving.version(kind="arms", items=60)
+    loaded = load(1, made, Large(20, 8))
+    rows = part_of(decide(engine_of(loaded), context={"device": "mobile", "hour": 3}))
+    assert len(rows) < 40
+    features = made.feature_map.features({"device": "mobile", "hour": 3}, made.feature_map.item_ids, "u1")
+    for member in loaded.published.members:
+        if isinstance(member, Shared):
+            phi_KD = np.ones((60, 1)) if member.view == "items" else features.phi_KD
+            means = [phi_KD[k] @ member.posterior.mean_AD[k] for k in range(60)]
+            spreads = [np.linalg.norm(member.posterior.factor_ADD[k].T @ phi_KD[k]) for k in range(60)]
+            for score in (means, np.array(means) + 2 * np.array(spreads)):
+                assert set(np.argsort(score)[-2:].tolist()) <= set(rows)
 
 
 @pytest.mark.parametrize("mode", ["shadow", "apprentice"])

@@ -17,6 +17,7 @@ Shapes: I items, A arms, D features, S linear members, P particles, N queries, R
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ BOUND = 2.0
 PROBES = 8
 """Cells of the index that a particle's query looks into; one by the mean looks into four times as many. With 64 instead
 the law on a million items earned a twentieth of a per cent more, and took four times as long."""
+RANKED = 256
+"""Posteriors whose ranking is kept: those of so many clients."""
 OPEN = 8
 """Ranked items kept for each that is asked for, since some may be closed."""
 
@@ -53,7 +56,7 @@ class Retrieval:
     arm_I: Ints
     side: ItemSide | None
     index: ItemIndex | None
-    _ranked: dict[str, tuple[Gaussian, Ints]] = field(default_factory=dict, compare=False)
+    _ranked: dict[int, tuple[ReferenceType[Gaussian], Ints]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, feature_map: FeatureMap, most: int) -> "Retrieval":
@@ -135,22 +138,23 @@ class Retrieval:
         self, published: Published, member: Shared, seen: Features, open_I: NDArray[np.bool_] | None
     ) -> list[Ints]:
         """The best items of a member with parameters per item, by mean and by mean + BOUND deviations."""
-        few = max(self.most // 4, 1)
-        known = self._ranked.get(member.name)
-        if member.view == "items" and known is not None and known[0] is member.posterior:
+        few, posterior = max(self.most // 4, 1), member.posterior
+        known = self._ranked.get(id(posterior))
+        if known is not None and known[0]() is posterior:
             ranked_2N = known[1]
         else:
-            arms = np.arange(len(member.posterior.mean_AD))
+            arms = np.arange(len(posterior.mean_AD))
+            own = member.view == "items"  # the same in every context, so that it is ranked once for a publication
             phi_AD = (
-                np.ones((len(arms), 1))
-                if member.view == "items"
-                else np.broadcast_to(seen.phi_KD[:1], (len(arms), seen.phi_KD.shape[1]))
+                np.ones((len(arms), 1)) if own else np.broadcast_to(seen.phi_KD[0], (len(arms), seen.phi_KD.shape[1]))
             )
-            mean_A, spread_A = member.posterior.moments(phi_AD, arms)
+            mean_A, spread_A = posterior.moments(phi_AD, arms)
             bound_A = mean_A + BOUND * published.law.exploration_scale * spread_A
             ranked_2N = np.stack([best(score_A[self.arm_I], OPEN * few) for score_A in (mean_A, bound_A)])
-            if member.view == "items":
-                self._ranked[member.name] = (member.posterior, ranked_2N)
+            if own:
+                if len(self._ranked) >= RANKED:
+                    self._ranked.pop(next(iter(self._ranked)), None)
+                self._ranked[id(posterior)] = (ref(posterior), ranked_2N)
         return [(ranked_N if open_I is None else ranked_N[open_I[ranked_N]])[:few] for ranked_N in ranked_2N]
 
 
