@@ -4,7 +4,9 @@ A client's changes are its own. Where several clients share a journal, an item t
 what is made for all: a version composed from it would show one client's items to another.
 """
 
+import json
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from functools import cached_property, lru_cache
 
 import pyarrow as pa
@@ -43,6 +45,20 @@ class Catalogues:
                 if change.body is not None:
                     known[change.item_id] = None
         return tuple(known)
+
+    def expired(self, client: str, revision: int, at: datetime) -> set[str]:
+        """Items that a client had put, by a change of its catalogue, with an end that had come."""
+        ends: dict[str, str | None] = {}
+        for number, change in self._ending:
+            if change.client == client and number <= revision:
+                ends[change.item_id] = json.loads(change.body or "{}").get("expires_at")
+        return {item for item, end in ends.items() if end is not None and datetime.fromisoformat(end) <= at}
+
+    @cached_property
+    def _ending(self) -> list[tuple[int, ItemRecord]]:
+        """The changes of items that were ever put with an end."""
+        named = {(c.client, c.item_id) for _, c in self._changes if c.body is not None and '"expires_at"' in c.body}
+        return [(number, c) for number, c in self._changes if (c.client, c.item_id) in named]
 
     @property
     def alone(self) -> bool:

@@ -11,6 +11,7 @@ Shapes: N events.
 
 from collections import Counter, deque
 from collections.abc import Callable
+from datetime import datetime
 from hashlib import sha256
 
 import numpy as np
@@ -96,7 +97,7 @@ def _newest(
 
 def _listed(finals: pa.Table, catalogues: Catalogues, left_out: Counter[str]) -> pa.Table:
     """Candidates written out where the whole of a small catalogue is meant, and rows left out that cannot be judged."""
-    columns = ["candidates", "excluded", "mode", "catalogue", "version", "client_id"]
+    columns = ["candidates", "excluded", "mode", "catalogue", "version", "client_id", "timestamp"]
     candidates, kept = [], []
     for row, values in enumerate(finals.select(columns).to_pylist()):
         found, fault = _candidates(catalogues, **values)
@@ -118,19 +119,24 @@ def _candidates(
     catalogue: int | None,
     version: int | None,
     client_id: str,
+    timestamp: datetime,
 ) -> tuple[list[str] | None, str | None]:
     """What was eligible, None for the whole of a large catalogue; and why the row must be left out."""
-    if candidates is not None or mode != "live":
+    if mode != "live":
         return candidates, None  # a baseline's row has no propensity: nobody asks what else there was
+    expired = set() if catalogue is None else catalogues.expired(client_id, catalogue, timestamp)
+    if candidates is not None:
+        return [item for item in candidates if item not in expired], None
     if version is None or catalogue is None or excluded is None:
         return None, _UNKNOWN
+    out = expired.union(excluded)
     try:
         ids = catalogues.ids(version, client_id, catalogue)
     except RegistryError:
         return None, _UNKNOWN
     if len(ids) > MOST_LISTED_ITEMS:
-        return None, _LARGE if excluded else None
-    return [item for item in ids if item not in set(excluded)], None
+        return None, _LARGE if out else None
+    return [item for item in ids if item not in out], None
 
 
 def _named(finals: pa.Table) -> set[str]:

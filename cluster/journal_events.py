@@ -5,7 +5,8 @@ One row for each outcome: a slot of a decision and a reward kind. Columns are th
 - mode: what answered (`DecisionRecord.mode`); the propensity is null unless the engine did, because a baseline's
   choice says nothing of what other items would have earned;
 - excluded: where candidates are null, the items of the client's catalogue that this slot could not take; null too
-  where what was eligible is not known, and then the propensity is null as well;
+  where what was eligible is not known (the journal does not name the items that a rule of `where` left out), and then
+  the propensity is null as well;
 - catalogue: number of the client's last catalogue change that the decision knew;
 - rewards: how many were reduced to the reward, 0 means the kind's default;
 - outcome: number of the outcome in the journal.
@@ -35,10 +36,9 @@ FINALS = pa.schema(
         pa.field("outcome", pa.int64(), nullable=False),
     ]
 )
-_EVIDENCE = struct.Struct("<3sxq")
-"""How evidence begins (serve.evidence): "MEV", its format, the catalogue's revision."""
-_RULES = {"where", "unseen_s"}
-"""Fields of a request that leave out items which the journal does not name."""
+_EVIDENCE = struct.Struct("<4sqIII")
+"""How evidence begins (serve.evidence): "MEV1", the catalogue's revision, slots, features, members. Then 3 numbers,
+features and members of each slot as float64, and JSON, which may name what the user had seen."""
 BLOCK = 10_000
 """Outcomes in memory at a time."""
 
@@ -91,9 +91,10 @@ def events(rows: Sequence[Final]) -> pa.Table:
 
 def _event(row: Final, request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     chosen = [slot["item_id"] for slot in answer["slots"]]
-    out = [*request.get("exclude", ()), *chosen[: row.slot]]
+    revision, seen = _evidence(row.evidence)
     listed = request.get("items")
-    known = not _RULES & request.keys()
+    known = "where" not in request and ("unseen_s" not in request or (row.mode == "live" and revision is not None))
+    out = [*request.get("exclude", ()), *seen, *chosen[: row.slot]]
     return {
         "event_id": f"{row.decision_id}/{row.slot}",
         "timestamp": datetime.fromtimestamp(row.at, UTC),
@@ -110,17 +111,19 @@ def _event(row: Final, request: dict[str, Any], answer: dict[str, Any]) -> dict[
         "version": answer["version"],
         "mode": row.mode,
         "excluded": out if listed is None and known else None,
-        "catalogue": _revision(row.evidence),
+        "catalogue": revision,
         "rewards": row.events,
         "outcome": row.seq,
     }
 
 
-def _revision(evidence: bytes | None) -> int | None:
-    if evidence is None or len(evidence) < _EVIDENCE.size:
-        return None
-    magic, revision = _EVIDENCE.unpack_from(evidence)
-    return int(revision) if magic == b"MEV" else None
+def _evidence(evidence: bytes | None) -> tuple[int | None, list[str]]:
+    """The catalogue that the decision knew, and the items that it left out because the user had seen them."""
+    if evidence is None or not evidence.startswith(b"MEV1"):
+        return None, []
+    _, revision, slots, features, members = _EVIDENCE.unpack_from(evidence)
+    names = from_json(evidence[_EVIDENCE.size + 8 * slots * (3 + features + members) :])
+    return revision, names["seen"] if isinstance(names, dict) else []
 
 
 def _moment(text: str) -> datetime:

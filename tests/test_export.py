@@ -86,7 +86,7 @@ def test_of_the_whole_catalogue_only_what_was_left_out_is_listed() -> None:
     assert event(final({}))["excluded"] == []
 
 
-@pytest.mark.parametrize("rule", [{"where": []}, {"unseen_s": 60}])
+@pytest.mark.parametrize("rule", [{"where": [{"field": "price", "op": "<", "value": 3}]}, {"unseen_s": 60}])
 def test_without_knowing_what_was_eligible_there_is_no_propensity(rule: dict[str, Any]) -> None:
     for request in (rule, rule | {"items": ["i1", "i2"]}):
         found = event(final(request))

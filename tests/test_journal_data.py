@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from pydantic_core import from_json
 
 from actors.bandits.version import Version
-from cluster.config import RewardKind, Settings, changed
+from cluster.config import ClientMode, RewardKind, Settings, changed
 from cluster.errors import SourceError
 from cluster.importers.assemble import MOST_LISTED_ITEMS
 from cluster.journal import ItemRecord, Journal, Reader, RewardRecord, journal_url
+from cluster.journal_catalogue import Catalogues
 from cluster.journal_data import dataset
 from cluster.journal_events import Choice
 from cluster.records import EVENTS, ITEMS, Dataset
@@ -25,7 +27,7 @@ from serve.current import load
 from serve.decide import Engine
 from serve.learner import Learner
 from serve.ledger import Ledger
-from serve.messages import DecisionRequest, Mode
+from serve.messages import DecisionRequest
 from tests import serving
 from tests.compose_cases import quick
 from tune.composer import compose
@@ -51,10 +53,17 @@ class World:
         self.reader = Reader(journal_url(settings))
         self.slots = 0
 
-    def decide(self, client: str = "shop", mode: Mode = "live", clicked: bool = False, **request: Any) -> str:
+    def decide(
+        self,
+        client: str = "shop",
+        mode: ClientMode = "live",
+        clicked: bool = False,
+        seen: tuple[str, ...] = (),
+        **request: Any,
+    ) -> str:
         """The item of the first slot."""
         asked = DecisionRequest.model_validate({"user_id": "u", "context": {"device": "mobile"}} | request)
-        record = self.engine.decide(client, asked, f"D{self.slots:05d}", mode=mode)
+        record = self.engine.decide(client, asked, f"D{self.slots:05d}", mode=mode, seen=seen)
         self.journal.decide([record]).result(WAIT_S)
         self.slots += record.slots
         if clicked:
@@ -136,6 +145,24 @@ def test_the_catalogue_is_what_the_decision_knew(world: World) -> None:
     assert titles["i1"] == "another"
     assert titles["i0"] == "a red thing 0"  # gone, but a candidate of the first event
     assert set(titles) == {*IDS, "new"}
+
+
+def test_what_the_user_had_seen_or_had_expired_was_no_candidate(world: World) -> None:
+    ends = '{"title": "until tomorrow", "expires_at": "2026-01-02T00:00:00Z"}'
+    world.change("new", ends)
+    world.decide(unseen_s=60.0, seen=("i2", "i5"))
+    world.decide(unseen_s=60.0)
+    world.now += 86_400
+    world.close_windows()
+    rows = world.dataset().events["candidates"].to_pylist()
+    assert [sorted(row) for row in rows] == [
+        sorted([*(item for item in IDS if item not in ("i2", "i5")), "new"]),
+        sorted([*IDS, "new"]),
+    ]
+    catalogues = Catalogues(world.registry, DEFAULT_NAME, world.reader.changes(0), ["shop"])
+    before, after = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
+    assert (catalogues.expired("shop", 1, before), catalogues.expired("shop", 1, after)) == (set(), {"new"})
+    assert catalogues.expired("shop", 0, after) == catalogues.expired("other", 1, after) == set()
 
 
 def test_what_nobody_can_be_shown_any_more_is_no_item(world: World) -> None:
