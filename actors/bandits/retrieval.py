@@ -26,7 +26,7 @@ from actors.bandits import members as models
 from actors.bandits.history import History
 from actors.bandits.item_index import ItemIndex
 from actors.bandits.law import Published
-from actors.bandits.members import Shared
+from actors.bandits.members import Member, Shared
 from actors.bandits.mixture import Mixture
 from actors.bandits.noise import Noise
 from actors.bandits.posterior import Gaussian
@@ -161,28 +161,30 @@ class Retrieval:
 def parameters(published: Published, context_X: Floats, history: History | None, seed: int) -> tuple[Floats, Floats]:
     """mean_SD of the linear members, and those of the blend: its mean, then its P particles, (1 + P, D).
 
-    A linear member's scores of the unit vectors are its parameters. The blend's spread is not evened out here as in
-    the law (docs/law.md, "Particles"): that depends on the item.
+    The blend's spread is not evened out here as in the law (docs/law.md, "Particles"): that depends on the item.
     """
-    noise = Noise(seed, published.law.particles)
-    units = np.eye(published.dimension)
-    zeros = np.zeros(published.dimension, np.int64)
-    basis = Features(units, zeros, zeros, zeros.astype(np.uint64), context_X)
-    past = history if history is not None else History.empty(published.dimension)
-    means, weights, deviation_PD = [], [], np.zeros((noise.particles, published.dimension))
-    for m in published.scored:
-        member = published.members[m]
-        one_row = models.joint(member) is not None or (isinstance(member, Mixture) and len(member.factor_ADD) == 1)
-        if one_row:
-            found = models.scores(member, basis, past, noise, published.law.exploration_scale)
-            means.append(found.mean_K)
-            weights.append(published.weights_M[m])
-            deviation_PD += published.weights_M[m] * found.deviation_PK
-    if not means:
-        return np.zeros((0, published.dimension)), np.zeros((1, published.dimension))
-    mean_SD, share_S = np.stack(means), np.array(weights) + np.finfo(np.float64).tiny
-    mean_D = share_S @ mean_SD / share_S.sum()
-    return mean_SD, np.concatenate([mean_D[None], mean_D + deviation_PD / share_S.sum()])
+    noise, dimension = Noise(seed, published.law.particles), published.dimension
+    joint, mixtures_S = published.joint, [m for m in published.scored.tolist() if _one_row(published.members[m])]
+    first = 0 if joint is None else len(joint.mean_SD)
+    linear_S = [*published.scored[:first].tolist(), *mixtures_S]
+    share_S = published.weights_M[linear_S] + np.finfo(np.float64).tiny
+    share_S = share_S / share_S.sum()
+    mean_SD, deviation_PD = np.zeros((len(linear_S), dimension)), np.zeros((noise.particles, dimension))
+    if joint is not None:
+        mean_SD[:first] = joint.mean_SD
+        deviation_PD += noise.theta(1, dimension)[:, 0] @ np.tensordot(share_S[:first], joint.roots_SDD, 1)
+    zeros, past = np.zeros(dimension, np.int64), history if history is not None else History.empty(dimension)
+    basis = Features(np.eye(dimension), zeros, zeros, zeros.astype(np.uint64), context_X)
+    for place, m in enumerate(mixtures_S, first):  # the scores of unit vectors are the parameters
+        found = models.scores(published.members[m], basis, past, noise, published.law.exploration_scale)
+        mean_SD[place] = found.mean_K
+        deviation_PD += share_S[place] * found.deviation_PK
+    mean_D = share_S @ mean_SD
+    return mean_SD, np.concatenate([mean_D[None], mean_D + deviation_PD])
+
+
+def _one_row(member: Member) -> bool:
+    return isinstance(member, Mixture) and len(member.factor_ADD) == 1
 
 
 def best(score_I: Floats, most: int) -> Ints:
