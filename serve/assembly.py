@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cluster.config import Settings
 from cluster.database import Database, url_of
-from cluster.journal import Journal, journal_url
+from cluster.journal import Journal, Reader, journal_url
 from cluster.keys import Keys
 from cluster.tenants import tenants
 from serve.access import Access
@@ -58,7 +58,7 @@ def assemble(
     journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
     metrics, ids = Metrics(), DecisionIds(journal.secret)
     durable = Durable(journal, metrics)
-    deciding = Deciding(replica.engine, settings.serve, models)
+    deciding = Deciding(replica.engine, Reader(journal_url(settings)), settings.serve, models)
     keys = Keys(Database(url_of(settings)))
     gateway = Gateway(
         engine=replica.engine,

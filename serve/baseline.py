@@ -34,6 +34,11 @@ def check_items(items: list[str], index: int, most: int) -> None:
         raise RequestError((*where, place), f"{items[place]!r} is there twice")
 
 
+def request_json(request: DecisionRequest) -> str:
+    """A request as the journal keeps it."""
+    return request.model_dump_json(exclude_defaults=True)
+
+
 def record(
     client: str,
     request: DecisionRequest,
@@ -57,7 +62,7 @@ def record(
         version=version,
         epoch=epoch,
         slots=len(answer["slots"]),
-        request=request.model_dump_json(exclude_defaults=True),
+        request=request_json(request),
         answer=_json(answer),
         evidence=packed,
         mode=answer["mode"],

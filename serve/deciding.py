@@ -6,29 +6,50 @@ with the decision: what follows, the commit, is waited for.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
 from cluster.config import ClientMode, ServeSettings
-from cluster.journal import DecisionRecord
+from cluster.errors import RequestError
+from cluster.journal import DecisionRecord, Reader, Repeat
+from serve.baseline import request_json
 from serve.decide import Engine, Load
 from serve.messages import DecisionRequest
-from serve.pace import Pace, Stopwatch
+from serve.pace import Pace
+from serve.seen import Seen
 
 _THREADS = 8
 
 Records: TypeAlias = list[DecisionRecord]
+Lately: TypeAlias = Mapping[int, Collection[str]]
+"""What the users of requests were shown, by the requests' places."""
 
 
 class Models(Protocol):
     """Replicas that decide large batches."""
 
     async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode
+        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode, seen: Lately
     ) -> Records | None:
         """None where no replica answers."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """The requests of a call that arrived at `start` (`time.perf_counter`), and the ids of their decisions."""
+
+    client: str
+    mode: ClientMode
+    requests: Sequence[DecisionRequest]
+    ids: Sequence[str]
+    start: float
+
+    def only(self, places: Sequence[int]) -> "Call":
+        requests, ids = [self.requests[i] for i in places], [self.ids[i] for i in places]
+        return Call(self.client, self.mode, requests, ids, self.start)
 
 
 class Deciding:
@@ -36,68 +57,83 @@ class Deciding:
 
     Args:
         engine: decides here and in threads.
+        reader: the journal: what users were shown, and stored answers.
         settings: the budget, and the sizes of calls.
         models: where calls of `settings.models_batch` requests or more go; None keeps them.
     """
 
-    def __init__(self, engine: Engine, settings: ServeSettings, models: Models | None = None) -> None:
+    def __init__(self, engine: Engine, reader: Reader, settings: ServeSettings, models: Models | None = None) -> None:
         self._engine = engine
+        self._reader = reader
+        self._seen = Seen(reader.shown)
         self._settings = settings
         self._models = models
         self._pace = Pace()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="decide")
 
-    async def __call__(
-        self, client: str, mode: ClientMode, requests: Sequence[DecisionRequest], ids: Sequence[str], start: float
-    ) -> Records:
-        """Decide all requests of a call that arrived at `start` (`time.perf_counter`).
+    async def __call__(self, call: Call) -> tuple[Records, dict[int, Repeat]]:
+        """Decide all requests of a call.
+
+        Where one is refused, those whose request_id is known are not decided again: what they named may be gone since.
+
+        Returns:
+            Records of the requests that were decided, in their order; stored answers of the others by place.
 
         Raises:
             RequestError: as the engine does.
         """
-        decide = partial(self._engine.decide_many, client, requests, ids, mode)
-        load = self._engine.load(client, requests)
-        if load is None or mode == "off":
-            return await self._quick(decide, len(requests))
-        left_ms = self._budget_ms(requests) - 1e3 * (time.perf_counter() - start)
-        way = self._pace.way(load.who, load.items, len(requests), left_ms)
-        if way == "not":
-            return await self._quick(partial(decide, reason="slow"), len(requests))
-        if way == "here" and len(requests) <= self._settings.thread_batch:
-            watch = Stopwatch()
-            records = decide()
-            self._pace.took(load.who, load.items, watch.ms() / len(requests))
-            return records
         try:
-            return await asyncio.wait_for(self._beside(decide, load, client, mode, requests, ids), left_ms / 1e3)
-        except TimeoutError:
-            self._pace.missed(load.who, load.items, left_ms / len(requests))
-            return await self._quick(partial(decide, reason="slow"), len(requests))
+            return await self._decided(call), {}
+        except RequestError:
+            known = await self._answered(call)
+            if not known:
+                raise
+        rest = [i for i in range(len(call.requests)) if i not in known]
+        try:
+            return (await self._decided(call.only(rest)) if rest else []), known
+        except RequestError as error:
+            body, requests, place, *field = error.loc
+            raise RequestError((body, requests, rest[int(place)], *field), error.message, error.status) from None
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._reader.close()
 
-    async def _beside(
-        self,
-        decide: Callable[[], Records],
-        load: Load,
-        client: str,
-        mode: ClientMode,
-        requests: Sequence[DecisionRequest],
-        ids: Sequence[str],
-    ) -> Records:
-        if self._models is not None and len(requests) >= self._settings.models_batch:
-            records = await self._models.decide(client, requests, ids, mode)
+    async def _decided(self, call: Call) -> Records:
+        number = len(call.requests)
+        seen = await self._lately(call)
+        decide = partial(self._engine.decide_many, call.client, call.requests, call.ids, call.mode, seen=seen)
+        load = self._engine.load(call.client, call.requests)
+        if load is None or call.mode == "off":
+            return await self._quick(decide, number)
+        left_ms = self._budget_ms(call.requests) - 1e3 * (time.perf_counter() - call.start)
+        way = self._pace.way(load.who, load.items, number, left_ms)
+        if way == "not":
+            return await self._quick(partial(decide, reason="slow"), number)
+        if way == "here" and number <= self._settings.thread_batch:
+            begin = time.perf_counter()
+            records = decide()
+            self._took(load, number, begin)
+            return records
+        try:
+            return await asyncio.wait_for(self._beside(decide, load, call, seen), left_ms / 1e3)
+        except TimeoutError:
+            self._pace.missed(load.who, load.items, left_ms / number)
+            return await self._quick(partial(decide, reason="slow"), number)
+
+    async def _beside(self, decide: Callable[[], Records], load: Load, call: Call, seen: Lately) -> Records:
+        if self._models is not None and len(call.requests) >= self._settings.models_batch:
+            records = await self._models.decide(call.client, call.requests, call.ids, call.mode, seen)
             if records is not None:
                 return records
         loop = asyncio.get_running_loop()
 
         def work() -> Records:
-            watch = Stopwatch()
+            begin = time.perf_counter()
             try:
                 return decide()
             finally:  # also when nobody waits any more
-                loop.call_soon_threadsafe(self._pace.took, load.who, load.items, watch.ms() / len(requests))
+                loop.call_soon_threadsafe(self._took, load, len(call.requests), begin)
 
         return await loop.run_in_executor(self._threads, work)
 
@@ -106,6 +142,39 @@ class Deciding:
         if number <= self._settings.thread_batch:
             return decide()
         return await asyncio.to_thread(decide)
+
+    async def _lately(self, call: Call) -> Lately:
+        """Read off the event loop, for the requests that ask."""
+        asking: dict[int, tuple[str, float]] = {}
+        for i, request in enumerate(call.requests):
+            if request.unseen_s is not None:
+                user = request.user_id or request.session_id
+                if user is None:
+                    where = ("body", "requests", i, "unseen_s")
+                    raise RequestError(where, "name the user_id or the session_id that has seen items")
+                asking[i] = user, request.unseen_s
+        if not asking:
+            return {}
+        items = partial(self._seen.items, call.client)
+        return await asyncio.to_thread(lambda: {i: items(*one) for i, one in asking.items()})
+
+    async def _answered(self, call: Call) -> dict[int, Repeat]:
+        """Stored answers of the requests that were made before."""
+        named = {i: request for i, request in enumerate(call.requests) if request.request_id is not None}
+        if not named:
+            return {}
+
+        def look() -> dict[int, Repeat]:
+            found = {
+                i: self._reader.answer(call.client, request.request_id or "", request_json(request))
+                for i, request in named.items()
+            }
+            return {i: repeat for i, repeat in found.items() if repeat is not None}
+
+        return await asyncio.to_thread(look)
+
+    def _took(self, load: Load, number: int, begin: float) -> None:
+        self._pace.took(load.who, load.items, 1e3 * (time.perf_counter() - begin) / number)
 
     def _budget_ms(self, requests: Sequence[DecisionRequest]) -> float:
         """The least of the requests' own budgets; without any, the settings' for each of them."""

@@ -21,7 +21,7 @@ from cluster.keys import Principal
 from serve import bulk, limits
 from serve.access import Access
 from serve.decide import Engine
-from serve.deciding import Deciding
+from serve.deciding import Call, Deciding
 from serve.durable import Durable
 from serve.edge import Edge
 from serve.ids import DecisionIds
@@ -208,14 +208,15 @@ class Gateway:
         try:
             ids = [self._ids.new(client) for _ in requests]
             began = time.perf_counter()
-            records = await self._deciding(client, mode, requests, ids, start)
+            records, known = await self._deciding(Call(client, mode, requests, ids, start))
             engine_s = time.perf_counter() - began
-            repeats = await self._durable(self._journal.deciding(records))
+            repeats = await self._durable(self._journal.deciding(records)) if records else {}
         finally:
             self.in_work -= len(requests)
         self._metrics.observe("medley_decision_seconds", engine_s / len(requests))
         self._watch.decided(records, repeats, time.perf_counter() - start)
-        return [_answer(i, record, repeats.get(i)) for i, record in enumerate(records)]
+        decided = iter([repeats.get(i, record) for i, record in enumerate(records)])
+        return [_answer(i, known.get(i) or next(decided)) for i in range(len(requests))]
 
     async def _change(self, client: str, item_id: str, body: str | None) -> None:
         _check_item_id(item_id)
@@ -263,13 +264,11 @@ class Gateway:
         self._rates.take(principal, number)
 
 
-def _answer(index: int, record: DecisionRecord, repeat: Repeat | None) -> str:
-    if repeat is None:
-        return record.answer
-    if not repeat.same:
+def _answer(index: int, found: DecisionRecord | Repeat) -> str:
+    if isinstance(found, Repeat) and not found.same:
         where = ("body", "requests", index, "request_id")
-        raise RequestError(where, f"{record.request_id!r} was used for another request; take a new one")
-    return repeat.answer
+        raise RequestError(where, "this request_id was used for another request; take a new one")
+    return found.answer
 
 
 def _item(item_id: str, body: dict[str, Any]) -> dict[str, Any]:
