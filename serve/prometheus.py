@@ -7,6 +7,7 @@ the dashboard.
 import logging
 import threading
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import ray
@@ -71,14 +72,15 @@ class Exporter:
             self._family(name).set(float(read()), _tags(name, labels))
 
     def _observe(self, key: Key, found: list[int]) -> None:
-        """Ray keeps buckets, not values, and takes a bucket's middle for its sum; so a value of the bucket will do."""
+        """Ray keeps buckets, not values, and takes a bucket's middle for its sum; so the middle is what it gets."""
         name, labels = key
         before = self._buckets.get(key, [0] * len(found))
         bounds = CATALOGUE[name].bounds
         family, tags = self._family(name), _tags(name, labels)
-        for value, now, then in zip((*bounds, 2 * bounds[-1]), found, before, strict=True):
+        edges = (0.0, *bounds, 3 * bounds[-1])
+        for (low, high), now, then in zip(pairwise(edges), found, before, strict=True):
             for _ in range(now - then):
-                family.observe(value, tags)
+                family.observe((low + high) / 2, tags)
         self._buckets[key] = found
 
     def _family(self, name: str) -> Any:

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.journal import Reader, journal_url
 from cluster.registry import DEFAULT_NAME
 from serve import deploy
-from serve.metrics import CATALOGUE
+from serve.metrics import CATALOGUE, Metrics
+from serve.prometheus import Exporter
 from tests.served import Served, until
 
 pytestmark = pytest.mark.ray
@@ -37,6 +38,14 @@ def samples(served: Served) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
     return found
 
 
+def buckets(served: Served, route: str) -> dict[float, float]:
+    """Calls of a route that took at most so many seconds."""
+    with urllib.request.urlopen(served.about["metrics"], timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [sample for family in families for sample in family.samples if sample.labels.get("route") == route]
+    return {float(s.labels["le"]): s.value for s in samples if s.name.endswith("_bucket")}
+
+
 def test_prometheus_reads_what_was_counted(served: Served) -> None:
     before = samples(served)
 
@@ -44,6 +53,10 @@ def test_prometheus_reads_what_was_counted(served: Served) -> None:
         key = (name, tuple(sorted(labels.items())))
         return samples(served).get(key, 0.0) - before.get(key, 0.0)
 
+    here = Metrics()
+    for value in (0.0004, 0.0005, 0.0006, 0.15, 0.15, 99.0):
+        here.observe("medley_http_request_seconds", value, "/here")
+    exporter = Exporter(here)
     for n in range(7):
         answer = served.decide({"items": ["i1", "i2"]}, {"items": [f"i{n}"]})[1]
         reward = {"decision_id": answer["decisions"][0]["decision_id"], "value": 1.0}
@@ -57,6 +70,10 @@ def test_prometheus_reads_what_was_counted(served: Served) -> None:
     assert added("medley_http_request_seconds_count", route="/v1/decisions") == 8
     assert added("medley_decision_seconds_bucket") == 7
     until(lambda: added("medley_learner_outcomes_total") >= 14, "outcomes learned in the metrics")
+    exporter.stop()
+    until(lambda: added("medley_http_request_seconds_count", route="/here") == 6, "the histogram of this process")
+    least = {0.0005: 2, 0.001: 3, 0.1: 3, 0.25: 5, 10.0: 5}
+    assert {le: buckets(served, "/here")[le] for le in least} == least
     found = {name.removesuffix("_count") for name, _ in samples(served)}
     seldom = {name for name in CATALOGUE if "apprentice" in name or "fallback" in name}
     seldom |= {"medley_rate_limited_total", "medley_learner_skipped_total"}
