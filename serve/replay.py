@@ -10,9 +10,8 @@ is {"same": true, "stored": {...}, "again": {...}, ...}; the exit code is 1 wher
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,51 +22,37 @@ from actors.bandits.version import Version
 from cluster import config
 from cluster.config import ClientMode, Settings
 from cluster.errors import JournalError, MedleyError, StateError
-from cluster.journal import DecisionRecord, OutcomeRow, Reader, journal_url
+from cluster.journal import DecisionRecord, Reader, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
 from serve import evidence
 from serve.current import load
 from serve.decide import Engine
-from serve.learner import Learner
-from serve.ledger import Ledger, read_publications
 from serve.messages import DecisionRequest
+from serve.rebuilt import Rebuilt, rebuilt
 from serve.releases import Releases
-from serve.service import ledger_url
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """The stored answer and the one made again; `outcomes` had been learned, up to number `seq` of the journal."""
+    """The stored answer and the one made again; `outcomes` had been learned, up to number `seq` of the journal.
+
+    tried: states that were made; more than one where the publication was pruned and had to be found.
+    """
 
     stored: dict[str, Any]
     again: dict[str, Any]
     epoch: int
     seq: int
     outcomes: int
+    tried: int = 1
 
     @property
     def same(self) -> bool:
         return self.stored == self.again
 
     def facts(self) -> dict[str, Any]:
-        about = {"epoch": self.epoch, "seq": self.seq, "outcomes": self.outcomes}
+        about = {"epoch": self.epoch, "seq": self.seq, "outcomes": self.outcomes, "tried": self.tried}
         return {"same": self.same, **about, "stored": self.stored, "again": self.again}
-
-
-@dataclass(frozen=True)
-class Past:
-    """A client's outcomes up to `seq`, as its learner read them."""
-
-    reader: Reader
-    client: str
-    seq: int
-
-    def outcomes(self, after: int, limit: int, kind: str) -> list[OutcomeRow]:
-        while after < self.seq and (rows := self.reader.outcomes(after, limit, kind)):
-            if found := [row for row in rows if row.seq <= self.seq and row.client == self.client]:
-                return found
-            after = rows[-1].seq
-        return []
 
 
 def replay(settings: Settings, reader: Reader, version: Callable[[int], Version], decision_id: str) -> Replayed:
@@ -75,29 +60,43 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
 
     Raises:
         JournalError: there is no such decision.
-        StateError: its publication is not in the learner's ledger.
+        StateError: what the learner had published then is not to be found.
     """
     record = reader.decision(decision_id)
     if record is None:
         raise JournalError(f"no decision {decision_id!r} in the journal; give the decision_id of an answer")
     request = DecisionRequest.model_validate_json(record.request)
     engine = Engine(settings.seed, settings.serve.max_items)
-    seq = outcomes = 0
     if record.version is not None:
         engine.install(load(record.version, version(record.version)))
         _catalogue(engine, reader, record)
-        if record.epoch > 1:
-            seq, outcomes = _learned(engine, settings, reader, version, record)
+    states = rebuilt(settings, reader, version, record) if record.version and record.epoch > 1 else [_UNLEARNED]
+    found = None
+    for tried, state in enumerate(states, 1):
+        for update in state.updates:
+            engine.publish(update)
+        again = _again(engine, record, request)
+        found = Replayed(_whole(record), _whole(again), record.epoch, state.seq, state.outcomes, tried)
+        if found.same:
+            break
+    if found is None:
+        raise StateError(f"decision {decision_id}: the journal has no outcome that publication {record.epoch} learned")
+    return found
+
+
+_UNLEARNED = Rebuilt(0, 0, [])
+
+
+def _again(engine: Engine, record: DecisionRecord, request: DecisionRequest) -> DecisionRecord:
     mode = "live" if record.mode == "baseline" else cast(ClientMode, record.mode)
     beside = _beside(record)
     scored, seen = beside.get("part"), beside.get("seen", ())
     if record.evidence is not None and mode == "live":
         known = evidence.unpack(record.evidence)
         scored, seen = known.part, known.seen
-    again = engine.decide(
+    return engine.decide(
         record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), seen=seen, scored=scored
     )
-    return Replayed(_whole(record), _whole(again), record.epoch, seq, outcomes)
 
 
 def _whole(record: DecisionRecord) -> dict[str, Any]:
@@ -120,35 +119,6 @@ def _catalogue(engine: Engine, reader: Reader, record: DecisionRecord) -> None:
         if change.client == record.client and revision <= known:
             engine.change(change.client, change.item_id, change.body, revision)
     engine.rebuild(record.client)
-
-
-def _learned(
-    engine: Engine,
-    settings: Settings,
-    reader: Reader,
-    version: Callable[[int], Version],
-    record: DecisionRecord,
-) -> tuple[int, int]:
-    """Publish to the engine what the learner had published at the decision's epoch; (seq, outcomes) of it."""
-    assert record.version is not None
-    rows = read_publications(ledger_url(settings, 0), record.client, record.version)
-    found = next((row for row in rows if row.epoch == record.epoch), None)
-    if found is None:
-        raise StateError(
-            f"decision {record.decision_id}: publication {record.epoch} of version {record.version} is not in the "
-            "learner's ledger; it was pruned, or the ledger is another home's"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(str(Path(folder) / "learner.db"))
-        learner = Learner(version, Past(reader, record.client, found.seq), ledger, settings.reward_kind)
-        while learner.advance():
-            pass
-        learner.publish()
-        ledger.close()
-    updates = [u for u in learner.since(0)[1] if u.version == record.version]
-    for update in updates:
-        engine.publish(replace(update, epoch=record.epoch))
-    return found.seq, found.outcomes
 
 
 def main() -> int:
@@ -185,6 +155,10 @@ def show(found: Replayed) -> None:
     console.print(table)
     verdict = "[green]the same, to the bit[/]" if found.same else "[red]not the same[/]"
     console.print(f"{verdict}; {found.outcomes:,} outcomes had been learned, up to {found.seq} of the journal")
+    if found.tried > 1:
+        console.print(
+            f"publication {found.epoch} was pruned from the ledger: {found.tried:,} states were made to find it"
+        )
 
 
 def _pairs(found: Replayed) -> list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
