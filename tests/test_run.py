@@ -26,7 +26,7 @@ SETTINGS = """
 serve: {{port: {port}}}
 cluster: {{cpus: 2}}
 data: {{marketplace_users: 300, marketplace_items: 40, marketplace_events: 4000}}
-budgets: {{backbone_s: 4, head_s: 4, sweep_s: 8, confirm_s: 4, drive_s: 6}}
+budgets: {{backbone_s: 2, head_s: 2, sweep_s: 4, confirm_s: 4, drive_s: 4}}
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]

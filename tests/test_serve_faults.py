@@ -1,12 +1,17 @@
 """Processes of a real Ray Serve killed by SIGKILL under load, versions and deployments changed under load."""
 
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
 
+from cluster.journal import journal_url
 from serve import deploy
+from serve.service import ledger_url
 from tests import promises, serving
 from tests.load import Load, load
 from tests.served import Served, gateways, learners, until
@@ -43,6 +48,34 @@ def test_what_was_acknowledged_is_kept_and_counts_once(served: Served, shot: Loa
 def test_the_learner_has_the_bits_of_an_oracle(served: Served, shot: Load) -> None:
     promises.check_learned(served.settings)
     until(lambda: served.call("/v1/health")[1]["learner"] == "following", "the replica to follow again")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM journal_rewards WHERE late = 0",
+        "UPDATE journal_decisions SET answer = '{}'",
+        "UPDATE journal_outcomes SET reward = 1 - reward WHERE seq = (SELECT max(seq) FROM journal_outcomes)",
+    ],
+)
+def test_the_checks_notice_a_journal_that_was_changed(served: Served, shot: Load, tmp_path: Path, change: str) -> None:
+    promises.check_learned(served.settings)
+    copy = served.settings.model_copy(update={"home": tmp_path, "registry": served.settings.registry_uri})
+    for url, other in (
+        (journal_url(served.settings), journal_url(copy)),
+        (ledger_url(served.settings, 0), ledger_url(copy, 0)),
+    ):
+        with closing(sqlite3.connect(url)) as source, closing(sqlite3.connect(other)) as target:
+            source.backup(target)
+    promises.check_kept(copy, shot)
+    promises.check_learned(copy)
+    with closing(sqlite3.connect(journal_url(copy))) as journal, journal:
+        journal.execute(change)
+    with pytest.raises(AssertionError):
+        promises.check_kept(copy, shot)
+    if "outcomes" in change:
+        with pytest.raises(AssertionError):
+            promises.check_learned(copy)
 
 
 def test_a_new_version_costs_no_answer(served: Served) -> None:

@@ -1,4 +1,4 @@
-"""Ingress replicas on PostgreSQL come and go under load: every call is answered, and they write one journal."""
+"""Ingress replicas on PostgreSQL come, go and are killed under load: every call is answered, the journal is one."""
 
 from pathlib import Path
 
@@ -31,11 +31,13 @@ def scaled(served: Served, tmp_path: Path, postgres_url: str) -> Served:
     return Served.start(settings)
 
 
-def test_replicas_come_and_go_under_load(scaled: Served) -> None:
+def test_replicas_come_and_go_and_one_is_killed_under_load(scaled: Served) -> None:
     with load(scaled.url, scaled.key, name="light", clients=2, pause_s=0.02) as light:
         with load(scaled.url, scaled.key, name="heavy", clients=24, pause_s=0.0) as heavy:
             until(lambda: len(gateways()) == 3, "three replicas", timeout_s=90)
-            heavy.wait(500)
+            heavy.wait(300)
+            gateways()[0].kill()
+            heavy.wait(300)
         until(lambda: len(gateways()) == 1, "one replica", timeout_s=90)
         light.wait(100)
     assert (light.lost, heavy.lost) == ([], [])

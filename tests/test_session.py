@@ -3,6 +3,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -71,9 +72,10 @@ def test_a_second_start_returns_the_first(ray_session: session.Session) -> None:
 
 @pytest.mark.ray
 def test_another_process_joins_with_the_token_and_not_with_another(ray_session: session.Session, home: Path) -> None:
-    joined = join(session.joining(ray_session), home)
+    own = session.joining(ray_session)
+    with ThreadPoolExecutor() as pool:
+        joined, refused = pool.map(join, [own, {**own, "RAY_AUTH_TOKEN": "0" * 64}], [home, home])
     assert f"address='{ray_session.address}', local=False" in joined.stdout, joined.stderr
-    refused = join({**session.joining(ray_session), "RAY_AUTH_TOKEN": "0" * 64}, home)
     assert refused.stdout.startswith("error: cannot reach the Ray cluster at"), refused.stdout + refused.stderr
 
 
