@@ -24,6 +24,7 @@ TEXTS = ("provider_id", "category", "brand")
 MOMENTS = ("created_at", "expires_at")
 ATTRIBUTE = "attributes."
 _MASKS = 32
+_LONG = 20_000  # items from which a column is not made on the event loop
 _NONE = np.empty(0, np.int64)
 
 
@@ -76,6 +77,14 @@ class Part:
         self._columns: dict[str, Column] = {}
         self._masks: OrderedDict[Hashable, Mask] = OrderedDict()
 
+    @property
+    def rows(self) -> int:
+        return int(self.items.num_rows)
+
+    def has(self, name: str) -> bool:
+        """Whether the column is made."""
+        return name in self._columns
+
     def column(self, name: str) -> Column:
         if name not in self._columns:
             self._columns[name] = self._made(name)
@@ -94,7 +103,7 @@ class Part:
         attribute = name.startswith(ATTRIBUTE)
         source = "attributes" if attribute else name
         if source not in self.items.column_names:
-            return Column.of(self.items.num_rows, [], _NONE, _NONE)
+            return Column.of(self.rows, [], _NONE, _NONE)
         values = self.items[source].combine_chunks()
         if attribute:
             return _attribute(values, name.removeprefix(ATTRIBUTE))
@@ -128,6 +137,16 @@ class Columns:
         """The masks of the rows, one after another; not to be changed."""
         masks = [part.mask(key, make) for part in self._parts]
         return masks[0] if len(masks) == 1 else np.concatenate(masks)
+
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Which of these columns take a while to make, up to a second for a million items, and are not made yet."""
+        return [name for name in names if any(part.rows > _LONG and not part.has(name) for part in self._parts)]
+
+    def read(self, names: Iterable[str]) -> None:
+        """Make columns."""
+        for name in names:
+            for part in self._parts:
+                part.column(name)
 
     @cached_property
     def ends_E(self) -> Floats:

@@ -6,8 +6,9 @@ reference, so one thread may publish while others decide.
 
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -23,6 +24,7 @@ from serve.baseline import record
 from serve.candidates import candidates
 from serve.choice import Choice
 from serve.current import Current, Loaded, Update, updated
+from serve.eligible import is_field
 from serve.histories import Histories
 from serve.ids import seed_of
 from serve.logs import Seldom
@@ -191,6 +193,15 @@ class Engine:
         whole = len(current.catalogue)
         items = sum(whole if request.items is None else len(request.items) for request in requests)
         return Load((client, current.loaded.number), items // len(requests))
+
+    def unread(self, client: str, requests: Sequence[DecisionRequest]) -> Callable[[], None] | None:
+        """What reads the columns that conditions need first, where that takes a while; None where they are there."""
+        current = self._current(client)
+        fields = {rule.field for request in requests for rule in request.where if is_field(rule.field)}
+        if current is None or not fields:
+            return None
+        columns = current.catalogue.columns
+        return partial(columns.read, names) if (names := columns.unread(fields)) else None
 
     def decide_many(
         self,

@@ -102,6 +102,8 @@ class Deciding:
     async def _decided(self, call: Call) -> Records:
         number = len(call.requests)
         seen = await self._lately(call)
+        if (read := self._engine.unread(call.client, call.requests)) is not None:
+            await asyncio.to_thread(read)
         decide = partial(self._engine.decide_many, call.client, call.requests, call.ids, call.mode, seen=seen)
         load = self._engine.load(call.client, call.requests)
         if load is None or call.mode == "off":

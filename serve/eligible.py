@@ -17,7 +17,8 @@ from serve.messages import Condition
 
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIELDS = (*TEXTS, "price", *MOMENTS)
+_TEXT, _NUMBER = frozenset[Kind](("text",)), frozenset[Kind](("number",))
+_FIELDS = {**dict.fromkeys(TEXTS, _TEXT), "price": _NUMBER, **dict.fromkeys(MOMENTS, _NUMBER)}
 
 
 def eligible(columns: Columns, conditions: Sequence[Condition], index: int) -> Mask:
@@ -32,6 +33,11 @@ def eligible(columns: Columns, conditions: Sequence[Condition], index: int) -> M
     return masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
 
 
+def is_field(name: str) -> bool:
+    """Whether conditions may be on it."""
+    return name in _FIELDS or (name.startswith(ATTRIBUTE) and name != ATTRIBUTE)
+
+
 def open_at(columns: Columns, at_us: int) -> Mask | None:
     """The items that have not expired by then (microseconds since 1970); None for all."""
     ended = int(np.searchsorted(columns.ends_E, at_us, side="right"))
@@ -43,12 +49,9 @@ def open_at(columns: Columns, at_us: int) -> Mask | None:
 
 def _mask(columns: Columns, condition: Condition, where: tuple[str | int, ...]) -> Mask:
     name, values = condition.field, _values(condition, where)
-    if name in _FIELDS:
-        kinds = frozenset[Kind]({"text"} if name in TEXTS else {"number"})
-    elif name.startswith(ATTRIBUTE) and name != ATTRIBUTE:
-        kinds = columns.kinds(name)
-    else:
+    if not is_field(name):
         raise RequestError((*where, "field"), f"{name!r} is none of {', '.join(_FIELDS)}, attributes.NAME")
+    kinds = _FIELDS[name] if name in _FIELDS else columns.kinds(name)
     found = {_kind(value) for value in values}
     if kinds and not found <= kinds:
         raise RequestError((*where, "value"), f"{name} is a {' or '.join(sorted(kinds))}, not a {_kind(values[0])}")

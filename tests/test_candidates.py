@@ -4,11 +4,14 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from actors.bandits import law
 from cluster.errors import RequestError
 from serve import evidence
+from serve.columns import Columns, Part
 from serve.current import load
 from serve.decide import Engine
 from serve.ids import DecisionIds, moment_us, seed_of
@@ -149,3 +152,14 @@ def test_a_large_catalogue_is_filtered_without_its_names() -> None:
     whole, given = shown(engine, where=rule), shown(engine, where=rule, items=[f"i{n}" for n in range(300)])
     expected = {f"i{n}" for n in range(300) if (n % 3 == 0 and n > 280) or (n % 3 == 1 and n + 1 > 280)}
     assert whole == given == expected
+
+
+def test_columns_of_a_large_catalogue_are_read_before_they_are_needed() -> None:
+    many = pa.table({"item_id": [f"i{n}" for n in range(30_000)], "price": np.arange(30_000.0)})
+    few = pa.table({"item_id": ["a"], "price": [1.0]})
+    columns = Columns(Part(many)).followed(few)
+    assert columns.unread(["price", "category"]) == ["price", "category"]
+    columns.read(["price"])
+    assert columns.unread(["price", "category"]) == ["category"]
+    assert columns.followed(few).unread(["price"]) == []
+    assert Columns(Part(few)).unread(["price"]) == []

@@ -134,6 +134,7 @@ def test_an_attribute_that_no_item_has_is_nothing_and_not_an_error() -> None:
     [
         (("colour", "==", "red"), "field", "none of provider_id"),
         (("attributes.", "==", "red"), "field", "attributes.NAME"),
+        (("image", "==", "red"), "field", "none of provider_id"),
         (("price", "==", "red"), "value", "price is a number, not a text"),
         (("price", "==", True), "value", "not a flag"),
         (("category", "==", 3), "value", "category is a text"),
