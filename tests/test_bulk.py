@@ -38,20 +38,24 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
+def as_texts(rows: list[dict[str, Any]], *fields: str) -> list[dict[str, Any]]:
+    return [{k: json.dumps(v) if k in fields else v for k, v in row.items()} for row in rows]
+
+
+WHERE = [{"field": "price", "op": "<=", "value": 9}, {"field": "attributes.size", "op": "in", "value": ["s", "m"]}]
 REQUESTS: list[dict[str, Any]] = [
     {"user_id": "u1", "context": {"device": "mobile", "hour": 3, "recent": ["i1", "i2"]}, "items": ["i1", "i2"]},
     {"context": {"hour": 7, "rate": None}, "items": ["i3"], "slots": 1, "request_id": "q"},
-    {"user_id": "é", "exclude": ["i1"]},
+    {"user_id": "é", "exclude": ["i1"], "unseen_s": 60.0, "where": WHERE},
 ]
 
 
 def test_rows_are_the_messages_that_json_would_have_been() -> None:
     same = Decisions.model_validate_json(json.dumps({"requests": REQUESTS}))
-    texts = [{**row, "context": json.dumps(row["context"])} if "context" in row else row for row in REQUESTS]
-    assert read(table(texts)) == same
-    found = read(table(REQUESTS))
+    assert read(table(as_texts(REQUESTS, "context", "where"))) == same
+    structs = as_texts(REQUESTS, "where")
     without_null = [{**row, "context": {k: v for k, v in row.get("context", {}).items() if v}} for row in REQUESTS]
-    assert found == Decisions.model_validate({"requests": without_null})
+    assert read(table(structs)) == Decisions.model_validate({"requests": without_null})
     at = datetime(2026, 1, 1, 10, tzinfo=UTC)
     rewards = pa.table({"decision_id": ["a"], "value": [1], "at": pa.array([at], pa.timestamp("us", "UTC"))})
     [event] = bulk.read(stream(rewards), Rewards, "rewards", 10).rewards
@@ -151,7 +155,7 @@ def test_streams_that_may_not_be(body: bytes, message: str) -> None:
         bulk.read(body, Decisions, "requests", 100)
 
 
-GOOD = stream(table(REQUESTS))
+GOOD = stream(table(as_texts(REQUESTS, "where")))
 
 
 @hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
