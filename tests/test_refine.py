@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from actors.bandits.version import Version
 from cluster import config_text
 from cluster.config import RewardKind, Settings
