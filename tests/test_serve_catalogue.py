@@ -64,6 +64,8 @@ def test_changes_one_by_one_are_changes_at_once(kind: str, steps: list[tuple[str
         names = [*expected, "never"]
         for user in ("u1", None):
             features, slow = found.feature_map.features(CONTEXT, names, user), whole.features(CONTEXT, names, user)
+            same = at_once.feature_map.features(CONTEXT, names, user)  # a replay takes all changes at once
+            np.testing.assert_array_equal(features.phi_KD, same.phi_KD)
             for field in ("phi_KD", "arm_K", "item_K", "key_K", "context_X"):
                 np.testing.assert_allclose(getattr(features, field), getattr(slow, field), rtol=0, atol=1e-12)
     assert base.ids == MAPS[kind].item_ids

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from actors.features.basis import Basis, fit_basis
 from actors.features.columns import Reader, Table, attribute_table, fit_reader
+from actors.features.dense import times
 from actors.features.features import Floats, Ints
 from actors.features.keys import key
 from actors.features.lowrank import principal
 from actors.features.text import TextMap, fit_text
 
 SIMILARITY_RANK = 32
+BLOCK = 10_000
+"""Items whose embeddings are projected at a time, for bounded memory."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,7 @@ class ItemEncoder:
     def static(self, items: pa.Table, text_IR: Floats) -> Floats:
         """static_IS, with a row for an unknown item at the end."""
         numbers_IN, on_IL = self.reader.read_table(item_table(items), len(items) + 1)
-        embedding_IR = np.zeros((len(items) + 1, self.embedding_ER.shape[1]))
-        vectors_IE, there_I = embeddings(items, len(self.embedding_mean_E))
-        embedding_IR[:-1][there_I] = (vectors_IE[there_I] - self.embedding_mean_E) @ self.embedding_ER
+        embedding_IR = np.append(self._embedded(items), np.zeros((1, self.embedding_ER.shape[1])), axis=0)
         place = {name: i for i, name in enumerate(self.identity)}
         own_I = np.append(row_numbers(place, items["item_id"].to_pylist()), -1)
         return np.concatenate(
@@ -66,6 +68,15 @@ class ItemEncoder:
             ],
             axis=1,
         )
+
+    def _embedded(self, items: pa.Table) -> Floats:
+        """The items' own embeddings, projected, in blocks; an item has the same bits alone as in a catalogue."""
+        embedded_IR = np.zeros((len(items), self.embedding_ER.shape[1]))
+        for start in range(0, len(items) if len(self.embedding_mean_E) else 0, BLOCK):
+            vectors_IE, there_I = embeddings(items.slice(start, BLOCK), len(self.embedding_mean_E))
+            away_IE = vectors_IE[there_I] - self.embedding_mean_E
+            embedded_IR[start : start + BLOCK][there_I] = times(away_IE, self.embedding_ER)
+        return embedded_IR
 
     def vectors(self, items: pa.Table) -> Floats:
         """Text vectors_IR, with the zero vector of an unknown item at the end."""
@@ -106,9 +117,13 @@ def embeddings(items: pa.Table, size: int) -> tuple[Floats, np.ndarray[tuple[int
     """vectors_IE of the items whose embedding has this size and is finite, and which those are."""
     vectors_IE = np.zeros((len(items), size))
     there_I = np.zeros(len(items), np.bool_)
-    for i, vector in enumerate(items["embedding"].to_pylist() if size else []):
-        if vector and len(vector) == size and None not in vector and np.isfinite(vector).all():
-            vectors_IE[i], there_I[i] = vector, True
+    column = items["embedding"].combine_chunks()
+    whole_I = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False) == size
+    if size and whole_I.any():
+        values = column.filter(pa.array(whole_I)).flatten().to_numpy(zero_copy_only=False)  # a null is NaN
+        vectors_IE[whole_I] = values.reshape(-1, size)
+        there_I = whole_I & np.isfinite(vectors_IE).all(axis=1)
+        vectors_IE[~there_I] = 0.0
     return vectors_IE, there_I
 
 

@@ -18,4 +18,4 @@ def times(rows_ND: Floats, weights_DW: Floats) -> Floats:
     n, d = rows_ND.shape
     blocks_BRD = np.zeros((-(-n // ROWS), ROWS, d))
     blocks_BRD.reshape(-1, d)[:n] = rows_ND
-    return np.asarray(np.matmul(blocks_BRD, weights_DW).reshape(-1, weights_DW.shape[1])[:n])
+    return np.asarray(np.matmul(blocks_BRD, weights_DW).reshape(len(blocks_BRD) * ROWS, weights_DW.shape[1])[:n])

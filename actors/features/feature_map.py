@@ -23,6 +23,7 @@ from actors.features.behaviour import fold, folds, grouped
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
+from actors.features.dense import times
 from actors.features.extended import extend, places
 from actors.features.features import FeatureBatch, Features, Floats, Ints, Keys
 from actors.features.fitted import Fitted, parameters_fingerprint
@@ -278,7 +279,7 @@ class FeatureMap:
         )
         if len(ids) and self.encoder is not None and self.tables is not None and self.joint is not None:
             more = item_tables(self.encoder, items, self._place, self.tables.behaviour, first)
-            axes_FIQ = zip(self._axes_FIQ, self.joint.axes(more), strict=True)
+            axes_FIQ = zip(self._axes_FIQ, self.joint.axes(more, times), strict=True)
             made._know(tables=self.tables.followed(more), _axes_FIQ=[extend(old, new) for old, new in axes_FIQ])
         if len(ids) and self.hashed is not None:
             made._know(hashed=self.hashed.followed(self.hashed.with_items(items)))

@@ -6,6 +6,7 @@ Shapes: B decisions, K items, D features, X context features, R recent items or 
 Q item axes, V item features (static and behaviour), Z similarities.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,11 +79,15 @@ class Joint:
         near = [SIMILARITIES[z] for z in self.kept_Z]
         return ("1", *items, *near, *contexts, *crosses[: self.crosses])
 
-    def axes(self, tables: Tables) -> Floats:
-        """Item axes of every item in every fold, the unknown item last: axes_FIQ."""
+    def axes(self, tables: Tables, product: Callable[[Floats, Floats], Floats] = np.matmul) -> Floats:
+        """Item axes of every item in every fold, the unknown item last: axes_FIQ.
+
+        Args:
+            product: of the items' features and the axes; `dense.times` gives an item the same bits in any table.
+        """
         rows_I = np.append(np.arange(len(tables.fitted_I) - 1), -1)
         folds = range(len(tables.behaviour.facts_FIC))
-        return np.stack([(tables.items(rows_I, f) - self.item_mean_V) @ self.item_VQ for f in folds])
+        return np.stack([product(tables.items(rows_I, f) - self.item_mean_V, self.item_VQ) for f in folds])
 
     def taste(self, axes_IQ: Floats, recent_BR: Ints) -> Floats:
         """Mean item axes of the recent items (-1 pads) and log(1 + their number): taste_BT, T = Q + 1."""
