@@ -56,8 +56,11 @@ def serve(home: Path, port: int, ingress: str) -> None:
         deployment: Any = ray_serve.deployment(
             ray_serve.ingress(noop)(_Empty), name="noop", max_ongoing_requests=1_000, logging_config=app.QUIET
         )
-        options = {"num_cpus": settings.serve.replica_cpus}
-        ray_serve.run(deployment.options(ray_actor_options=options).bind(), name="noop", route_prefix="/noop")
+        options = {
+            "ray_actor_options": {"num_cpus": settings.serve.replica_cpus},
+            "logging_config": {"enable_access_log": False},  # as ours has it
+        }
+        ray_serve.run(deployment.options(**options).bind(), name="noop", route_prefix="/noop")
 
 
 class _Empty:

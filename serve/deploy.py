@@ -114,6 +114,7 @@ def flags(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # else the proxy's actor parses a line of log for every call
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
         **ingress.environment(settings.home),
