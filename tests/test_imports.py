@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,14 @@ def sources(*packages: str) -> list[Path]:
     return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Every module that a file imports, also inside functions: (line, dotted name)."""
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -124,7 +130,7 @@ def test_ray_init_is_called_in_one_place_only() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources(*OURS, "benchmarks")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
     ]
     assert found
@@ -135,7 +141,7 @@ def test_the_names_that_ray_also_has_are_never_bound_plainly() -> None:
     """`import serve.app` beside `from ray import serve` would rebind `serve`."""
     found = []
     for path in sources(*TOP):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Import):
                 plain = [a.name for a in node.names if a.name.partition(".")[0] in OURS and a.asname is None]
             elif isinstance(node, ast.ImportFrom) and node.module == "ray":
