@@ -221,7 +221,9 @@ def serve(configuration: Config = None) -> None:
 )
 def submit(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="compose, sweep, what-if, drive or report; what follows goes to it.")],
+    job: Annotated[
+        str, typer.Argument(help="compose, refine, sweep, export, ... (cluster.jobs); what follows goes to it.")
+    ],
     address: Annotated[str | None, typer.Option("--address", help="Job server, http://host:8265.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log to the end.")] = True,
     configuration: Config = None,
