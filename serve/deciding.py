@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeAlias
 
 from cluster.config import ClientMode, ServeSettings
-from cluster.errors import RequestError
+from cluster.errors import RequestError, StateError
 from cluster.journal import DecisionRecord, Reader, Repeat
 from serve.baseline import request_json
 from serve.decide import Engine, Load
@@ -69,6 +69,7 @@ class Deciding:
         self._settings = settings
         self._models = models
         self._pace = Pace()
+        self._closed = False
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="decide")
 
     async def __call__(self, call: Call) -> tuple[Records, dict[int, Repeat]]:
@@ -81,7 +82,10 @@ class Deciding:
 
         Raises:
             RequestError: as the engine does.
+            StateError: after `close`.
         """
+        if self._closed:
+            raise StateError("this replica has ended; ask another one")
         try:
             return await self._decided(call), {}
         except RequestError:
@@ -96,6 +100,7 @@ class Deciding:
             raise RequestError((body, requests, rest[int(place)], *field), error.message, error.status) from None
 
     def close(self) -> None:
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
 

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from actors.bandits import learn
+from actors.bandits.history import History
 from actors.bandits.members import Uniform
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
@@ -44,8 +45,8 @@ class Tracked:
     state: learn.State
     update: Update | None = None
     number: int = 0
-    users: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    """user -> number of the publication in which the history last changed, latest last."""
+    users: OrderedDict[str, tuple[int, History]] = field(default_factory=OrderedDict)
+    """user -> number of the publication in which the history last changed, latest last, and what it was then."""
     unpublished: bool = False
     unsaved: bool = True
 
@@ -164,7 +165,7 @@ class Learner:
                 self.seq = 0
                 break
             tracked = Tracked(saved.client, saved.version, state, unsaved=False, unpublished=True)
-            tracked.users = OrderedDict.fromkeys(state.histories, 1)
+            tracked.users = OrderedDict((user, (1, past)) for user, past in state.histories.items())
             self._tracked[saved.client, saved.version] = tracked
             self.seq = max(self.seq, saved.seq)
         for key, tracked in self._tracked.items():
@@ -255,7 +256,7 @@ class Learner:
         tracked.unpublished = False
         for user in users:
             tracked.users.pop(user, None)
-            tracked.users[user] = tracked.number
+            tracked.users[user] = tracked.number, state.histories[user]
         tracked.update = Update(
             client=tracked.client,
             version=tracked.version,
@@ -279,11 +280,11 @@ def _lesson(row: OutcomeRow) -> evidence.Evidence | None:
 
 
 def _with_histories(tracked: Tracked, after: int) -> Update:
+    """What was published, not what was learned since: a decision is made again from the state of its publication."""
     assert tracked.update is not None
     changed = []
-    for user in reversed(tracked.users):
-        if tracked.users[user] <= after:
+    for user, (number, past) in reversed(tracked.users.items()):
+        if number <= after:
             break
-        changed.append(user)
-    histories = {user: tracked.state.histories[user] for user in reversed(changed)}
-    return replace(tracked.update, histories=histories)
+        changed.append((user, past))
+    return replace(tracked.update, histories=dict(reversed(changed)))

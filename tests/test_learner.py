@@ -235,6 +235,21 @@ def test_a_stale_owner_cannot_write(world: World) -> None:
     assert new.publish() == 1
 
 
+def test_news_hold_what_was_published_and_nothing_learned_since(world: World) -> None:
+    """Else a decision between two publications could not be made again from the first of them."""
+    world.traffic(40, clients=("shop",))
+    learner = world.learner()
+    learner.advance(30)
+    learner.publish()
+    before = {user: past.phi_ND.tobytes() for user, past in learner.since(0)[1][0].histories.items()}
+    learner.advance(30)
+    assert {user: past.phi_ND.tobytes() for user, past in learner.since(0)[1][0].histories.items()} == before
+    learner.publish()
+    after = learner.since(0)[1][0].histories
+    assert after.keys() == learner.state("shop", 1).histories.keys()
+    assert {user: past.phi_ND.tobytes() for user, past in after.items()} != before
+
+
 def test_news_hold_the_latest_state_and_the_histories_that_changed(world: World) -> None:
     world.traffic(40, clients=("shop",))
     learner = world.learner()
