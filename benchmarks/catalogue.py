@@ -113,7 +113,7 @@ def bodies_of(contexts: list[dict[str, Any]], items: int) -> list[dict[str, Any]
 
 def figures_of(home: Path, made: Version, contexts: list[dict[str, Any]], repeats: int, seconds: float) -> Figures:
     """Publish the version, load a server of it, and decide in this process."""
-    items, port = len(made.items), free_port(8000)
+    items, port = len(made.items), free_port(8750)
     settings, bodies = settings_of(home, port, "default"), bodies_of(contexts, items)
     number = Registry(settings.registry_uri).publish(DEFAULT_NAME, made.save)
     prepare(settings)
