@@ -123,7 +123,7 @@ def _evidence(evidence: bytes | None) -> tuple[int | None, list[str]]:
         return None, []
     _, revision, slots, features, members = _EVIDENCE.unpack_from(evidence)
     names = from_json(evidence[_EVIDENCE.size + 8 * slots * (3 + features + members) :])
-    return revision, names["seen"] if isinstance(names, dict) else []
+    return revision, names.get("seen", []) if isinstance(names, dict) else []
 
 
 def _moment(text: str) -> datetime:
