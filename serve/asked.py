@@ -14,8 +14,8 @@ Reason: TypeAlias = Literal["no_version", "broken", "slow"]
 @dataclass(frozen=True)
 class Asked:
     """index: place of the request in its call, named in errors. mode: whose choice is answered. reason: why no model
-    is asked. seen: what the user was shown within the request's `unseen_s`. scored: the part of a large catalogue
-    that was scored, when the decision is made again.
+    is asked. seen: what the user was shown within the request's `unseen_s`. scored and forgotten: when the decision is
+    made again, the part of a large catalogue that was scored, and whether the replica had no room for the history.
     """
 
     client: str
@@ -26,6 +26,7 @@ class Asked:
     reason: Reason | None = None
     seen: Collection[str] = ()
     scored: str | None = None
+    forgotten: bool = False
 
     @property
     def where(self) -> tuple[str | int, ...]:

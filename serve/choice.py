@@ -20,7 +20,7 @@ class Choice:
     """A decision of the law over `items`; `features` are theirs in the same order.
 
     part: what was scored of a large catalogue, as `evidence.pack_part` writes it; None where the items are all that
-    were eligible.
+    were eligible. forgotten: the user's history may have been dropped for want of room.
     """
 
     current: Current
@@ -28,6 +28,7 @@ class Choice:
     features: Features
     decision: law.Decision
     part: str | None = None
+    forgotten: bool = False
 
     def slots(self) -> list[dict[str, Any]]:
         """As in `messages.Slot`."""
@@ -62,7 +63,9 @@ class Choice:
 
     def _packed(self, slots: Sequence[law.Slot], seen: Collection[str]) -> bytes:
         ids = [self.items[slot.index] for slot in slots]
-        return evidence.pack(self.features, slots, ids, self.current.catalogue.revision, self.part, seen)
+        return evidence.pack(
+            self.features, slots, ids, self.current.catalogue.revision, self.part, seen, self.forgotten
+        )
 
 
 def contributions(published: law.Published, slot: law.Slot) -> dict[str, float]:

@@ -229,6 +229,7 @@ class Engine:
         reason: Reason | None = None,
         seen: Collection[str] = (),
         scored: str | None = None,
+        forgotten: bool = False,
     ) -> DecisionRecord:
         """Choose the items of one request; the arguments are those of `Asked`. Models choose beside a baseline in the
         modes shadow and apprentice.
@@ -236,7 +237,7 @@ class Engine:
         Raises:
             RequestError: as `candidates`.
         """
-        asked = Asked(client, request, decision_id, index, mode, reason, seen, scored)
+        asked = Asked(client, request, decision_id, index, mode, reason, seen, scored, forgotten)
         current = self._current(client)
         catalogue = None if current is None else current.catalogue
         items = candidates(catalogue, self._tenants[client].changes, asked, self._max_items)
@@ -261,8 +262,12 @@ class Engine:
             logger.error("broken: %s", error, exc_info=error, extra={"fields": fields})
 
     def _choose(self, current: Current, asked: Asked, items: Sequence[str]) -> Choice:
+        history, forgotten = self._history(current.loaded, asked)
+        choice = self._scored(current, asked, items, history)
+        return replace(choice, forgotten=True) if forgotten else choice
+
+    def _scored(self, current: Current, asked: Asked, items: Sequence[str], history: History | None) -> Choice:
         request, seed = asked.request, seed_of(asked.decision_id, self._seed)
-        history = self._history(current.loaded, asked.client, asked.user)
         if isinstance(items, Shelf):
             own = () if asked.mode == "live" else baseline.own_choice(request, items)
             return part.choose(current, request, items, own, history, seed, asked.scored)
@@ -271,11 +276,16 @@ class Engine:
         features = catalogue.feature_map.features(request.context, items, request.user_id, rows_K)
         return Choice(current, items, features, law.decide(current.published, features, history, seed, request.slots))
 
-    def _history(self, loaded: Loaded, client: str, user: str | None) -> History | None:
-        if user is None:
-            return None
-        learned = self.histories.get(client, loaded.number, user)
-        return learned if learned is not None else loaded.version.ensemble.histories.get(user)
+    def _history(self, loaded: Loaded, asked: Asked) -> tuple[History | None, bool]:
+        """The user's history as far as it is in memory, and whether there may be more of it."""
+        if asked.user is None:
+            return None, False
+        learned = None
+        if not asked.forgotten:
+            learned = self.histories.get(asked.client, loaded.number, asked.user)
+        if learned is not None:
+            return learned, False
+        return loaded.version.ensemble.histories.get(asked.user), asked.forgotten or self.histories.full
 
     def _tenant(self, client: str) -> Tenant:
         """The client's state, made where it is not there. The lock is held."""
@@ -318,6 +328,8 @@ def _own(asked: Asked, current: Current | None, items: Sequence[str], choice: Ch
         beside["slots"] = choice.slots()
         if choice.part is not None:
             beside["part"] = choice.part
+        if choice.forgotten:
+            beside["forgotten"] = True
     made = record(asked.client, asked.request, answer, number, epoch, beside=beside, reason=asked.reason)
     if choice is not None and asked.mode == "apprentice":
         return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))

@@ -3,8 +3,8 @@
 A header (magic, catalogue revision, slots S, features D, members M), then one row of float64 per slot
 (parameter row "arm", catalogue index, propensity, φ (D), π_m (M)), then the item ids as JSON. Exact, so that
 learning from the journal again gives the same bits. Where a part of a large catalogue was scored, or items were left
-out because the user had seen them, the JSON is {"ids": [...], "part": text, "seen": [...]} with the part as `pack_part`
-writes it.
+out because the user had seen them, or the user's history may have been dropped, the JSON is {"ids": [...],
+"part": text, "seen": [...], "forgotten": true} with the part as `pack_part` writes it.
 """
 
 import base64
@@ -29,7 +29,8 @@ _FIXED = 3
 @dataclass(frozen=True)
 class Evidence:
     """revision: catalogue changes that the decision knew. rows_SF: one row per slot, F = 3 + D + M. part: what was
-    scored of a large catalogue (`unpack_part`), None for all that was eligible. seen: what the user had been shown."""
+    scored of a large catalogue (`unpack_part`), None for all that was eligible. seen: what the user had been shown.
+    forgotten: the replica had perhaps no room for the user's history, and decided without."""
 
     revision: int
     item_ids: tuple[str, ...]
@@ -37,6 +38,7 @@ class Evidence:
     rows_SF: Floats
     part: str | None = None
     seen: tuple[str, ...] = ()
+    forgotten: bool = False
 
     def arm(self, slot: int) -> int:
         return int(self.rows_SF[slot, 0])
@@ -61,8 +63,9 @@ def pack(
     revision: int,
     part: str | None = None,
     seen: Collection[str] = (),
+    forgotten: bool = False,
 ) -> bytes:
-    """The evidence of a decision's chosen items, `item_ids` slot by slot; `part` and `seen` as in `Evidence`."""
+    """The evidence of a decision's chosen items, `item_ids` slot by slot; the rest as in `Evidence`."""
     dimension, members = features.phi_KD.shape[1], len(slots[0].member_propensities_M)
     rows_SF = np.empty((len(slots), _FIXED + dimension + members), "<f8")
     for row_F, slot in zip(rows_SF, slots, strict=True):
@@ -71,8 +74,8 @@ def pack(
         row_F[_FIXED + dimension :] = slot.member_propensities_M
     header = _HEADER.pack(_MAGIC, revision, len(slots), dimension, members)
     names: Any = list(item_ids)
-    if part is not None or seen:
-        names = {"ids": names, "part": part, "seen": sorted(seen)}
+    if part is not None or seen or forgotten:
+        names = {"ids": names, "part": part, "seen": sorted(seen), "forgotten": forgotten}
     return header + rows_SF.tobytes() + json.dumps(names).encode()
 
 
@@ -101,4 +104,6 @@ def unpack(data: bytes) -> Evidence:
     except (struct.error, ValueError) as error:
         raise JournalError(f"evidence of a decision is not readable ({error}); it is from another Medley") from error
     seen = tuple(known.get("seen", ()))
-    return Evidence(revision, tuple(known["ids"]), dimension, rows_SF, known.get("part"), seen)
+    return Evidence(
+        revision, tuple(known["ids"]), dimension, rows_SF, known.get("part"), seen, known.get("forgotten", False)
+    )

@@ -17,6 +17,8 @@ class Histories:
         self._bytes = 0
         self._kept: OrderedDict[tuple[str, int, str], History] = OrderedDict()
         self._lock = threading.Lock()
+        self.full = False
+        """Whether any was dropped for want of room: who is not found may have one."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -36,6 +38,7 @@ class Histories:
                 self._bytes += _size(history) - _size(self._kept.pop(key, None))
                 self._kept[key] = history
             while self._bytes > self._budget_bytes and self._kept:
+                self.full = True
                 self._bytes -= _size(self._kept.popitem(last=False)[1])
 
     def forget(self, before: int, but: Collection[int] = ()) -> None:

@@ -90,13 +90,11 @@ _UNLEARNED = Rebuilt(0, 0, [])
 def _again(engine: Engine, record: DecisionRecord, request: DecisionRequest) -> DecisionRecord:
     mode = "live" if record.mode == "baseline" else cast(ClientMode, record.mode)
     beside = _beside(record)
-    scored, seen = beside.get("part"), beside.get("seen", ())
+    terms = {"scored": beside.get("part"), "seen": beside.get("seen", ()), "forgotten": "forgotten" in beside}
     if record.evidence is not None and mode == "live":
         known = evidence.unpack(record.evidence)
-        scored, seen = known.part, known.seen
-    return engine.decide(
-        record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), seen=seen, scored=scored
-    )
+        terms = {"scored": known.part, "seen": known.seen, "forgotten": known.forgotten}
+    return engine.decide(record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), **terms)
 
 
 def _whole(record: DecisionRecord) -> dict[str, Any]:

@@ -277,3 +277,22 @@ def test_a_member_that_a_client_did_not_admit_has_no_say_there(engine: Engine) -
     expected = law.decide(alone, features, None, seed_of("D1", 5)).slots[0]
     found = ask(engine, client="shop", context={"device": "mobile"})[0]["slots"][0]
     assert (found["propensity"], found["score"]) == (expected.propensity, pytest.approx(expected.score))
+
+
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+def test_a_decision_without_a_history_that_was_dropped_is_made_again_without_it(loaded: Loaded, mode: Any) -> None:
+    small, roomy = Engine(seed=5, history_bytes=3_000), Engine(seed=5)
+    dimension = loaded.version.feature_map.dimension
+    for engine in (small, roomy):
+        engine.install(loaded)
+        assert not engine.histories.full
+        engine.publish(update(loaded, u1=history(2, dimension), u2=history(2, dimension)))
+    assert (small.histories.full, roomy.histories.full) == (True, False)
+    request = DecisionRequest.model_validate({"user_id": "u1", "context": {"device": "mobile"}})
+    record = small.decide("shop", request, "D1", mode=mode)
+    kept = evidence.unpack(record.evidence).forgotten if record.evidence else json.loads(record.shadow)["forgotten"]
+    assert kept
+    assert roomy.decide("shop", request, "D1", mode=mode, forgotten=True) == record
+    assert roomy.decide("shop", request, "D1", mode=mode) != record
+    known = small.decide("shop", request.model_copy(update={"user_id": "u2"}), "D1")
+    assert not evidence.unpack(known.evidence).forgotten
