@@ -46,7 +46,15 @@ def buckets(served: Served, route: str) -> dict[float, float]:
     return {float(s.labels["le"]): s.value for s in samples if s.name.endswith("_bucket")}
 
 
+def in_metrics(served: Served) -> float:
+    return sum(value for (name, _), value in samples(served).items() if name == "medley_decisions_total")
+
+
 def test_prometheus_reads_what_was_counted(served: Served) -> None:
+    reader = Reader(journal_url(served.settings))
+    decided = reader.counts().get("decisions", 0)
+    reader.close()
+    until(lambda: in_metrics(served) == decided, "the decisions of the tests before")
     before = samples(served)
 
     def added(name: str, **labels: str) -> float:
