@@ -327,7 +327,7 @@ class ServeSettings(Section):
         description="from a call's arrival until its decisions must be made, per request of it, milliseconds; who "
         "misses it gets the caller's own choice (a request's own `budget_ms` counts before this)",
     )
-    thread_batch: Count = Field(8, description="requests of one call above which a worker thread decides them")
+    small_call: Count = Field(8, description="requests of a call up to which its time counts for target_p95_ms")
     models_batch: Count = Field(128, description="requests of one call above which the model replicas decide them")
     models_replicas: Count = Field(1, description="model replicas at the start and at least")
     models_max_replicas: Count = Field(2, description="model replicas at most")

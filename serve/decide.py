@@ -211,12 +211,18 @@ class Engine:
         mode: ClientMode = "live",
         reason: Reason | None = None,
         seen: Mapping[int, Collection[str]] | None = None,
+        places: range | None = None,
     ) -> list[DecisionRecord]:
-        """`decide` for each; one that is refused refuses the call. seen: of the requests that have any, by place."""
+        """`decide` for each; one that is refused refuses the call.
+
+        Args:
+            seen: of the requests that have any, by place.
+            places: of the requests that are decided, all by default.
+        """
         lately = seen or {}
         return [
-            self.decide(client, request, decision_id, i, mode, reason, lately.get(i, ()))
-            for i, (request, decision_id) in enumerate(zip(requests, ids, strict=True))
+            self.decide(client, requests[i], ids[i], i, mode, reason, lately.get(i, ()))
+            for i in (range(len(requests)) if places is None else places)
         ]
 
     def decide(

@@ -1,7 +1,9 @@
 """The requests of a call decided within their budget of time: here, in a worker thread, by model replicas, or not.
 
 Who misses the budget gets the caller's own choice instead. A budget counts from the arrival of the call and ends
-with the decision: what follows, the commit, is waited for.
+with the decision: what follows, the commit, is waited for. Many short decisions are made on the event loop too, a few
+at a time: threads that compute take the interpreter's lock from one another and from the loop, and all together are
+slower than one.
 """
 
 import asyncio
@@ -18,10 +20,12 @@ from cluster.journal import DecisionRecord, Reader, Repeat
 from serve.baseline import request_json
 from serve.decide import Engine, Load
 from serve.messages import DecisionRequest
-from serve.pace import Pace
+from serve.pace import Pace, Stopwatch
 from serve.seen import Seen
 
 _THREADS = 8
+_QUICK = 64
+"""Answers without a model that hold the event loop at a time."""
 
 Records: TypeAlias = list[DecisionRecord]
 Lately: TypeAlias = Mapping[int, Collection[str]]
@@ -117,38 +121,56 @@ class Deciding:
         way = self._pace.way(load.who, load.items, number, left_ms)
         if way == "not":
             return await self._quick(partial(decide, reason="slow"), number)
-        if way == "here" and number <= self._settings.thread_batch:
-            begin = time.perf_counter()
-            records = decide()
-            self._took(load, number, begin)
-            return records
+        if way == "here" and not self._large(number):
+            return await self._here(decide, load, number, left_ms)
         try:
             return await asyncio.wait_for(self._beside(decide, load, call, seen), left_ms / 1e3)
         except TimeoutError:
             self._pace.missed(load.who, load.items, left_ms / number)
             return await self._quick(partial(decide, reason="slow"), number)
 
+    async def _here(self, decide: Callable[..., Records], load: Load, number: int, left_ms: float) -> Records:
+        """On the event loop, which goes on with others' work in between."""
+        until = time.perf_counter() + left_ms / 1e3
+        records: Records = []
+        while (first := len(records)) < number:
+            if time.perf_counter() > until:
+                return records + await self._quick(partial(decide, reason="slow"), number, first)
+            watch, last = Stopwatch(), min(number, first + self._pace.at_once(load.who, load.items))
+            records += decide(places=range(first, last))
+            self._pace.took(load.who, load.items, watch.ms() / (last - first))
+            if last < number:
+                await asyncio.sleep(0)
+        return records
+
     async def _beside(self, decide: Callable[[], Records], load: Load, call: Call, seen: Lately) -> Records:
-        if self._models is not None and len(call.requests) >= self._settings.models_batch:
+        if self._models is not None and self._large(len(call.requests)):
             records = await self._models.decide(call.client, call.requests, call.ids, call.mode, seen)
             if records is not None:
                 return records
         loop = asyncio.get_running_loop()
 
         def work() -> Records:
-            begin = time.perf_counter()
+            watch = Stopwatch()
             try:
                 return decide()
             finally:  # also when nobody waits any more
-                loop.call_soon_threadsafe(self._took, load, len(call.requests), begin)
+                each_ms = watch.ms() / len(call.requests)
+                loop.call_soon_threadsafe(self._pace.took, load.who, load.items, each_ms)
 
         return await loop.run_in_executor(self._threads, work)
 
-    async def _quick(self, decide: Callable[[], Records], number: int) -> Records:
+    async def _quick(self, decide: Callable[..., Records], number: int, first: int = 0) -> Records:
         """What asks no model."""
-        if number <= self._settings.thread_batch:
-            return decide()
-        return await asyncio.to_thread(decide)
+        records: Records = []
+        for place in range(first, number, _QUICK):
+            records += decide(places=range(place, min(number, place + _QUICK)))
+            if len(records) < number - first:
+                await asyncio.sleep(0)
+        return records
+
+    def _large(self, number: int) -> bool:
+        return self._models is not None and number >= self._settings.models_batch
 
     async def _lately(self, call: Call) -> Lately:
         """Read off the event loop, for the requests that ask."""
@@ -179,9 +201,6 @@ class Deciding:
             return {i: repeat for i, repeat in found.items() if repeat is not None}
 
         return await asyncio.to_thread(look)
-
-    def _took(self, load: Load, number: int, begin: float) -> None:
-        self._pace.took(load.who, load.items, 1e3 * (time.perf_counter() - begin) / number)
 
     def _budget_ms(self, requests: Sequence[DecisionRequest]) -> float:
         """The least of the requests' own budgets; without any, the settings' for each of them."""

@@ -17,7 +17,7 @@ HERE_MS = 5.0
 """Longest that the event loop may be held."""
 TRY_AGAIN_S = 1.0
 """Decisions that take too long are tried this often, so that it is noticed when they no longer do."""
-_NEW = 0.5  # weight of the newest decision in the mean
+_SLOWER = 0.1  # weight of a decision that took longer; one that took less stands at once
 _KEPT = 4_096
 
 
@@ -53,7 +53,10 @@ class _Mean:
 
 
 class Pace:
-    """A moving mean of milliseconds per decision, by who decides and by how many items (in powers of two).
+    """Milliseconds that a decision needs, by who decides and by how many items (in powers of two).
+
+    What takes a decision's time beside its own work (other processes, a cold cache) only adds to it, so a shorter time
+    is believed at once and a longer one by and by: a busy machine must not look like a slow model.
 
     Args:
         clock: seconds, monotone.
@@ -80,12 +83,16 @@ class Pace:
                 return "not"
             mean.tried_at = self._clock()
             return "beside"
-        return "here" if decisions * mean.ms <= HERE_MS else "beside"
+        return "here" if mean.ms <= HERE_MS else "beside"
+
+    def at_once(self, who: Hashable, items: int) -> int:
+        """How many decisions may hold the event loop together."""
+        return max(1, int(HERE_MS / max(self.expected_ms(who, items) or HERE_MS, 1e-3)))
 
     def took(self, who: Hashable, items: int, ms: float) -> None:
         """Count what one decision took."""
         mean = self._mean(who, items, ms)
-        mean.ms = ms if mean.guessed else mean.ms + _NEW * (ms - mean.ms)
+        mean.ms = ms if mean.guessed or ms < mean.ms else mean.ms + _SLOWER * (ms - mean.ms)
         mean.guessed = False
 
     def missed(self, who: Hashable, items: int, ms: float) -> None:

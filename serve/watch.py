@@ -31,7 +31,7 @@ class Watch:
         self._metrics = metrics
         self._slow_ms = settings.slow_ms
         self._all = settings.log_decisions
-        self._few = settings.thread_batch
+        self._few = settings.small_call
         self._refusals = Seldom(_MOST_REFUSALS, _EVERY_S)
         self._unknown = Seldom(1, _EVERY_S)
         self._slow = Seldom(_MOST_SLOW, _EVERY_S)

@@ -19,18 +19,22 @@ def test_what_is_not_known_goes_beside_and_what_is_short_stays_here() -> None:
     assert pace.way("shop", 100, 1, 250) == "beside"
     pace.took("shop", 100, 0.5)
     assert pace.way("shop", 100, 1, 250) == "here"
-    assert pace.way("shop", 100, 10, 250) == "here"  # 5 ms
-    assert pace.way("shop", 100, 11, 250) == "beside"
+    assert pace.way("shop", 100, 100, 250) == "here"  # a few at a time:
+    assert pace.at_once("shop", 100) == 10  # 5 ms
+    assert pace.way("shop", 100, 501, 250) == "beside"  # would be late
+    pace.took("slow", 100, 5.1)
+    assert pace.way("slow", 100, 1, 250) == "beside"
+    assert pace.at_once("slow", 100) == 1
     assert pace.way("other", 100, 1, 250) == "beside"
     assert pace.way("shop", 1_000, 1, 250) == "beside"
     assert pace.way("shop", 127, 1, 250) == "here"  # the same power of two
 
 
-def test_the_mean_moves_half_way() -> None:
+def test_a_shorter_time_is_believed_at_once_and_a_longer_one_by_and_by() -> None:
     pace = Pace(Clock())
-    for ms in (1.0, 11.0, 4.0):
+    for ms, expected in ((4.0, 4.0), (1.0, 1.0), (11.0, 2.0), (12.0, 3.0)):  # 1 + 10 %·10, 2 + 10 %·10
         pace.took("shop", 8, ms)
-    assert pace.expected_ms("shop", 8) == pytest.approx(5.0)  # 1, then (1 + 11) / 2, then (6 + 4) / 2
+        assert pace.expected_ms("shop", 8) == pytest.approx(expected)
 
 
 def test_what_would_be_late_is_not_begun_and_now_and_then_tried() -> None:
@@ -54,7 +58,7 @@ def test_it_recovers_once_decisions_are_fast_again() -> None:
     while pace.way("shop", 8, 1, 250) != "here":
         pace.took("shop", 8, 1.0)
         clock.now, seconds = clock.now + TRY_AGAIN_S, seconds + 1
-    assert seconds == 8  # 1 + 999 / 2^n is at most 5 first at n = 8
+    assert seconds == 1
 
 
 def test_one_that_was_given_up_is_not_begun_again_at_once() -> None:
@@ -103,11 +107,12 @@ def test_nothing_long_stays_here_and_nothing_that_fits_is_refused(times: list[fl
     pace = Pace(Clock())
     for ms in times:
         pace.took("shop", 8, ms)
-    expected = n * (pace.expected_ms("shop", 8) or 0)
+    expected = pace.expected_ms("shop", 8) or 0
     way = pace.way("shop", 8, n, left_ms)
-    assert min(times) * n * 0.999 <= expected <= max(times) * n * 1.001
-    assert (way == "here") == (expected <= min(5.0, left_ms))
-    assert way != "not" or expected > left_ms
+    assert min(times) * 0.999 <= expected <= max(times) * 1.001
+    assert (way == "here") == (expected <= 5.0 and n * expected <= left_ms)
+    assert way != "not" or n * expected > left_ms
+    assert pace.at_once("shop", 8) * expected <= max(5.0, expected)
 
 
 def test_the_least_recent_are_forgotten() -> None:
