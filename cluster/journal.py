@@ -314,6 +314,10 @@ class Reader:
         """What a user was shown at or after `since_s` (server time) by decisions with seq > after_seq, in order."""
         return self._read(lambda store: store.shown(client, user, since_s, after_seq))
 
+    def clients(self) -> list[str]:
+        """All for whom anything was ever decided."""
+        return self._read(lambda store: store.clients())
+
     def agreements(self) -> dict[str, Agreement]:
         """By client, over all decisions that an engine made beside a baseline."""
         return self._read(lambda store: store.agreements())

@@ -23,7 +23,7 @@ class Catalogues:
     Args:
         registry, name: where the versions are.
         changes: of all clients, with their revisions, in order.
-        clients: those whose decisions are looked at.
+        clients: all of the journal, also those whose decisions are not looked at: they see a new version too.
     """
 
     def __init__(

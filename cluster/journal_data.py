@@ -59,7 +59,7 @@ def dataset(
             f"(rewards.{settings.reward_kind}.window_s) has closed"
         )
     changes = reader.changes(0)
-    catalogues = Catalogues(Registry(settings.registry_uri), name, changes, kept["client_id"].unique().to_pylist())
+    catalogues = Catalogues(Registry(settings.registry_uri), name, changes, reader.clients())
     left_out: Counter[str] = Counter()
     listed = _listed(kept, catalogues, left_out)
     items = catalogues.items(_named(listed))

@@ -113,6 +113,10 @@ class Connection:
         rows = self.sql.rows(query, (client, user, after_seq, since_s))
         return [Shown(seq, at, tuple(s["item_id"] for s in from_json(answer)["slots"])) for seq, at, answer in rows]
 
+    def clients(self) -> list[str]:
+        """All for whom anything was ever decided."""
+        return [client for (client,) in self.sql.rows("SELECT DISTINCT client FROM journal_decisions ORDER BY client")]
+
     def agreements(self) -> dict[str, Agreement]:
         """By client, over all decisions that an engine made beside a baseline."""
         rows = self.sql.rows("SELECT client, compared, agreed, propensity FROM journal_agreements ORDER BY client")

@@ -186,6 +186,19 @@ def test_an_item_of_one_client_stays_its_own(world: World) -> None:
     assert made.facts["notes"] == ["1 events left out: of items that one of several clients put for itself"]
 
 
+def test_who_decides_outside_of_the_choice_is_a_client_too(world: World) -> None:
+    world.decide("other")
+    world.change("secret", '{"title": "secret"}')
+    world.decide()
+    world.decide()
+    world.close_windows()
+    choices = Choice(), Choice(client="shop"), Choice(since=datetime.fromtimestamp(world.now - 11.001, UTC))
+    assert [dataset(world.settings, world.reader, choice).items["item_id"].to_pylist() for choice in choices] == [
+        list(IDS)
+    ] * 3
+    assert world.dataset(**{"data.max_events": 1}).items["item_id"].to_pylist() == list(IDS)
+
+
 def test_of_a_large_catalogue_what_left_something_out_cannot_be_judged(settings: Settings) -> None:
     world = World(settings, items=MOST_LISTED_ITEMS + 1)
     world.decide(slots=2)
