@@ -11,7 +11,7 @@ Shapes: N events.
 
 from collections import Counter, deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import numpy as np
@@ -25,6 +25,7 @@ from cluster.importers.catalogue import users_of
 from cluster.journal import Reader, journal_url
 from cluster.journal_catalogue import Catalogues
 from cluster.journal_events import FINALS, Choice, blocks
+from cluster.journal_records import moment_us
 from cluster.records import EVENTS, Dataset
 from cluster.registry import DEFAULT_NAME, Registry
 
@@ -97,7 +98,7 @@ def _newest(
 
 def _listed(finals: pa.Table, catalogues: Catalogues, left_out: Counter[str]) -> pa.Table:
     """Candidates written out where the whole of a small catalogue is meant, and rows left out that cannot be judged."""
-    columns = ["candidates", "excluded", "mode", "catalogue", "version", "client_id", "timestamp"]
+    columns = ["candidates", "excluded", "mode", "catalogue", "version", "client_id", "event_id", "item_id"]
     candidates, kept = [], []
     for row, values in enumerate(finals.select(columns).to_pylist()):
         found, fault = _candidates(catalogues, **values)
@@ -119,12 +120,14 @@ def _candidates(
     catalogue: int | None,
     version: int | None,
     client_id: str,
-    timestamp: datetime,
+    event_id: str,
+    item_id: str,
 ) -> tuple[list[str] | None, str | None]:
     """What was eligible, None for the whole of a large catalogue; and why the row must be left out."""
     if mode != "live":
         return candidates, None  # a baseline's row has no propensity: nobody asks what else there was
-    expired = set() if catalogue is None else catalogues.expired(client_id, catalogue, timestamp)
+    asked = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment_us(event_id.rpartition("/")[0]))
+    expired = set() if catalogue is None else catalogues.expired(client_id, catalogue, asked) - {item_id}
     if candidates is not None:
         return [item for item in candidates if item not in expired], None
     if version is None or catalogue is None or excluded is None:

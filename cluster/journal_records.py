@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+_TO_BASE32 = str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "0123456789abcdefghijklmnopqrstuv")
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -115,3 +117,14 @@ class Shown:
     seq: int
     at: float
     item_ids: tuple[str, ...]
+
+
+def moment_us(decision_id: str) -> int:
+    """When a decision's id (serve.ids) was made, microseconds since 1970 (whole milliseconds).
+
+    It is made before the decision, which is by this moment; `Final.at` is the commit's.
+
+    >>> moment_us("01ARYZ6S410000000000000000")
+    1469918176385000
+    """
+    return int(decision_id[:10].translate(_TO_BASE32), 32) * 1_000

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cluster.errors import RequestError
+from cluster.journal_records import moment_us
 from cluster.records import item_table
 from serve import catalogue as catalogues
 from serve.asked import Asked
@@ -13,7 +14,6 @@ from serve.baseline import check_items
 from serve.catalogue import Catalogue
 from serve.columns import Columns, Mask, Part
 from serve.eligible import eligible, open_at
-from serve.ids import moment_us
 from serve.shelf import shelved
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FROM_RFC4648 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _CROCKFORD.encode())
-_TO_BASE32 = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
 _MAC_BYTES = 10
 LENGTH = 26 + 16
 
@@ -61,12 +60,3 @@ def seed_of(decision_id: str, seed: int) -> int:
     """The 63-bit seed of a decision's random choices: a pure function of its id and the settings' seed."""
     digest = hashlib.blake2b(f"{seed}/{decision_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
-
-
-def moment_us(decision_id: str) -> int:
-    """When a decision's id was made, microseconds since 1970 (whole milliseconds).
-
-    >>> moment_us("01ARYZ6S410000000000000000")
-    1469918176385000
-    """
-    return int(decision_id[:10].translate(_TO_BASE32), 32) * 1_000

@@ -10,11 +10,12 @@ import pytest
 
 from actors.bandits import law
 from cluster.errors import RequestError
-from serve import evidence
+from cluster.journal_records import moment_us
+from serve import baseline, evidence
 from serve.columns import Columns, Part
 from serve.current import load
 from serve.decide import Engine
-from serve.ids import DecisionIds, moment_us, seed_of
+from serve.ids import DecisionIds, seed_of
 from serve.messages import DecisionRequest, ItemBody
 from tests import serving
 
@@ -163,3 +164,20 @@ def test_columns_of_a_large_catalogue_are_read_before_they_are_needed() -> None:
     assert columns.unread(["price", "category"]) == ["category"]
     assert columns.followed(few).unread(["price"]) == []
     assert Columns(Part(few)).unread(["price"]) == []
+
+
+def test_an_item_that_is_there_twice_is_found_in_one_pass() -> None:
+    class Name(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    items = [Name(f"i{n}") for n in range(1_000)]
+    baseline.check_items(items, 0, 1_000)
+    with pytest.raises(RequestError, match="'i998' is there twice") as refused:
+        baseline.check_items([*items[:999], Name("i998")], 2, 1_000)
+    assert refused.value.loc == ("body", "requests", 2, "items", 999)
+    assert Name.compared < 100

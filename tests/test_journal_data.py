@@ -25,6 +25,7 @@ from cluster.records import EVENTS, ITEMS, Dataset
 from cluster.registry import DEFAULT_NAME, Registry
 from serve.current import load
 from serve.decide import Engine
+from serve.ids import DecisionIds
 from serve.learner import Learner
 from serve.ledger import Ledger
 from serve.messages import DecisionRequest
@@ -163,6 +164,25 @@ def test_what_the_user_had_seen_or_had_expired_was_no_candidate(world: World) ->
     before, after = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
     assert (catalogues.expired("shop", 1, before), catalogues.expired("shop", 1, after)) == (set(), {"new"})
     assert catalogues.expired("shop", 0, after) == catalogues.expired("other", 1, after) == set()
+
+
+def test_what_expires_between_a_decision_and_its_commit_was_a_candidate(world: World) -> None:
+    asked = world.now
+    ends = datetime.fromtimestamp(asked + 0.05, UTC).isoformat()
+    world.change("flash", json.dumps({"title": "a flash", "expires_at": ends}))
+    ids = DecisionIds(bytes(16), lambda: asked)
+    world.now = asked + 0.1
+    request = DecisionRequest(user_id="u", context={"device": "mobile"}, items=["flash", "i1"])
+    for excluded in ([], ["i1"]):
+        record = world.engine.decide("shop", request.model_copy(update={"exclude": excluded}), ids.new("shop"))
+        world.journal.decide([record]).result(WAIT_S)
+        world.slots += 1
+    asked = world.now
+    record = world.engine.decide("shop", request, ids.new("shop"))
+    world.journal.decide([record]).result(WAIT_S)
+    world.slots += 1
+    world.close_windows()
+    assert world.dataset().events["candidates"].to_pylist() == [["flash", "i1"], ["flash"], ["i1"]]
 
 
 def test_what_nobody_can_be_shown_any_more_is_no_item(world: World) -> None:
