@@ -1,5 +1,6 @@
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.config import Settings
-from tune.sweeps.search import Found, Plan, _found, _pack, _within
+from tune.sweeps.search import WHOLE, Found, Plan, _found, _pack, _within, keep_state, resumable
 from tune.sweeps.space import Space
 
 
@@ -78,3 +79,21 @@ def test_a_budget_asks_until_somebody_hears() -> None:
     assert signal.getsignal(signal.SIGUSR1) == before
     with _within(None):
         pass
+
+
+def test_a_state_that_a_kill_cut_short_gives_way_to_the_last_whole_one(tmp_path: Path) -> None:
+    (tmp_path / "tuner.pkl").write_bytes(b"")  # what Tune looks for
+    state = tmp_path / "experiment_state-2026-01-02_00-00-00.json"
+    (tmp_path / "experiment_state-2026-01-01_00-00-00.json").write_text("{}")
+    state.write_text('{"trial_data": []}')
+    keep_state(tmp_path)
+    for cut in ("", '{"trial_da'):
+        state.write_text(cut)
+        keep_state(tmp_path)  # nothing to keep
+        assert resumable(tmp_path)
+        assert state.read_text() == '{"trial_data": []}'
+    (tmp_path / WHOLE).unlink()
+    state.write_text("")
+    assert resumable(tmp_path)  # by the first start's
+    assert not state.exists()
+    assert not resumable(tmp_path / "none")

@@ -36,6 +36,8 @@ RUNGS, REDUCTION = 4, 3
 """ASHA looks after each quarter of the events, and lets the best third go on."""
 FOLDER = "trials"
 """Ray Tune's folder within that of a sweep."""
+STATES, WHOLE = "experiment_state-*.json", "whole_state.json"
+"""Tune's states, the last by name the newest, and our copy of one that is whole."""
 ASKED_EVERY_S = 0.5
 """Between two requests to end, the first of which may have come too early."""
 
@@ -130,12 +132,44 @@ class Ended(ray_tune.Callback):
     progress: ClassVar[Callable[[int, int], None]] = staticmethod(lambda done, total: None)
     total: ClassVar[int] = 0
     trials: ClassVar[list[Any]] = []
+    place: ClassVar[Path | None] = None
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         Ended.progress(sum(one.is_finished() for one in trials) + 1, Ended.total)
+        if Ended.place is not None:
+            keep_state(Ended.place)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         Ended.trials = list(trials)
+
+
+def keep_state(place: Path) -> None:
+    """Copy Tune's state where it is whole: Tune writes it in place, and a kill may cut it short."""
+    state = max(place.glob(STATES), default=None)
+    if state is not None and (text := _whole(state)):
+        aside = place / f"{WHOLE}.partial"
+        aside.write_text(text)
+        aside.replace(place / WHOLE)
+
+
+def resumable(place: Path) -> bool:
+    """Whether Tune can go on here; a state that was cut short gives way to the last whole one, or is removed."""
+    state = max(place.glob(STATES), default=None)
+    if state is not None and not _whole(state):
+        state.unlink()
+        if (place / WHOLE).exists():
+            state.write_text((place / WHOLE).read_text())
+    return bool(ray_tune.Tuner.can_restore(str(place))) and any(place.glob(STATES))
+
+
+def _whole(state: Path) -> str:
+    """The text of a state, empty where it is no JSON."""
+    try:
+        text = state.read_text()
+        json.loads(text)
+    except (OSError, ValueError):
+        return ""
+    return text
 
 
 def search(
@@ -156,7 +190,8 @@ def search(
         {"cpu": settings.trial_cpus, "gpu": settings.trial_gpus},
     )
     place = folder / FOLDER
-    if ray_tune.Tuner.can_restore(str(place)) and list(place.glob("experiment_state-*.json")):
+    Ended.place = place
+    if resumable(place):
         tuner = ray_tune.Tuner.restore(str(place), trainable, restart_errored=True)
     else:
         tuner = _begun(trainable, plan, settings, folder)
