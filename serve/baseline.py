@@ -29,9 +29,11 @@ def check_items(items: list[str], index: int, most: int) -> None:
     where = ("body", "requests", index, "items")
     if len(items) > most:
         raise RequestError(where, f"{len(items)} items; at most {most} (serve.max_items), or null for the catalogue")
-    if len(set(items)) < len(items):
-        place = next(p for p, item in enumerate(items) if item in items[:p])
-        raise RequestError((*where, place), f"{items[place]!r} is there twice")
+    before: set[str] = set()
+    for place, item in enumerate(items):
+        if item in before:
+            raise RequestError((*where, place), f"{item!r} is there twice")
+        before.add(item)
 
 
 def request_json(request: DecisionRequest) -> str:

@@ -175,7 +175,7 @@ def test_an_item_that_is_there_twice_is_found_in_one_pass() -> None:
             Name.compared += 1
             return str.__eq__(self, other)
 
-    items = [Name(f"i{n}") for n in range(1_000)]
+    items: list[str] = [Name(f"i{n}") for n in range(1_000)]
     baseline.check_items(items, 0, 1_000)
     with pytest.raises(RequestError, match="'i998' is there twice") as refused:
         baseline.check_items([*items[:999], Name("i998")], 2, 1_000)
