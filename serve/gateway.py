@@ -5,13 +5,15 @@ loop waits for a database: keys are in memory, the journal answers by a future, 
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Query, Request
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.responses import Response
 
 from cluster.config import ClientMode, ServeSettings
@@ -41,6 +43,10 @@ from serve.routes import application, check_query
 from serve.watch import Watch
 
 M = TypeVar("M", Decisions, Rewards)
+B = TypeVar("B", Decisions, Rewards, ItemBody)
+
+_LARGE = 64 * 2**10
+"""Bytes of a body that is parsed in a thread."""
 
 
 class LearnerLink(Protocol):
@@ -107,7 +113,7 @@ class Gateway:
         start = time.perf_counter()
         principal, client = await self._client(request)
         message = await self._read(request, principal, Decisions, "requests")
-        self._admit(principal, "requests", len(message.requests))
+        self._rates.take(principal, len(message.requests), paid=1)
         answers = await self._decided(client, principal.mode, message.requests, start)
         if _is_arrow(request):
             return Response(await asyncio.to_thread(bulk.decisions, answers), media_type=bulk.MEDIA_TYPE)
@@ -117,7 +123,7 @@ class Gateway:
         """Take rewards; each counts once, whenever and however often it comes."""
         principal, client = await self._client(request)
         message = await self._read(request, principal, Rewards, "rewards")
-        self._admit(principal, "rewards", len(message.rewards))
+        self._rates.take(principal, len(message.rewards), paid=1)
         outcomes = await self._rewarding.take(client, message.rewards)
         if all(outcome.http for outcome in outcomes):
             faults = [(("body", "rewards", i, o.field), "value_error", o.reason or "") for i, o in enumerate(outcomes)]
@@ -129,8 +135,7 @@ class Gateway:
     async def put_item(self, request: Request, item_id: str) -> Response:
         """Add an item to the client's catalogue, or replace it."""
         principal, client = await self._client(request)
-        body = ItemBody.model_validate_json(await self._body(request, principal) or b"{}")
-        self._rates.take(principal, 1)
+        body = await self._parsed(await self._body(request, principal) or b"{}", ItemBody)
         await self._change(client, item_id, body.model_dump_json())
         return _json(body.model_dump(mode="json") | {"item_id": item_id})
 
@@ -247,21 +252,41 @@ class Gateway:
         return principal
 
     async def _body(self, request: Request, principal: Principal) -> bytes:
+        """The body of a call, which costs a token: to read it is work, whatever is in it."""
+        self._rates.take(principal, 1)
         return await limits.body(request, principal.limits.max_body_bytes or self._settings.max_body_bytes)
 
     async def _read(self, request: Request, principal: Principal, message: type[M], name: str) -> M:
-        """The message of a call, as JSON or as an Arrow stream of its one field."""
+        """The message of a call, as JSON or as an Arrow stream of its one field; no more of it than a call may have."""
         body = await self._body(request, principal)
-        if not _is_arrow(request):
-            return message.model_validate_json(body)
-        return await asyncio.to_thread(bulk.read, body, message, name, self._settings.max_batch)
+        if _is_arrow(request):
+            return await asyncio.to_thread(bulk.read, body, message, name, self._settings.max_batch)
+        read = await self._parsed(body, message, partial(self._counted, body, name))
+        self._check(name, len(getattr(read, name)))
+        return read
 
-    def _admit(self, principal: Principal, name: str, number: int) -> None:
-        """Refuse a call with too many requests in it, or too many for now."""
+    async def _parsed(self, body: bytes, message: type[B], first: Callable[[], None] = lambda: None) -> B:
+        """A large body is read in a thread, and `first` looks at it."""
+
+        def parse() -> B:
+            first()
+            return message.model_validate_json(body)
+
+        return message.model_validate_json(body) if len(body) <= _LARGE else await asyncio.to_thread(parse)
+
+    def _counted(self, body: bytes, name: str) -> None:
+        """Refuse a body with too many requests before they are validated: that takes twenty times as long as to parse
+        it, and keeps the interpreter's lock, in a thread too."""
+        with contextlib.suppress(ValueError):  # which validation tells
+            found = from_json(body)
+            if isinstance(found, dict) and isinstance(found.get(name), list):
+                self._check(name, len(found[name]))
+
+    def _check(self, name: str, number: int) -> None:
+        """Refuse a call with too many requests in it."""
         most = self._settings.max_batch
         if number > most:
             raise RequestError(("body", name), f"{number} in one call; at most {most} (serve.max_batch)", 413)
-        self._rates.take(principal, number)
 
 
 def _answer(index: int, found: DecisionRecord | Repeat) -> str:

@@ -30,7 +30,7 @@ class TooMany(RequestError):
 class Rates:
     """A token bucket per key: it fills at `rate_per_s` up to `burst`, and each request inside a call takes one.
 
-    A call is let through whole or not at all, and one that is refused takes nothing.
+    A call is let through whole or not at all, and one that is refused takes nothing more than it has paid before.
 
     Args:
         settings: the defaults.
@@ -43,8 +43,13 @@ class Rates:
         self._left: dict[str, tuple[float, float]] = {}
         """key id -> (tokens, the moment at which there were so many)"""
 
-    def take(self, principal: Principal, requests: int) -> None:
-        """Raises TooMany; RequestError (413) for a call that no waiting lets through."""
+    def take(self, principal: Principal, requests: int, paid: int = 0) -> None:
+        """Take tokens for a call with so many requests; `paid` were taken before, when it was read.
+
+        Raises:
+            TooMany: it is told to wait for all of its tokens, because the same call pays anew.
+            RequestError: 413, no waiting lets it through.
+        """
         own, given = principal.limits, self._settings
         rate, burst = own.rate_per_s, own.burst
         if rate is None:
@@ -58,11 +63,11 @@ class Rates:
         now = self._clock()
         tokens, at = self._left.get(principal.key_id, (float(burst), now))
         tokens = min(float(burst), tokens + rate * (now - at))
-        if tokens < requests - _ROUNDING:
+        if tokens < requests - paid - _ROUNDING:
             self._left[principal.key_id] = (tokens, now)
             wait_s = math.ceil((requests - tokens) / rate)
             raise TooMany(f"more than {rate:g} requests in a second with this key; try again in {wait_s} s", wait_s)
-        self._left[principal.key_id] = (tokens - requests, now)
+        self._left[principal.key_id] = (tokens - (requests - paid), now)
 
 
 async def body(request: Request, most: int) -> bytes:

@@ -273,15 +273,58 @@ def test_a_key_with_limits_of_its_own(published: Settings) -> None:
         assert (await r.decide(*[{"items": ["i1"]}] * 3)).status_code == 200
         refused = await r.decide(*[{"items": ["i1"]}] * 2)
         assert (refused.status_code, locs(refused)) == (429, [["header", "authorization"]])
-        assert refused.headers["retry-after"] == "2"  # one more request, at one in two seconds
-        assert (await r.decide({"items": ["i1"]})).status_code == 200
+        assert (
+            refused.headers["retry-after"] == "4"
+        )  # two requests, at one in two seconds: reading it took what was left
         assert (await r.http.get("/v1/items", headers=r.headers())).status_code == 429
-        assert (await r.decide(*[{"items": ["i1"]}] * 5)).status_code == 413
+        keys.limit(r.keys["shop"].split("_")[1], Limits(max_body_bytes=300))
+        await asyncio.sleep(0.5)
         large = await r.decide({"context": {"a": "x" * 300}})
         assert (large.status_code, locs(large)) == (413, [["body"]])
         assert (await r.decide({"context": {"a": "x" * 300}}, client="other")).status_code == 200
 
-    run(published, body)
+    quick = published.model_copy(update={"serve": published.serve.model_copy(update={"keys_refresh_s": 0.1})})
+    run(quick, body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("POST", "/v1/decisions", b'{"requests":[{"bad":1}]}', 422),
+        ("POST", "/v1/decisions", b'{"requests":[' + b",".join([b"{}"] * 5) + b"]}", 413),  # more than the burst
+        ("POST", "/v1/decisions", b"x" * 20_001, 413),
+        ("POST", "/v1/rewards", b"{", 422),
+        ("PUT", "/v1/items/a", b'{"price":"x"}', 422),
+    ],
+)
+def test_a_body_that_is_refused_costs_a_token(
+    published: Settings, method: str, path: str, content: bytes, status: int
+) -> None:
+    limits = {"rate_per_s": 0.001, "burst": 3}
+
+    async def body(r: Running) -> None:
+        answers = [await r.http.request(method, path, content=content, headers=r.headers()) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [status] * 3 + [429] * 2
+
+    run(published.model_copy(update={"serve": published.serve.model_copy(update=limits)}), body)
+
+
+def test_too_many_requests_are_refused_before_they_are_validated(home: Any) -> None:
+    settings = config.load(serve={"max_batch": 20})
+    serving.publish(settings, serving.version())
+
+    async def body(r: Running) -> None:
+        for padding, status in ((0, 422), (70_000, 413)):  # in the event loop, in a thread
+            for path, name in (("decisions", "requests"), ("rewards", "rewards")):
+                content = json.dumps({name: [{"bad": 1}] * 21}) + " " * padding
+                answer = await r.http.post(f"/v1/{path}", content=content, headers=r.headers())
+                assert answer.status_code == status
+        fine = json.dumps({"requests": [{"items": ["i1"]}]}) + " " * 70_000
+        assert (await r.http.post("/v1/decisions", content=fine, headers=r.headers())).status_code == 200
+        for wrong in ("[" * 70_000, "x" * 70_000, "[]" + " " * 70_000, '{"requests":1}' + " " * 70_000):
+            assert (await r.http.post("/v1/decisions", content=wrong, headers=r.headers())).status_code == 422
+
+    run(settings, body)
 
 
 def test_no_room_is_503_and_health_says_so(published: Settings) -> None:

@@ -50,6 +50,21 @@ def test_a_burst_then_the_rate_and_a_refused_call_takes_nothing() -> None:
         rates.take(mine, 1)
 
 
+def test_who_waits_as_told_after_paying_for_a_refused_call_is_let_through() -> None:
+    clock = Clock()
+    rates, mine = Rates(ServeSettings(), clock), key(rate_per_s=1.0, burst=4)
+    rates.take(mine, 2)
+    rates.take(mine, 1)
+    with pytest.raises(TooMany) as refused:
+        rates.take(mine, 4, paid=1)
+    assert refused.value.retry_after_s == 3  # 1 of 4 is left, and the same call pays for all 4 again
+    clock.now += 3
+    rates.take(mine, 1)
+    rates.take(mine, 4, paid=1)
+    with pytest.raises(TooMany):
+        rates.take(mine, 1)
+
+
 def test_keys_are_counted_apart_and_none_is_limited_by_default() -> None:
     rates = Rates(ServeSettings(rate_per_s=1.5), Clock())
     rates.take(key("a"), 2)  # a second of the rate, in whole requests
