@@ -1,6 +1,7 @@
 """Shared by all tests: one Ray session, a home of one's own, real data where it is, kills last."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,10 @@ def _turn(item: pytest.Item) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Modules with tests on Ray go to one process, so that there is one Ray; the others go where there is time."""
+    """Modules with tests on Ray go to one process, the others where there is time.
+
+    So there is one Ray, and no other cluster's replica takes the port of one that a test has just killed.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Modules(LoadScopeScheduling):
@@ -110,5 +114,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "ray" if module in on_ray else module
 
     root = Path(__file__).parent
-    on_ray = {f"tests/{path.name}" for path in root.glob("test_*.py") if "pytest.mark.ray" in path.read_text()}
+    marks = re.compile(r"pytest\.mark\.(ray|cluster)\b")
+    on_ray = {f"tests/{path.name}" for path in root.glob("test_*.py") if marks.search(path.read_text())}
     return Modules(config, log)

@@ -15,7 +15,7 @@ from cluster.jobs import Jobs
 from tests.servers import free_port, ray_head
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.kills
+pytestmark = [pytest.mark.cluster, pytest.mark.kills]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from cluster.registry import DEFAULT_NAME, Registry
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.kills, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.kills, pytest.mark.slow]
 
 SETTINGS = """
 serve: {{port: {port}}}
