@@ -197,13 +197,21 @@ class Journal:
             batch.deliver([next(results) for _ in batch.works])
 
     def _results(self, works: Sequence[Work]) -> list[Any]:
-        """One transaction for all; where it fails, one for each, so that a bad record hurts only itself."""
+        """One transaction for all; where it fails, one for each, so that a bad record hurts only itself.
+
+        Where the database is gone all fail at once: each would wait in turn for a connection that does not come.
+        """
         try:
             results = self._transaction(lambda store, now: self._done(store, now, works))
         except Exception as error:
-            if len(works) == 1:
-                return [error]
-            return [result for work in works for result in self._results([work])]
+            if len(works) == 1 or self._store is None:
+                return [error] * len(works)
+            results = []
+            for done, work in enumerate(works, 1):
+                results += self._results([work])
+                if self._store is None:
+                    return results + [self.failed] * (len(works) - done)
+            return results
         self.failed = None
         return results
 
@@ -245,8 +253,8 @@ class Journal:
         return result
 
     def _reopen(self, store: Store) -> None:
-        """PostgreSQL's connection may be gone for good; the next transaction makes a new one."""
-        if store.sql.postgres:
+        """Where PostgreSQL's connection is gone the next transaction makes a new one."""
+        if store.sql.gone:
             store.close()
             self._store = None
 

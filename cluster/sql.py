@@ -56,6 +56,11 @@ class Sql:
         except FAILURES:
             return  # the failure that led here is the one to report
 
+    @property
+    def gone(self) -> bool:
+        """After `rollback`: whether the connection to PostgreSQL is lost, or of no more use; a file's never is."""
+        return self.postgres and self._connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+
     def close(self) -> None:
         self._connection.close()
 

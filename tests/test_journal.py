@@ -392,22 +392,47 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         opened(where, Clock())
 
 
-def test_a_bad_record_hurts_only_itself(tmp_path: Path) -> None:
-    with opened(tmp_path / "journal.db", Clock()) as journal:
-        journal.decide([decision("a")]).result(WAIT_S)
-        futures = [journal.decide([decision(name)]) for name in ("b", "a", "c")]  # "a" breaks the unique decision_id
-        futures[0].result(WAIT_S)
-        with pytest.raises(JournalError):
-            futures[1].result(WAIT_S)
-        futures[2].result(WAIT_S)
-        assert Reader(str(tmp_path / "journal.db")).counts()["decisions"] == 3
-
-
 def together(journal: Journal, works: list[Work]) -> list[Any]:
     """The results of works that are committed in one transaction."""
     done: Future[list[Any]] = Future()
     journal.submit(works, done.set_result)
     return done.result(WAIT_S)
+
+
+def test_a_bad_record_hurts_only_itself(url: str) -> None:
+    with opened(url, Clock()) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        works = [journal.deciding([decision(name)]) for name in ("b", "a", "c")]  # "a" breaks the unique decision_id
+        first, second, third = together(journal, works)
+        assert first == third == {}
+        assert isinstance(second, JournalError)
+        assert Reader(url).counts()["decisions"] == 3
+
+
+def test_a_database_that_went_away_fails_a_group_at_once(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def unreachable(url: str) -> None:
+        tried.append(url)
+        raise JournalError("no way there")
+
+    with Journal(postgres_url, {"reward": RewardKind()}, close_every_s=60.0) as journal:
+        journal.decide([decision("a")]).result(WAIT_S)
+        works = [journal.deciding([decision(f"b{n}")]) for n in range(20)]
+        with monkeypatch.context() as patch:
+            patch.setattr("cluster.journal.Store", unreachable)
+            other = Sql(postgres_url)
+            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            other.rows(f"{query} AND pid <> pg_backend_pid()")
+            other.close()
+            for most in (1, 2):
+                assert all(isinstance(result, JournalError) for result in together(journal, works))
+                assert len(tried) <= most
+        assert tried
+        assert journal.failed is not None
+        assert together(journal, works) == [{}] * 20
+        assert journal.failed is None
+    assert Reader(postgres_url).counts()["decisions"] == 21
 
 
 def test_a_group_is_what_its_works_are_one_by_one(url: str) -> None:
