@@ -37,9 +37,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Load:
-    """What deciding takes: `who` are the client and the version, `items` the mean per request."""
+    """What deciding takes: `who` are the client, the version and the most slots of a request in powers of two, `items`
+    the mean per request."""
 
-    who: tuple[str, int]
+    who: tuple[str, int, int]
     items: int
 
 
@@ -166,6 +167,11 @@ class Engine:
         """Clients seen since this process started."""
         return len(self._tenants)
 
+    def revision(self, client: str) -> int:
+        """The last catalogue change that decisions for this client know."""
+        current = self._current(client)
+        return self._tenants[client].revision if current is None else current.catalogue.revision
+
     def item_ids(self, client: str) -> tuple[str, ...]:
         """The client's catalogue, in a fixed order."""
         current = self._current(client)
@@ -192,7 +198,8 @@ class Engine:
             return None
         whole = len(current.catalogue)
         items = sum(whole if request.items is None else len(request.items) for request in requests)
-        return Load((client, current.loaded.number), items // len(requests))
+        slots = max(request.slots for request in requests).bit_length()
+        return Load((client, current.loaded.number, slots), items // len(requests))
 
     def unread(self, client: str, requests: Sequence[DecisionRequest]) -> Callable[[], None] | None:
         """What reads the columns that conditions need first, where that takes a while; None where they are there."""

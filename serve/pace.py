@@ -53,7 +53,7 @@ class _Mean:
 
 
 class Pace:
-    """Milliseconds that a decision needs, by who decides and by how many items (in powers of two).
+    """Milliseconds that a decision needs, by who decides what and by how many items (in powers of two).
 
     What takes a decision's time beside its own work (other processes, a cold cache) only adds to it, so a shorter time
     is believed at once and a longer one by and by: a busy machine must not look like a slow model.

@@ -14,10 +14,11 @@ from cluster.errors import RequestError
 from cluster.journal import DecisionRecord
 from serve import evidence
 from serve.current import Loaded, Update, load
-from serve.decide import Engine
+from serve.decide import Engine, Load
 from serve.histories import Histories
 from serve.ids import seed_of
 from serve.messages import DecisionRequest
+from serve.pace import Pace
 from tests import serving
 
 
@@ -296,3 +297,16 @@ def test_a_decision_without_a_history_that_was_dropped_is_made_again_without_it(
     assert roomy.decide("shop", request, "D1", mode=mode) != record
     known = small.decide("shop", request.model_copy(update={"user_id": "u2"}), "D1")
     assert not evidence.unpack(known.evidence).forgotten
+
+
+def test_what_a_call_of_few_slots_took_says_nothing_of_many(engine: Engine) -> None:
+    def load_of(*slots: int) -> Load:
+        found = engine.load("shop", [DecisionRequest(slots=number) for number in slots])
+        assert found is not None
+        return found
+
+    pace, few = Pace(), load_of(1, 1)
+    pace.took(few.who, few.items, 0.1)
+    for slots, way in (((1, 1), "here"), ((1, 8), "beside"), ((8,), "beside")):
+        assert pace.way(load_of(*slots).who, load_of(*slots).items, len(slots), 250) == way
+    assert load_of(1, 8) == load_of(12) != load_of(16)
