@@ -58,12 +58,14 @@ def rebuilt(
         StateError: the ledger knows no publication of that epoch or after it, or there are too many states.
     """
     assert record.version is not None
-    first, last = _span(settings, record)
+    watermark = version(record.version).facts.get("watermark")
+    first, last = _span(settings, record, int(watermark or 0))
     past = Past(reader, record.client, first)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Ledger(str(Path(folder) / "learner.db"))) as own:
         learner = Learner(version, past, own, settings.reward_kind)
         while learner.advance():
             continue
+        learner.adopt(record.version)  # as its learner did, which does not wait for an outcome of its own
         published = learner.publish()
         if first == last:
             yield _state(learner, record)
@@ -72,6 +74,7 @@ def rebuilt(
         for _ in range(MOST):
             if not learner.advance(1):
                 return
+            learner.adopt(record.version)
             if learner.publish() > published:
                 published = learner.number
                 yield _state(learner, record)
@@ -81,8 +84,11 @@ def rebuilt(
     )
 
 
-def _span(settings: Settings, record: DecisionRecord) -> tuple[int, int]:
-    """The outcome after which the publication was made, twice; or those of the kept ones before and after it."""
+def _span(settings: Settings, record: DecisionRecord, watermark: int) -> tuple[int, int]:
+    """The outcome after which the publication was made, twice; or those of the kept ones before and after it.
+
+    watermark: an outcome before which the version learned nothing.
+    """
     assert record.version is not None
     rows = read_publications(ledger_url(settings, 0), record.client, record.version)
     found = next((row for row in rows if row.epoch == record.epoch), None)
@@ -95,7 +101,7 @@ def _span(settings: Settings, record: DecisionRecord) -> tuple[int, int]:
             f"decision {record.decision_id}: publication {record.epoch} of version {record.version} is not in the "
             "learner's ledger, nor any after it; the ledger is another home's"
         )
-    return max(before, default=0), min(after)
+    return max(before, default=watermark), min(after)
 
 
 def _state(learner: Learner, record: DecisionRecord) -> Rebuilt:

@@ -21,6 +21,7 @@ from serve.ledger import Ledger
 from serve.messages import DecisionRequest
 from serve.replay import replay
 from serve.service import ledger_url
+from tests import serving
 from tests.test_learner import WAIT_S, World
 
 
@@ -97,6 +98,37 @@ def test_a_publication_that_was_pruned_is_found_again(world: World) -> None:
     for found, first in zip(again, known, strict=True):
         assert found.seq <= first.seq  # where several states give the same answer the first of them is named
     assert before > 3
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_version_made_from_the_journal_replays_before_its_own_first_outcome(world: World, pruned: bool) -> None:
+    learner = world.learner("learner-0.db")
+    engine = Engine(seed=1)
+    engine.install(load(1, world.versions[1]))
+    world.traffic(10)
+    world.versions[2] = serving.version(seed=1, facts={"watermark": 8})
+    made = []
+    for n in range(3):
+        world.traffic(4)  # of version 1
+        while learner.advance(5):
+            continue
+        learner.adopt(2)
+        learner.publish()
+        engine.install(load(2, world.versions[2]))
+        for update in learner.since(0)[1]:
+            engine.publish(update)
+        for k in range(4):
+            request = DecisionRequest(user_id="u1", context={"device": "mobile", "hour": k}, slots=3)
+            record = engine.decide("shop", request, f"W{n}{k}")
+            assert (record.version, record.epoch) == (2, n + 2)
+            made.append(record)
+    world.journal.decide(made).result(WAIT_S)
+    settings = settings_of(world)
+    if pruned:
+        ledger = Ledger(ledger_url(settings, 0))
+        assert ledger.prune(before=1e12) > 0
+        ledger.close()
+    assert all(replay(settings, Reader(world.url), world.load, one.decision_id).same for one in made)
 
 
 def test_a_replay_takes_no_shard_over(world: World) -> None:
