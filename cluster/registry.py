@@ -39,6 +39,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ABANDONED_S = 24 * 3600.0
 
 
+class VersionGone(RegistryError):
+    """The registry has versions of that name, and not this one: nobody needs to wait for it."""
+
+
 class _Store(Protocol):
     def numbers(self, name: str) -> list[int]: ...
     def ensure(self, name: str) -> None: ...
@@ -102,13 +106,14 @@ class Registry:
         """The local folder of a version (the latest by default), its checksums verified.
 
         Raises:
-            RegistryError: no such version, a file is missing or changed, or the format is too new.
+            VersionGone: there are others, but no such version.
+            RegistryError: there is none, a file is missing or changed, or the format is too new.
         """
         number = self.latest(name) if version is None else version
-        if number not in self.versions(name):
-            raise RegistryError(
-                f"{self.uri}: no version {number} of {name!r}; there are {self.versions(name) or 'none'}"
-            )
+        found = self.versions(name)
+        if number not in found:
+            error = VersionGone if found else RegistryError  # a place that is away for a moment shows none
+            raise error(f"{self.uri}: no version {number} of {name!r}; there are {found or 'none'}")
         return self._guard(name, lambda: self._store.fetch(name, number))
 
     def _guard(self, name: str, action: Callable[[], T]) -> T:

@@ -23,8 +23,9 @@ from actors.bandits.history import History
 from actors.bandits.members import Uniform
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
-from cluster.errors import MedleyError, StateError
+from cluster.errors import MedleyError, RegistryError, StateError
 from cluster.journal import OutcomeRow
+from cluster.registry import VersionGone
 from serve import checkpoint, evidence
 from serve.current import Update
 from serve.ledger import Checkpoint, Ledger, Publication
@@ -61,7 +62,8 @@ class Learner:
     """Owns a shard from the moment its ledger was opened.
 
     Args:
-        load: gives a version by number; raises MedleyError where it cannot.
+        load: gives a version by number; raises VersionGone where there is none, another RegistryError where it cannot
+            be had now.
         reader: the journal.
         ledger: this shard's own state.
         kind: the reward kind to learn from.
@@ -87,10 +89,21 @@ class Learner:
         self.seq = 0
         self.number = 0
         self.skipped = 0
-        self._restore()
+        self._epochs: dict[tuple[str, int], int] = {}
+        self._restored = False
+        try:
+            self._restore()
+        except RegistryError as error:
+            logger.warning("learner: %s; it is tried again", error)
 
     def advance(self, limit: int = 1_000) -> int:
-        """Learn from the next outcomes; returns how many were read."""
+        """Learn from the next outcomes; returns how many were read.
+
+        Raises:
+            RegistryError: a version that teaches cannot be had now; nothing is passed over, and the next call goes on.
+        """
+        if not self._restored:
+            self._restore()
         rows = self._reader.outcomes(self.seq, limit, self._kind)
         for row in rows:
             self._apply(row)
@@ -99,7 +112,11 @@ class Learner:
 
     def adopt(self, number: int, held: Collection[str] = ()) -> None:
         """Begin a new version for every client that has an older one and is not `held` at it, from its watermark on."""
-        version = self._version(number)
+        try:
+            version = self._version(number)
+        except RegistryError as error:
+            logger.warning("version %d is not learned yet: %s", number, error)
+            return
         if version is None or version.facts.get("watermark") is None:
             return
         for client in sorted({client for client, n in self._tracked if n < number}.difference(held)):
@@ -152,8 +169,12 @@ class Learner:
             raise StateError(f"client {client!r} has learned nothing of version {version} yet") from None
 
     def _restore(self) -> None:
+        """Take up the checkpoints, all or none: the position in the journal is that of all of them."""
         latest = {(p.client, p.version): p.epoch for p in self._ledger.publications()}
-        for saved in self._ledger.checkpoints():
+        saves = self._ledger.checkpoints()
+        for number in sorted({saved.version for saved in saves}):
+            self._version(number)
+        for saved in saves:
             version = self._version(saved.version)
             if version is None:
                 continue
@@ -170,13 +191,19 @@ class Learner:
             self.seq = max(self.seq, saved.seq)
         for key, tracked in self._tracked.items():
             tracked.state.epoch = max(tracked.state.epoch, latest.get(key, 0))
-        self._epochs = latest
+        self._epochs, self._restored = latest, True
 
     def _version(self, number: int) -> Version | None:
+        """None for a version that is gone, or that this Medley cannot use: no replica decides by it, so what it would
+        have learned is needed by nobody, and the others learn on. One that cannot be had now is waited for, since
+        outcomes that are passed over are lost to it. Raises RegistryError.
+        """
         if number not in self._versions:
             try:
                 self._versions[number] = self._load(number)
             except MedleyError as error:
+                if isinstance(error, RegistryError) and not isinstance(error, VersionGone):
+                    raise
                 logger.warning("version %d cannot be learned: %s", number, error)
                 self._versions[number] = None
         return self._versions[number]

@@ -18,7 +18,7 @@ from cluster import config
 from cluster.config import RewardKind, Settings
 from cluster.errors import RegistryError, StateError
 from cluster.journal import Journal, Reader, RewardRecord
-from cluster.registry import DEFAULT_NAME
+from cluster.registry import DEFAULT_NAME, VersionGone
 from serve import checkpoint, evidence
 from serve.app import prepare
 from serve.current import load
@@ -82,7 +82,7 @@ class World:
 
     def load(self, number: int) -> Version:
         if number not in self.versions:
-            raise RegistryError(f"no version {number}")
+            raise VersionGone(f"no version {number}")
         return self.versions[number]
 
 
@@ -351,6 +351,38 @@ def test_baselines_and_versions_that_are_gone_are_passed_over(world: World) -> N
     assert learner.seq == 7
     with pytest.raises(StateError):
         learner.state("shop", 1)
+
+
+def test_a_version_that_cannot_be_had_for_a_moment_is_waited_for(world: World) -> None:
+    """Else its outcomes until the next restart were passed over for good."""
+    world.traffic(10)
+    learner = world.learner()
+    all_of(learner)
+    learner.save()
+    world.versions[2] = serving.version(seed=1, facts={"watermark": 0})
+    learner.adopt(2, {"other"})
+    learner.save()
+    away = {1}
+
+    def load_here(number: int) -> Version:
+        if number in away:
+            raise RegistryError("away for a moment")
+        return world.load(number)
+
+    for ledger in ("learner.db", "another.db"):  # from checkpoints, and from the journal's start
+        away.add(1)
+        restarted = Learner(load_here, Reader(world.url), Ledger(str(world.folder / ledger)), "reward")
+        world.traffic(5)
+        for _ in range(2):
+            with pytest.raises(RegistryError, match="away"):
+                restarted.advance()
+        assert (restarted.publish(), restarted.seq) == (0, 0)
+        restarted.save()
+        away.clear()
+        all_of(restarted)
+        rebuilt = world.learner(f"fresh-{ledger}")
+        all_of(rebuilt)
+        assert bits(restarted, "other", 1) == bits(rebuilt, "other", 1)
 
 
 def test_a_checkpoint_of_another_version_is_refused_and_rebuilt(world: World) -> None:
