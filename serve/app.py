@@ -100,11 +100,18 @@ class ModelReplicas:
         self._handle = handle
 
     async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode, seen: Lately
+        self,
+        client: str,
+        requests: Sequence[DecisionRequest],
+        ids: Sequence[str],
+        mode: ClientMode,
+        seen: Lately,
+        revision: int,
     ) -> list[DecisionRecord] | None:
         bodies = [request.model_dump_json() for request in requests]
+        records: list[DecisionRecord] | None
         try:
-            records: list[DecisionRecord] = await self._handle.decide.remote(client, bodies, list(ids), mode, seen)
+            records = await self._handle.decide.remote(client, bodies, list(ids), mode, seen, revision)
         except RequestError as error:  # Ray's wrapper of it: the same class, with the remote trace as its text
             raise RequestError(error.loc, error.message, error.status) from error
         except (RayError, RayServeException) as error:
@@ -124,11 +131,13 @@ class ModelDeployment:
         await self._replica.start()
 
     async def decide(
-        self, client: str, bodies: list[str], ids: list[str], mode: ClientMode, seen: Lately
-    ) -> list[DecisionRecord]:
-        """Raises RequestError like the engine."""
+        self, client: str, bodies: list[str], ids: list[str], mode: ClientMode, seen: Lately, revision: int
+    ) -> list[DecisionRecord] | None:
+        """None where the gateway knows more of the client's catalogue; raises RequestError like the engine."""
         self._in_work += len(ids)
         try:
+            if not await self._replica.catch_up(client, revision):
+                return None
             requests = [DecisionRequest.model_validate_json(body) for body in bodies]
             return self._replica.engine.decide_many(client, requests, ids, mode, seen=seen)
         finally:

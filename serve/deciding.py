@@ -36,9 +36,15 @@ class Models(Protocol):
     """Replicas that decide large batches."""
 
     async def decide(
-        self, client: str, requests: Sequence[DecisionRequest], ids: Sequence[str], mode: ClientMode, seen: Lately
+        self,
+        client: str,
+        requests: Sequence[DecisionRequest],
+        ids: Sequence[str],
+        mode: ClientMode,
+        seen: Lately,
+        revision: int,
     ) -> Records | None:
-        """None where no replica answers."""
+        """None where no replica answers that knows the client's catalogue up to this revision."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,8 @@ class Deciding:
 
     async def _beside(self, decide: Callable[[], Records], load: Load, call: Call, seen: Lately) -> Records:
         if self._models is not None and self._large(len(call.requests)):
-            records = await self._models.decide(call.client, call.requests, call.ids, call.mode, seen)
+            revision = self._engine.revision(call.client)
+            records = await self._models.decide(call.client, call.requests, call.ids, call.mode, seen, revision)
             if records is not None:
                 return records
         loop = asyncio.get_running_loop()

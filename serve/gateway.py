@@ -49,10 +49,12 @@ _LARGE = 64 * 2**10
 """Bytes of a body that is parsed in a thread."""
 
 
-class LearnerLink(Protocol):
-    """The learner as a replica sees it."""
+class Link(Protocol):
+    """The learner and the journal's catalogue changes, as a replica follows them."""
 
     following: bool
+
+    async def catch_up(self, client: str, revision: int) -> bool: ...
 
     async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]: ...
 
@@ -62,7 +64,7 @@ class Gateway:
 
     Args:
         engine, journal, durable, ids, access, metrics: this replica's own.
-        link: the learner.
+        link: the learner, and catalogue changes.
         versions: lists the registry; it may block.
         clients: lists the clients, as `messages.Client`; it may block.
         rewarding: takes rewards.
@@ -78,7 +80,7 @@ class Gateway:
         ids: DecisionIds,
         access: Access,
         metrics: Metrics,
-        link: LearnerLink,
+        link: Link,
         versions: Callable[[], Versions],
         clients: Callable[[], list[dict[str, Any]]],
         rewarding: Rewarding,
@@ -226,9 +228,8 @@ class Gateway:
     async def _change(self, client: str, item_id: str, body: str | None) -> None:
         _check_item_id(item_id)
         revision = await self._durable(self._journal.changing([ItemRecord(client, item_id, body)]))
-        self._engine.change(client, item_id, body, revision)
-        async with self._rebuilding:  # changes that come meanwhile share the next rebuild
-            await asyncio.to_thread(self._engine.rebuild, client)
+        async with self._rebuilding:  # changes that come meanwhile, here or in another replica, share the next rebuild
+            await self._link.catch_up(client, revision)
 
     async def _client(self, request: Request) -> tuple[Principal, str]:
         """Who calls, and the client that it is."""

@@ -5,6 +5,7 @@ No Ray: the learner comes as a link, so that tests run a replica in their own pr
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -55,6 +56,7 @@ class Replica:
         self._find = learner
         self._learner: Learner | None = None
         self._revision = 0
+        self._reading = threading.Lock()
         self._refused: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,6 +80,12 @@ class Replica:
         """Install the latest version if it is new, load what held clients need, take in new catalogue changes."""
         await asyncio.to_thread(self._look)
 
+    async def catch_up(self, client: str, revision: int) -> bool:
+        """Let decisions for a client know its catalogue up to this change; whether they do then."""
+        if self.engine.revision(client) < revision:
+            await asyncio.to_thread(self._changes)
+        return self.engine.revision(client) >= revision
+
     async def follow(self) -> None:
         """Wait for the learner's publications and take them in, until it fails."""
         learner = self._learner = await asyncio.to_thread(self._find)
@@ -98,13 +106,18 @@ class Replica:
         for update in news.updates:
             self.engine.publish(update)
 
+    def _changes(self) -> None:
+        """Take in catalogue changes in their order, which decides the order of items."""
+        with self._reading:
+            changes = self._reader.changes(self._revision)
+            for revision, change in changes:
+                self.engine.change(change.client, change.item_id, change.body, revision)
+                self._revision = revision
+            for client in {change.client for _, change in changes}:
+                self.engine.rebuild(client)
+
     def _look(self) -> None:
-        changes = self._reader.changes(self._revision)
-        for revision, change in changes:
-            self.engine.change(change.client, change.item_id, change.body, revision)
-            self._revision = revision
-        for client in {change.client for _, change in changes}:
-            self.engine.rebuild(client)
+        self._changes()
         for number in self._wanted():
             if (loaded := self._load(number)) is not None:
                 self.engine.install(loaded)

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from cluster import config
 from cluster.config import Settings
 from cluster.database import Database, url_of
+from cluster.journal import DecisionRecord, ItemRecord, Reader, journal_url
 from cluster.keys import Keys, Limits
 from cluster.registry import DEFAULT_NAME
+from serve.app import ModelDeployment
 from serve.ids import DecisionIds
+from serve.replica import Replica
 from tests import serving
 from tests.serving import Running
 
@@ -424,3 +427,69 @@ def test_no_body_gives_a_500(published: Settings, bodies: list[bytes]) -> None:
                     assert answer.json()["detail"][0]["loc"]
 
     run(published, check)
+
+
+class Models:
+    """One model replica of the `models` deployment, without Ray; `replica` does not look by itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.replica = Replica(settings, DEFAULT_NAME, self._none)
+        self._deployment = ModelDeployment.__new__(ModelDeployment)
+        self._deployment._replica, self._deployment._in_work = self.replica, 0
+        self.answered: list[bool] = []
+
+    async def decide(
+        self, client: str, requests: Any, ids: Any, mode: Any, seen: Any, revision: int
+    ) -> list[DecisionRecord] | None:
+        bodies = [request.model_dump_json() for request in requests]
+        records = await self._deployment.decide(client, bodies, ids, mode, seen, revision)
+        self.answered.append(records is not None)
+        return records
+
+    def _none(self) -> Any:
+        raise ConnectionError("this test has no learner")
+
+
+def test_a_callers_own_changes_hold_in_large_calls_too(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load(serve={"models_batch": 4, "versions_refresh_s": 3_600})
+    serving.publish(settings, serving.version())
+
+    async def body(r: Running) -> None:
+        models = Models(settings)
+        await models.replica.look()
+        monkeypatch.setattr(r.parts.deciding, "_models", models)
+        assert (await r.http.put("/v1/items/fresh", json={}, headers=r.headers())).status_code == 200
+        assert (await r.decide(*[{"items": ["fresh", "i1"]}] * 8)).status_code == 200
+        assert (await r.http.delete("/v1/items/i2", headers=r.headers())).status_code == 204
+        for decision in (await r.decide(*[{"slots": 12}] * 8)).json()["decisions"]:
+            assert {slot["item_id"] for slot in decision["slots"]} == {f"i{n}" for n in range(12) if n != 2} | {"fresh"}
+        assert models.answered == [True, True]
+        monkeypatch.setattr(models.replica._reader, "changes", lambda after: [])  # it cannot see the next change
+        assert (await r.http.put("/v1/items/later", json={}, headers=r.headers())).status_code == 200
+        assert (await r.decide(*[{"items": ["later", "i1"]}] * 8)).status_code == 200
+        assert models.answered == [True, True, False]
+        await models.replica.stop()
+
+    run(settings, body)
+
+
+def test_a_replicas_own_change_follows_those_of_others_before_it(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision's revision says that it knows all changes up to it, and their order is that of the items."""
+    monkeypatch.setattr(Replica, "_again", lambda *_: asyncio.sleep(0))  # it looks once, at its start
+    settings = config.load()
+    serving.publish(settings, serving.version())
+
+    async def body(r: Running) -> None:
+        await asyncio.wrap_future(r.journal.items([ItemRecord("shop", "a", "{}"), ItemRecord("other", "x", "{}")]))
+        assert (await r.decide({"items": ["a"]})).status_code == 422  # another replica's, not read yet
+        answers = await asyncio.gather(
+            *[r.http.put(f"/v1/items/{name}", json={}, headers=r.headers()) for name in ("b", "c")]
+        )
+        assert [answer.status_code for answer in answers] == [200, 200]
+        engine, written = r.replica.engine, Reader(journal_url(settings)).changes(0)
+        assert engine.revision("shop") == 4
+        assert engine.item_ids("shop")[12:] == tuple(one.item_id for _, one in written if one.client == "shop")
+        assert engine.item_ids("other")[12:] == ("x",)
+        assert (await r.decide({"items": ["a", "b", "c"]})).status_code == 200
+
+    run(settings, body)
