@@ -253,9 +253,11 @@ class Engine:
         asked = Asked(client, request, decision_id, index, mode, reason, seen, scored, forgotten)
         current = self._current(client)
         catalogue = None if current is None else current.catalogue
-        items = candidates(catalogue, self._tenants[client].changes, asked, self._max_items)
+        tenant = self._tenants[client]
+        revision = tenant.revision if current is None else current.catalogue.revision
+        items = candidates(catalogue, tenant.changes, asked, self._max_items)
         if current is None:
-            return _own(replace(asked, reason="no_version"), None, items, None)
+            return _own(replace(asked, reason="no_version"), None, items, None, revision)
         choice = None
         if reason is None and mode != "off":
             try:
@@ -265,7 +267,7 @@ class Engine:
             except Exception as error:  # a member, also the user's own, or a feature map: nobody waits in vain for it
                 choice, asked = None, replace(asked, reason="broken")
                 self._tell(current, asked, error)
-        return _own(asked, current, items, choice)
+        return _own(asked, current, items, choice, revision)
 
     def _tell(self, current: Current, asked: Asked, error: Exception) -> None:
         """Log what broke, once a minute for each version and kind of error."""
@@ -325,14 +327,14 @@ def _live(choice: Choice, asked: Asked) -> DecisionRecord:
     return record(asked.client, asked.request, answer, number, epoch, packed=choice.evidence(asked.seen))
 
 
-def _own(asked: Asked, current: Current | None, items: Sequence[str], choice: Choice | None) -> DecisionRecord:
+def _own(
+    asked: Asked, current: Current | None, items: Sequence[str], choice: Choice | None, revision: int
+) -> DecisionRecord:
     """The caller's own choice as the answer, what models chose beside it, and what an apprentice learns."""
     own = baseline.own_choice(asked.request, items)
     answer = baseline.answer(asked.decision_id, "baseline" if asked.mode == "live" else asked.mode, own)
-    if current is None:
-        return record(asked.client, asked.request, answer, None, 0, reason=asked.reason)
-    number, epoch = current.loaded.number, current.published.epoch
-    beside: dict[str, Any] = {"revision": current.catalogue.revision}
+    number, epoch = (None, 0) if current is None else (current.loaded.number, current.published.epoch)
+    beside: dict[str, Any] = {"revision": revision}
     if asked.reason is not None:
         beside["reason"] = asked.reason
     if asked.seen:

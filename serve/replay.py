@@ -69,7 +69,7 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
     engine = Engine(settings.seed, settings.serve.max_items)
     if record.version is not None:
         engine.install(load(record.version, version(record.version)))
-        _catalogue(engine, reader, record)
+    _catalogue(engine, reader, record)
     states = rebuilt(settings, reader, version, record) if record.version and record.epoch > 1 else [_UNLEARNED]
     found = None
     for tried, state in enumerate(states, 1):

@@ -110,7 +110,8 @@ def test_off_asks_no_broken_member() -> None:
 
 def test_without_a_version_the_reason_is_that() -> None:
     record = Engine().decide("shop", DecisionRequest.model_validate(REQUEST), "D")
-    assert (record.mode, record.reason, record.version, record.shadow) == ("baseline", "no_version", None, None)
+    assert (record.mode, record.reason, record.version) == ("baseline", "no_version", None)
+    assert json.loads(record.shadow or "") == {"revision": 0, "reason": "no_version"}
 
 
 def test_a_model_that_does_not_answer_in_time_is_not_waited_for(home: Path, gate: threading.Event) -> None:

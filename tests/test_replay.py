@@ -131,6 +131,30 @@ def test_a_version_made_from_the_journal_replays_before_its_own_first_outcome(wo
     assert all(replay(settings, Reader(world.url), world.load, one.decision_id).same for one in made)
 
 
+def test_a_decision_without_a_version_replays_with_what_was_put_and_seen_then(world: World) -> None:
+    engine = Engine(seed=1)
+
+    def put(item: str, category: str) -> None:
+        body = to_json({"category": category}).decode()
+        engine.change("shop", item, body, world.journal.items([ItemRecord("shop", item, body)]).result(WAIT_S))
+
+    for item, category in (("a", "red"), ("b", "blue"), ("c", "red")):
+        put(item, category)
+    where = {"items": ["b", "a", "c"], "where": [{"field": "category", "op": "==", "value": "red"}]}
+    unseen = {"items": ["a", "b"], "user_id": "u", "unseen_s": 1000}
+    made = [
+        engine.decide("shop", DecisionRequest.model_validate(where), "V0"),
+        engine.decide("shop", DecisionRequest.model_validate(unseen), "V1", seen=["a"]),
+        engine.decide("shop", DecisionRequest.model_validate(where), "V2", mode="off"),
+    ]
+    world.journal.decide(made).result(WAIT_S)
+    put("a", "blue")
+    for record, item in zip(made, ("a", "b", "a"), strict=True):
+        found = replay(settings_of(world), Reader(world.url), world.load, record.decision_id)
+        assert found.same, (found.stored, found.again)
+        assert found.again["slots"][0]["item_id"] == item
+
+
 def test_a_replay_takes_no_shard_over(world: World) -> None:
     ids = served(world, 3)
     settings = settings_of(world)
