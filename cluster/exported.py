@@ -90,6 +90,7 @@ def _write(folder: Path, table: pa.Table, first: int, last: int) -> None:
         _durable(aside)
         aside.rename(place / f"part-{first}-{last}.parquet")
         _durable(place)
+        _durable(place.parent)  # where the day is new
 
 
 def _folder_name(client: str) -> str:

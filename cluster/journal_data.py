@@ -126,8 +126,10 @@ def _candidates(
     """What was eligible, None for the whole of a large catalogue; and why the row must be left out."""
     if mode != "live":
         return candidates, None  # a baseline's row has no propensity: nobody asks what else there was
-    asked = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment_us(event_id.rpartition("/")[0]))
-    expired = set() if catalogue is None else catalogues.expired(client_id, catalogue, asked) - {item_id}
+    expired = set()
+    if catalogue is not None:
+        asked = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment_us(event_id.rpartition("/")[0]))
+        expired = catalogues.expired(client_id, catalogue, asked) - {item_id}
     if candidates is not None:
         return [item for item in candidates if item not in expired], None
     if version is None or catalogue is None or excluded is None:

@@ -168,6 +168,21 @@ def test_each_run_adds_what_is_new_once(world: World, tmp_path: Path) -> None:
     }
 
 
+def test_the_folders_of_a_new_day_are_durable_before_the_watermark(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    export(world.reader, folder, Choice())
+    world.decide("a")
+    world.close_windows()
+    synced: list[Path] = []
+    monkeypatch.setattr("cluster.exported._durable", synced.append)
+    export(world.reader, folder, Choice())
+    client = folder / "client=shop"
+    mark, part = folder / "._export.json", folder / ".part"
+    assert synced == [mark, folder, part, client / "day=2026-01-01", client, mark, folder]
+
+
 def test_a_run_that_was_killed_before_its_watermark_leaves_nothing_twice(world: World, tmp_path: Path) -> None:
     """Parts are there whose outcomes the watermark does not know, and one half written: the next block differs."""
     folder = tmp_path / "out"
