@@ -133,10 +133,12 @@ class Engine:
         with self._lock:
             tenant = self._tenant(update.client)
             tenant.updates[update.version] = replace(update, histories={})
-            self.histories.update(update.client, update.version, update.histories)
             current = tenant.current
             if current is not None and update.version == current.loaded.number:
-                tenant.current = updated(current.loaded, update, current.catalogue)
+                current = updated(current.loaded, update, current.catalogue)
+            # one right after the other: a decision between them does without the histories that changed
+            self.histories.update(update.client, update.version, update.histories, update.epoch)
+            tenant.current = current
 
     def change(self, client: str, item_id: str, body: str | None, revision: int) -> None:
         """Note that an item was put (JSON) or deleted (None); `rebuild` makes it count."""
@@ -277,7 +279,7 @@ class Engine:
             logger.error("broken: %s", error, exc_info=error, extra={"fields": fields})
 
     def _choose(self, current: Current, asked: Asked, items: Sequence[str]) -> Choice:
-        history, forgotten = self._history(current.loaded, asked)
+        history, forgotten = self._history(current, asked)
         choice = self._scored(current, asked, items, history)
         return replace(choice, forgotten=True) if forgotten else choice
 
@@ -291,16 +293,17 @@ class Engine:
         features = catalogue.feature_map.features(request.context, items, request.user_id, rows_K)
         return Choice(current, items, features, law.decide(current.published, features, history, seed, request.slots))
 
-    def _history(self, loaded: Loaded, asked: Asked) -> tuple[History | None, bool]:
+    def _history(self, current: Current, asked: Asked) -> tuple[History | None, bool]:
         """The user's history as far as it is in memory, and whether there may be more of it."""
         if asked.user is None:
             return None, False
-        learned = None
+        loaded, learned, forgotten = current.loaded, None, True
         if not asked.forgotten:
-            learned = self.histories.get(asked.client, loaded.number, asked.user)
+            epoch = current.published.epoch
+            learned, forgotten = self.histories.get(asked.client, loaded.number, asked.user, epoch)
         if learned is not None:
             return learned, False
-        return loaded.version.ensemble.histories.get(asked.user), asked.forgotten or self.histories.full
+        return loaded.version.ensemble.histories.get(asked.user), forgotten
 
     def _tenant(self, client: str) -> Tenant:
         """The client's state, made where it is not there. The lock is held."""

@@ -234,14 +234,22 @@ def test_histories_forget_the_least_recently_used() -> None:
     one = 600 + 10 * (4 + 2) * 8
     kept = Histories(budget_bytes=3 * one)
     for user in "abc":
-        kept.update("shop", 1, {user: history(10)})
-    assert kept.get("shop", 1, "a") is not None
-    kept.update("shop", 1, {"d": history(10)})
-    assert [user for user in "abcd" if kept.get("shop", 1, user)] == ["a", "c", "d"]
-    kept.update("shop", 1, {"d": history(10)})
+        kept.update("shop", 1, {user: history(10)}, 2)
+    assert kept.get("shop", 1, "a", 2)[0] is not None
+    kept.update("shop", 1, {"d": history(10)}, 2)
+    assert [user for user in "abcd" if kept.get("shop", 1, user, 2)[0]] == ["a", "c", "d"]
+    kept.update("shop", 1, {"d": history(10)}, 2)
     assert len(kept) == 3
     kept.forget(before=2)
     assert len(kept) == 0
+
+
+def test_a_history_of_a_later_publication_is_not_decided_with() -> None:
+    kept = Histories(budget_bytes=10_000)
+    kept.update("shop", 1, {"a": history(3)}, 3)
+    assert kept.get("shop", 1, "a", 2) == (None, True)
+    assert kept.get("shop", 1, "b", 2) == (None, False)
+    assert kept.get("shop", 1, "a", 3)[0] is not None
 
 
 def test_cut_evidence_is_refused(engine: Engine) -> None:

@@ -99,10 +99,10 @@ def test_a_held_client_keeps_its_version_and_what_was_learned_of_it() -> None:
     current = engine._current("a")
     assert current is not None
     assert current.published.epoch == 7
-    assert engine.histories.get("a", 1, "u") is not None
+    assert engine.histories.get("a", 1, "u", 7)[0] is not None
     engine.hold({})
     assert decide(engine, "a") == 2
-    assert engine.histories.get("a", 1, "u") is None
+    assert engine.histories.get("a", 1, "u", 7)[0] is None
     assert engine.number == 2
 
 
