@@ -16,6 +16,7 @@ from rich.console import Console
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
 from cluster.config import Settings
+from cluster.errors import StateError
 from cluster.records import EVENTS, Dataset
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, changed, proposed, quick, two_kinds
@@ -210,6 +211,9 @@ def test_the_memory_outlives_a_run(tmp_path: Path) -> None:
         memory.look(3, 50)
     with contextlib.suppress(RuntimeError), remembered(path) as memory:
         memory.attempt("a", 200)
+        with pytest.raises(StateError, match="another refinement has it"), remembered(path):
+            pass
+        assert json.loads(path.read_text())["attempts"] == {"a": [100, 200]}  # a kill would not lose it
         raise RuntimeError
     with remembered(path) as memory:
         assert (memory.tries("a"), memory.tried("a"), memory.tried("b"), memory.looked(3)) == (2, 200, 0, 50)
