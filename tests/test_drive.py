@@ -19,6 +19,7 @@ from rich.console import Console
 from cluster.config import RewardKind, Settings, WorldSettings
 from cluster.errors import ConfigError, StateError
 from cluster.records import decode
+from cluster.registry import DEFAULT_NAME
 from serve.app import prepare
 from serve.service import LearnerService
 from tests import serving
@@ -59,7 +60,7 @@ class Shop:
 def server(settings: Settings) -> Iterator[tuple[str, dict[str, str], LearnerService]]:
     """The gateway of `serving.running` with its learner, behind a socket: address, keys, learner."""
     prepare(settings)
-    learner = LearnerService(settings.model_dump(mode="json"), "default")
+    learner = LearnerService(settings.model_dump(mode="json"), DEFAULT_NAME)
     started: dict[str, Any] = {}
     stop = threading.Event()
 

@@ -27,7 +27,7 @@ class Memory:
     looks: dict[str, int] = field(default_factory=dict)
     attempts: dict[str, list[int]] = field(default_factory=dict)
     tests: dict[str, list[str]] = field(default_factory=dict)
-    save: Callable[["Memory"], None] = field(default=_nowhere, init=False, repr=False, compare=False)
+    save: Callable[["Memory"], None] = field(default_factory=lambda: _nowhere, init=False, repr=False, compare=False)
 
     def looked(self, version: int) -> int:
         return self.looks.get(str(version), 0)
