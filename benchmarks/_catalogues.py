@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cluster.marketplace.wares import BRANDS, CATEGORIES, ROOMS, START, STYLES
 from cluster.records import ITEMS, encode
-from cluster.wares import BRANDS, CATEGORIES, ROOMS, START, STYLES
 
 
 def synthetic_items(count: int, seed: int) -> pa.Table:

@@ -20,7 +20,7 @@ import benchmarks._one_thread  # noqa: F401  before NumPy is imported
 # isort: split
 from benchmarks._servers import settings_of
 from cluster.config import RewardKind, Settings
-from cluster.journal import DecisionRecord, Journal, RewardRecord, journal_url
+from cluster.journal.journal import DecisionRecord, Journal, RewardRecord, journal_url
 
 KINDS = {"reward": RewardKind(window_s=1.0)}
 GROUP = 64
@@ -53,8 +53,8 @@ def samples(settings: Settings) -> list[DecisionRecord]:
     """Real decisions of the published version, to be written again and again under other names."""
     from actors.bandits.version import Version
     from cluster.registry import DEFAULT_NAME, Registry
-    from serve.current import load
     from serve.decide import Engine
+    from serve.decisions.current import load
     from serve.messages import DecisionRequest
 
     engine = Engine(seed=0)
@@ -72,7 +72,7 @@ def first(settings: Settings) -> None:
 
 def learn(settings: Settings, through: int) -> None:
     from cluster.registry import DEFAULT_NAME
-    from serve.service import LearnerService
+    from serve.learning.service import LearnerService
 
     service = LearnerService(settings.model_dump(mode="json"), DEFAULT_NAME)
     while service._learner.seq < through:

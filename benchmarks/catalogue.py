@@ -47,10 +47,10 @@ from cluster.importers.marketplace import read_marketplace
 from cluster.keys import Keys
 from cluster.records import decode
 from cluster.registry import DEFAULT_NAME, Registry
-from serve import current
 from serve.app import prepare
-from serve.catalogue import Large
 from serve.decide import Engine
+from serve.decisions import current
+from serve.decisions.catalogue import Large
 from serve.deploy import free_port, wait_ready
 from serve.messages import DecisionRequest
 

@@ -43,10 +43,10 @@ from benchmarks._journal_process import KINDS
 from benchmarks._pairs import CONSOLE, Measure, rounded
 from benchmarks._servers import settings_of
 from benchmarks.serve import make
-from cluster.journal import DecisionRecord, Journal, Reader, RewardRecord, journal_url
-from cluster.journal_store import Store
+from cluster.journal.journal import DecisionRecord, Journal, Reader, RewardRecord, journal_url
+from cluster.journal.store import Store
 from serve.durable import Durable
-from serve.metrics import Metrics
+from serve.observed.metrics import Metrics
 
 WRITERS = 64
 REQUEST = json.dumps({"user_id": "u1", "context": {"device": "mobile", "hour": 21, "recent": ["i7", "i9", "i12"]}})

@@ -24,7 +24,7 @@ def client_add(client_id: str, json_line: Json = False, configuration: Config = 
 @clients.command(name="list")
 def client_list(json_line: Json = False, configuration: Config = None) -> None:
     """The clients: who answers them, their version, and how far an apprentice agrees."""
-    from cluster.journal import journal_url
+    from cluster.journal.journal import journal_url
     from cluster.tenants import tenants
 
     settings = config.load(configuration)

@@ -29,10 +29,10 @@ def main() -> int:
 
     from cluster import config, imports
     from cluster.errors import MedleyError
-    from cluster.exported import export
-    from cluster.journal import Reader, journal_url
-    from cluster.journal_data import dataset
-    from cluster.journal_events import Choice
+    from cluster.journal.data import dataset
+    from cluster.journal.events import Choice
+    from cluster.journal.exported import export
+    from cluster.journal.journal import Reader, journal_url
     from cluster.progress import bar
 
     try:

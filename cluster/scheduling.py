@@ -15,7 +15,7 @@ from cluster.database import Database, upgrade, url_of
 from cluster.errors import ConfigError, MedleyError
 from cluster.interrupts import terminable, wait
 from cluster.jobs import MODULES
-from cluster.journal import Reader, journal_url
+from cluster.journal.journal import Reader, journal_url
 from cluster.running import Running
 from cluster.schedule import Child, Scheduler, Schedules, check_name, next_at
 from cluster.session import Session

@@ -8,7 +8,7 @@ from cluster import running
 from cluster.config import Settings
 from cluster.database import url_of
 from cluster.errors import MedleyError
-from cluster.journal import journal_url
+from cluster.journal.journal import journal_url
 from cluster.keys import opened
 from cluster.registry import DEFAULT_NAME, Registry
 from cluster.tenants import tenants

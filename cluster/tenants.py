@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.errors import JournalError
-from cluster.journal import Agreement, Reader
+from cluster.journal.journal import Agreement, Reader
 from cluster.keys import Keys
 
 

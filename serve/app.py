@@ -26,15 +26,15 @@ from cluster import config
 from cluster.config import ClientMode, ServeSettings, Settings
 from cluster.database import upgrade, url_of
 from cluster.errors import RequestError
-from cluster.journal import DecisionRecord, Journal, journal_url
+from cluster.journal.journal import DecisionRecord, Journal, journal_url
 from cluster.registry import DEFAULT_NAME
-from serve import logs
 from serve.assembly import assemble
-from serve.deciding import Lately
+from serve.decisions.deciding import Lately
+from serve.learning.service import LearnerService, News
 from serve.messages import DecisionRequest
-from serve.prometheus import Exporter
+from serve.observed import logs
+from serve.observed.prometheus import Exporter
 from serve.replica import Replica
-from serve.service import LearnerService, News
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ HEAD = "node:__internal_head__"
 _REPORT_S, _LOOK_BACK_S = 2.0, 10.0
 _SAVE_S = 10.0
 QUIET = {"enable_access_log": False}
-"""Ray's line for every call; `serve.watch` counts them all and logs what is worth a line."""
+"""Ray's line for every call; `serve.observed.watch` counts them all and logs what is worth a line."""
 HEALTH_S = 1.0
 """Between two looks at a replica: a killed one is replaced that much later (Serve's own default is 10)."""
 

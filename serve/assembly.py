@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from cluster.config import Settings
 from cluster.database import Database, url_of
-from cluster.journal import Journal, Reader, journal_url
+from cluster.journal.journal import Journal, Reader, journal_url
 from cluster.keys import Keys
 from cluster.tenants import tenants
-from serve.access import Access
-from serve.deciding import Deciding, Models
+from serve.decisions.deciding import Deciding, Models
 from serve.durable import Durable
 from serve.gateway import Gateway
+from serve.http.access import Access
+from serve.http.rewards import Rewarding
 from serve.ids import DecisionIds
-from serve.metrics import Metrics
+from serve.observed.metrics import Metrics
 from serve.replica import Learner, Replica
-from serve.rewards import Rewarding
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,21 @@ from pydantic_core import from_json
 from actors.bandits import law
 from actors.bandits.history import History
 from cluster.config import ClientMode
-from cluster.journal import DecisionRecord
-from serve import baseline, part
-from serve import catalogue as catalogues
-from serve.asked import Asked, Reason
-from serve.baseline import record
-from serve.candidates import candidates
-from serve.choice import Choice
-from serve.current import Current, Loaded, Update, updated
-from serve.eligible import is_field
-from serve.histories import Histories
+from cluster.journal.journal import DecisionRecord
+from serve.decisions import baseline, part
+from serve.decisions import catalogue as catalogues
+from serve.decisions.asked import Asked, Reason
+from serve.decisions.baseline import record
+from serve.decisions.candidates import candidates
+from serve.decisions.choice import Choice
+from serve.decisions.current import Current, Loaded, Update, updated
+from serve.decisions.eligible import is_field
+from serve.decisions.histories import Histories
+from serve.decisions.shelf import Shelf
+from serve.decisions.versions import Versions
 from serve.ids import seed_of
-from serve.logs import Seldom
 from serve.messages import DecisionRequest
-from serve.shelf import Shelf
-from serve.versions import Versions
+from serve.observed.logs import Seldom
 
 logger = logging.getLogger(__name__)
 

@@ -38,7 +38,8 @@ def deploy(settings: Settings, name: str = DEFAULT_NAME) -> dict[str, Any]:
     """
     from ray import serve as ray_serve
 
-    from serve import app, prometheus
+    from serve import app
+    from serve.observed import prometheus
 
     kind = start(settings)
     app.end_learner(settings, name)

@@ -8,8 +8,8 @@ import asyncio
 import time
 from typing import Any
 
-from cluster.journal import Journal, Work
-from serve.metrics import Metrics
+from cluster.journal.journal import Journal, Work
+from serve.observed.metrics import Metrics
 
 
 class Durable:

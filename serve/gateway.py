@@ -18,16 +18,19 @@ from starlette.responses import Response
 
 from cluster.config import ClientMode, ServeSettings
 from cluster.errors import RequestError, StateError
-from cluster.journal import DecisionRecord, ItemRecord, Journal, Repeat
+from cluster.journal.journal import DecisionRecord, ItemRecord, Journal, Repeat
 from cluster.keys import Principal
-from serve import bulk, limits
-from serve.access import Access
 from serve.decide import Engine
-from serve.deciding import Call, Deciding
+from serve.decisions.deciding import Call, Deciding
 from serve.durable import Durable
-from serve.edge import Edge
+from serve.http import bulk, limits
+from serve.http.access import Access
+from serve.http.edge import Edge
+from serve.http.limits import Rates
+from serve.http.problems import Refusals
+from serve.http.rewards import Rewarding, answered
+from serve.http.routes import application, check_query
 from serve.ids import DecisionIds
-from serve.limits import Rates
 from serve.messages import (
     ID_PATTERN,
     DecisionRequest,
@@ -36,11 +39,8 @@ from serve.messages import (
     Rewards,
     Versions,
 )
-from serve.metrics import Metrics
-from serve.problems import Refusals
-from serve.rewards import Rewarding, answered
-from serve.routes import application, check_query
-from serve.watch import Watch
+from serve.observed.metrics import Metrics
+from serve.observed.watch import Watch
 
 M = TypeVar("M", Decisions, Rewards)
 B = TypeVar("B", Decisions, Rewards, ItemBody)

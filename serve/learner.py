@@ -1,6 +1,6 @@
 """The learner of a client shard: final rewards in the journal's order -> posteriors, weights, publications.
 
-A plain class; `serve.service` runs it in an actor. Its state is a function of the journal alone: each outcome
+A plain class; `serve.learning.service` runs it in an actor. Its state is a function of the journal alone: each outcome
 goes through `learn.step` once, in sequence, so that a rebuild from the journal gives the same bits.
 
 Which outcomes a version learns from: those of its own decisions; and, where it carries a journal watermark,
@@ -24,11 +24,12 @@ from actors.bandits.members import Uniform
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
 from cluster.errors import MedleyError, RegistryError, StateError
-from cluster.journal import OutcomeRow
+from cluster.journal.journal import OutcomeRow
 from cluster.registry import VersionGone
-from serve import checkpoint, evidence
-from serve.current import Update
-from serve.ledger import Checkpoint, Ledger, Publication
+from serve.decisions import evidence
+from serve.decisions.current import Update
+from serve.learning import checkpoint
+from serve.learning.ledger import Checkpoint, Ledger, Publication
 
 logger = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from actors.bandits.version import Version
 from cluster import config
 from cluster.config import ClientMode, Settings
 from cluster.errors import JournalError, MedleyError, StateError
-from cluster.journal import DecisionRecord, Reader, journal_url
+from cluster.journal.journal import DecisionRecord, Reader, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
-from serve import evidence
-from serve.current import load
 from serve.decide import Engine
+from serve.decisions import evidence
+from serve.decisions.current import load
+from serve.decisions.rebuilt import Rebuilt, rebuilt
 from serve.messages import DecisionRequest
-from serve.rebuilt import Rebuilt, rebuilt
 from serve.releases import Releases
 
 

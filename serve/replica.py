@@ -12,14 +12,14 @@ from typing import Any, Protocol
 from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.errors import MedleyError
-from cluster.journal import Reader, journal_url
+from cluster.journal.journal import Reader, journal_url
 from cluster.keys import Keys
 from cluster.registry import Registry
-from serve.catalogue import Large
-from serve.current import Loaded, load
 from serve.decide import Engine
+from serve.decisions.catalogue import Large
+from serve.decisions.current import Loaded, load
+from serve.learning.service import News
 from serve.releases import Releases
-from serve.service import News
 
 logger = logging.getLogger(__name__)
 

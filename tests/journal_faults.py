@@ -30,16 +30,17 @@ from actors.bandits import learn
 from actors.bandits.version import Version
 from cluster import config
 from cluster.config import RewardKind, Settings
-from cluster.journal import DecisionRecord, Journal, Reader, RewardRecord, RewardStatus, journal_url
+from cluster.journal.journal import DecisionRecord, Journal, Reader, RewardRecord, RewardStatus, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
 from cluster.sql import Sql
-from serve import checkpoint, evidence
-from serve.current import load
 from serve.decide import Engine
+from serve.decisions import evidence
+from serve.decisions.current import load
 from serve.learner import Learner
-from serve.ledger import Ledger
+from serve.learning import checkpoint
+from serve.learning.ledger import Ledger
+from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
-from serve.service import ledger_url
 from tests import serving
 
 KINDS = {"reward": RewardKind(window_s=0.05, reducer="sum", high=10.0)}

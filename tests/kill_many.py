@@ -8,7 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from cluster.journal import journal_url
+from cluster.journal.journal import journal_url
 from tests.journal_faults import Harness, rows, settings_of
 
 

@@ -47,14 +47,16 @@ class Load:
 
 
 @contextmanager
-def load(url: str, key: str, name: str = "load", clients: int = 6, pause_s: float = 0.01) -> Iterator[Load]:
+def load(
+    url: str, key: str, name: str = "load", clients: int = 6, pause_s: float = 0.01, together: int = 1
+) -> Iterator[Load]:
     """`clients` threads, each with a connection of its own, until the block ends; what breaks there is raised here.
 
-    `name` begins their request and reward ids.
+    `name` begins their request and reward ids; a call asks for `together` decisions.
     """
     seen = Load()
     names = [f"{name}-{n}" for n in range(clients)]
-    threads = [threading.Thread(target=_client, args=(seen, url, key, each, pause_s)) for each in names]
+    threads = [threading.Thread(target=_client, args=(seen, url, key, each, pause_s, together)) for each in names]
     for thread in threads:
         thread.start()
     try:
@@ -67,32 +69,40 @@ def load(url: str, key: str, name: str = "load", clients: int = 6, pause_s: floa
         raise seen.broken[0]
 
 
-def _client(seen: Load, url: str, key: str, name: str, pause_s: float) -> None:
+def _client(seen: Load, url: str, key: str, name: str, pause_s: float, together: int) -> None:
     caller, chance = _Caller(seen, url, key), random.Random(name)
     try:
         for n in itertools.count():
             if seen.stopping.is_set():
                 return
-            _visit(seen, caller, chance, f"{name}-{n}")
+            _visit(seen, caller, chance, [f"{name}-{n}-{part}" for part in range(together)])
             time.sleep(pause_s)
     except BaseException as error:
         seen.broken.append(error)
 
 
-def _visit(seen: Load, caller: "_Caller", chance: random.Random, name: str) -> None:
-    """A decision of two slots, and a reward for the first of them in half of the cases."""
-    user, device = f"u{chance.randrange(5)}", chance.choice(["mobile", "desktop"])
-    request = {"user_id": user, "context": {"device": device, "hour": 3}, "slots": 2, "request_id": name}
-    answer = caller.call("/v1/decisions", {"requests": [request]})
+def _visit(seen: Load, caller: "_Caller", chance: random.Random, names: list[str]) -> None:
+    """Decisions of two slots in one call, and for half of them a reward for the first slot."""
+    answer = caller.call("/v1/decisions", {"requests": [_request(chance, name) for name in names]})
     if answer is None:
         return
-    decision = seen.decided[name] = answer["decisions"][0]
-    if chance.random() < 0.5:
-        reward = {"decision_id": decision["decision_id"], "slot": 0, "value": 1.0, "reward_id": name}
-        answer = caller.call("/v1/rewards", {"rewards": [reward]})
-        if answer is not None:
-            assert answer["accepted"] + answer["duplicates"] + len(answer["rejected"]) == 1
-            seen.rewarded[name] = (decision["decision_id"], 1.0, not answer["rejected"])
+    for name, decision in zip(names, answer["decisions"], strict=True):
+        seen.decided[name] = decision
+        if chance.random() < 0.5:
+            _reward(seen, caller, name, decision["decision_id"])
+
+
+def _request(chance: random.Random, name: str) -> dict[str, Any]:
+    user, device = f"u{chance.randrange(5)}", chance.choice(["mobile", "desktop"])
+    return {"user_id": user, "context": {"device": device, "hour": 3}, "slots": 2, "request_id": name}
+
+
+def _reward(seen: Load, caller: "_Caller", name: str, decision_id: str) -> None:
+    reward = {"decision_id": decision_id, "slot": 0, "value": 1.0, "reward_id": name}
+    answer = caller.call("/v1/rewards", {"rewards": [reward]})
+    if answer is not None:
+        assert answer["accepted"] + answer["duplicates"] + len(answer["rejected"]) == 1
+        seen.rewarded[name] = (decision_id, 1.0, not answer["rejected"])
 
 
 class _Caller:

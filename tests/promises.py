@@ -6,11 +6,12 @@ from typing import Any
 from actors.bandits import learn
 from actors.bandits.version import Version
 from cluster.config import Settings
-from cluster.journal import OutcomeRow, Reader, journal_url
+from cluster.journal.journal import OutcomeRow, Reader, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
 from cluster.sql import Sql
-from serve import checkpoint, evidence
-from serve.service import ledger_url
+from serve.decisions import evidence
+from serve.learning import checkpoint
+from serve.learning.service import ledger_url
 from tests.load import Load
 from tests.served import until
 

@@ -16,16 +16,16 @@ from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from cluster.config import FeatureSettings, LawSettings, Settings, WeightSettings
 from cluster.database import Database, url_of
-from cluster.journal import Journal
+from cluster.journal.journal import Journal
 from cluster.keys import Keys
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import DEFAULT_NAME, Registry
 from serve.app import prepare
 from serve.assembly import Assembly, assemble
 from serve.gateway import Gateway
-from serve.metrics import Metrics
+from serve.learning.service import LearnerService
+from serve.observed.metrics import Metrics
 from serve.replica import Learner, Replica
-from serve.service import LearnerService
 
 COLOURS = ("red", "green", "blue")
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cluster import config
 from cluster.config import Settings
 from cluster.errors import RequestError
-from serve import bulk
+from serve.http import bulk
 from serve.messages import Decisions, Rewards
 from tests import serving
 from tests.serving import Running

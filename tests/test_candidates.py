@@ -10,11 +10,11 @@ import pytest
 
 from actors.bandits import law
 from cluster.errors import RequestError
-from cluster.journal_records import moment_us
-from serve import baseline, evidence
-from serve.columns import Columns, Part
-from serve.current import load
+from cluster.journal.records import moment_us
 from serve.decide import Engine
+from serve.decisions import baseline, evidence
+from serve.decisions.columns import Columns, Part
+from serve.decisions.current import load
 from serve.ids import DecisionIds, seed_of
 from serve.messages import DecisionRequest, ItemBody
 from tests import serving

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
-from serve.direct import Direct
+from serve.http.direct import Direct
 
 
 async def handler(request: Request) -> Response:

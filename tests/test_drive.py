@@ -21,7 +21,7 @@ from cluster.errors import ConfigError, StateError
 from cluster.records import decode
 from cluster.registry import DEFAULT_NAME
 from serve.app import prepare
-from serve.service import LearnerService
+from serve.learning.service import LearnerService
 from tests import serving
 from tune import account, driving
 from tune.account import Account

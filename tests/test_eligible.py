@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import RequestError
 from cluster.records import ITEMS, encode
-from serve.columns import Columns, Part
-from serve.eligible import eligible, open_at
+from serve.decisions.columns import Columns, Part
+from serve.decisions.eligible import eligible, open_at
 from serve.messages import Condition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,9 +15,9 @@ import pytest
 
 from cluster.config import RewardKind, Settings
 from cluster.errors import ConfigError, StateError
-from cluster.exported import Mark, export
-from cluster.journal import DecisionRecord, Final, Journal, Reader, RewardRecord, journal_url
-from cluster.journal_events import FINALS, Choice, events
+from cluster.journal.events import FINALS, Choice, events
+from cluster.journal.exported import Mark, export
+from cluster.journal.journal import DecisionRecord, Final, Journal, Reader, RewardRecord, journal_url
 from cluster.records import decode
 
 WAIT_S = 20.0
@@ -176,7 +176,7 @@ def test_the_folders_of_a_new_day_are_durable_before_the_watermark(
     world.decide("a")
     world.close_windows()
     synced: list[Path] = []
-    monkeypatch.setattr("cluster.exported._durable", synced.append)
+    monkeypatch.setattr("cluster.journal.exported._durable", synced.append)
     export(world.reader, folder, Choice())
     client = folder / "client=shop"
     mark, part = folder / "._export.json", folder / ".part"

@@ -14,10 +14,10 @@ import pytest
 
 from actors.bandits.members import custom
 from cluster import config
-from cluster.journal import DecisionRecord, Reader
+from cluster.journal.journal import DecisionRecord, Reader
 from cluster.registry import DEFAULT_NAME, Registry
-from serve.current import load
 from serve.decide import Engine
+from serve.decisions.current import load
 from serve.messages import DecisionRequest
 from serve.releases import Releases
 from serve.replay import replay

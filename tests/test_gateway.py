@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster import config
 from cluster.config import Settings
 from cluster.database import Database, url_of
-from cluster.journal import DecisionRecord, ItemRecord, Reader, journal_url
+from cluster.journal.journal import DecisionRecord, ItemRecord, Reader, journal_url
 from cluster.keys import Keys, Limits
 from cluster.registry import DEFAULT_NAME
 from serve.app import ModelDeployment

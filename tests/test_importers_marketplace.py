@@ -8,7 +8,7 @@ from cluster.errors import SchemaError
 from cluster.importers.formats import FORMATS
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
-from cluster.marketplace import Marketplace
+from cluster.marketplace.marketplace import Marketplace
 
 
 def test_the_default_marketplace_is_made_in_five_seconds() -> None:

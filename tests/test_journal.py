@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from cluster.config import RewardKind
 from cluster.errors import JournalError
-from cluster.journal import (
+from cluster.journal.journal import (
     Agreement,
     DecisionRecord,
     ItemRecord,
@@ -32,7 +32,7 @@ from cluster.journal import (
     Shown,
     Work,
 )
-from cluster.journal_store import reduce
+from cluster.journal.store import reduce
 from cluster.sql import Sql
 
 WAIT_S = 20.0
@@ -316,7 +316,7 @@ def test_reducers(reducer: str, expected: float) -> None:
 KILLED = """
 import sys
 from cluster.config import RewardKind
-from cluster.journal import DecisionRecord, Journal, RewardRecord
+from cluster.journal.journal import DecisionRecord, Journal, RewardRecord
 journal = Journal(sys.argv[1], {"reward": RewardKind()})
 n = 0
 while True:
@@ -420,7 +420,7 @@ def test_a_database_that_went_away_fails_a_group_at_once(postgres_url: str, monk
         journal.decide([decision("a")]).result(WAIT_S)
         works = [journal.deciding([decision(f"b{n}")]) for n in range(20)]
         with monkeypatch.context() as patch:
-            patch.setattr("cluster.journal.Store", unreachable)
+            patch.setattr("cluster.journal.journal.Store", unreachable)
             other = Sql(postgres_url)
             query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
             other.rows(f"{query} AND pid <> pg_backend_pid()")

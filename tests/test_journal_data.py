@@ -17,17 +17,17 @@ from actors.bandits.version import Version
 from cluster.config import ClientMode, RewardKind, Settings, changed
 from cluster.errors import SourceError
 from cluster.importers.assemble import MOST_LISTED_ITEMS
-from cluster.journal import ItemRecord, Journal, Reader, RewardRecord, journal_url
-from cluster.journal_catalogue import Catalogues
-from cluster.journal_data import dataset
-from cluster.journal_events import Choice
+from cluster.journal.catalogue import Catalogues
+from cluster.journal.data import dataset
+from cluster.journal.events import Choice
+from cluster.journal.journal import ItemRecord, Journal, Reader, RewardRecord, journal_url
 from cluster.records import EVENTS, ITEMS, Dataset
 from cluster.registry import DEFAULT_NAME, Registry
-from serve.current import load
 from serve.decide import Engine
+from serve.decisions.current import load
 from serve.ids import DecisionIds
 from serve.learner import Learner
-from serve.ledger import Ledger
+from serve.learning.ledger import Ledger
 from serve.messages import DecisionRequest
 from tests import serving
 from tests.compose_cases import quick

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config import RewardKind
-from cluster.journal import DecisionRecord, Journal, journal_url
+from cluster.journal.journal import DecisionRecord, Journal, journal_url
 from tests.journal_faults import Harness, rows, settings_of
 
 WAIT_S = 20.0

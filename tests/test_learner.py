@@ -17,16 +17,17 @@ from actors.bandits.version import Version
 from cluster import config
 from cluster.config import RewardKind, Settings
 from cluster.errors import RegistryError, StateError
-from cluster.journal import Journal, Reader, RewardRecord
+from cluster.journal.journal import Journal, Reader, RewardRecord
 from cluster.registry import DEFAULT_NAME, VersionGone
-from serve import checkpoint, evidence
 from serve.app import prepare
-from serve.current import load
 from serve.decide import Engine
+from serve.decisions import evidence
+from serve.decisions.current import load
 from serve.learner import Learner
-from serve.ledger import Ledger, Publication, StaleOwner
+from serve.learning import checkpoint
+from serve.learning.ledger import Ledger, Publication, StaleOwner
+from serve.learning.service import LearnerService
 from serve.messages import DecisionRequest
-from serve.service import LearnerService
 from tests import serving
 
 WAIT_S = 20.0

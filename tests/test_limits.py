@@ -13,10 +13,10 @@ from starlette.responses import PlainTextResponse
 from cluster.config import ServeSettings
 from cluster.errors import RequestError
 from cluster.keys import Limits, Principal
-from serve import limits, problems
-from serve.limits import Rates, TooMany
-from serve.metrics import Metrics
-from serve.watch import Watch
+from serve.http import limits, problems
+from serve.http.limits import Rates, TooMany
+from serve.observed.metrics import Metrics
+from serve.observed.watch import Watch
 
 
 class Clock:

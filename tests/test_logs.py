@@ -8,8 +8,8 @@ from datetime import datetime
 
 import pytest
 
-from serve import logs
-from serve.logs import Seldom
+from serve.observed import logs
+from serve.observed.logs import Seldom
 
 
 @pytest.fixture
@@ -27,15 +27,15 @@ def lines() -> Iterator[io.StringIO]:
 
 def test_a_line_is_one_json_object_whatever_is_in_it(lines: io.StringIO) -> None:
     fields = {"decision_id": "01J", "client": 'a "shop"\nof two lines', "ms": 1.5, "path": {1, 2}.__class__}
-    logging.getLogger("serve.watch").info("slow %s", "one", extra={"fields": fields})
+    logging.getLogger("serve.observed.watch").info("slow %s", "one", extra={"fields": fields})
     try:
         raise ValueError("it broke")
     except ValueError:
-        logging.getLogger("cluster.journal").exception("failed")
+        logging.getLogger("cluster.journal.journal").exception("failed")
     first, second = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert {name: first[name] for name in ("level", "logger", "event", "client", "ms")} == {
         "level": "INFO",
-        "logger": "serve.watch",
+        "logger": "serve.observed.watch",
         "event": "slow one",
         "client": 'a "shop"\nof two lines',
         "ms": 1.5,

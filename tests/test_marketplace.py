@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
-from cluster.marketplace import MEAN_REWARD, Marketplace
+from cluster.marketplace.marketplace import MEAN_REWARD, Marketplace
+from cluster.marketplace.situations import Situations, browse, moments, pick
 from cluster.records import EVENTS, ITEMS, USERS, decode
-from cluster.situations import Situations, browse, moments, pick
 
 MARKET = Marketplace(3, users=300, items=60)
 

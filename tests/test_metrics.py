@@ -18,8 +18,8 @@ from cluster import config
 from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.keys import Keys, Limits
-from serve.metrics import CATALOGUE, Metrics
-from serve.prometheus import Exporter
+from serve.observed.metrics import CATALOGUE, Metrics
+from serve.observed.prometheus import Exporter
 from tests import serving
 from tests.servers import free_port
 from tests.serving import Running

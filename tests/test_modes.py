@@ -13,12 +13,12 @@ from cluster import config
 from cluster.config import ClientMode
 from cluster.database import Database, url_of
 from cluster.errors import RequestError
-from cluster.journal import DecisionRecord, Reader
+from cluster.journal.journal import DecisionRecord, Reader
 from cluster.keys import Keys
 from cluster.registry import DEFAULT_NAME, Registry
-from serve import evidence
-from serve.current import Loaded, load
 from serve.decide import Engine
+from serve.decisions import evidence
+from serve.decisions.current import Loaded, load
 from serve.ids import seed_of
 from serve.messages import DecisionRequest, Mode
 from serve.releases import Releases

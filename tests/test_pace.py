@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.pace import TRY_AGAIN_S, Pace, Stopwatch
+from serve.decisions.pace import TRY_AGAIN_S, Pace, Stopwatch
 
 
 class Clock:

@@ -11,11 +11,11 @@ from fastapi import FastAPI
 
 from cluster.config import ServeSettings
 from cluster.errors import JournalError, RequestError
-from serve import problems
-from serve.limits import TooMany
-from serve.metrics import Metrics
-from serve.problems import Refusals
-from serve.watch import Watch
+from serve.http import problems
+from serve.http.limits import TooMany
+from serve.http.problems import Refusals
+from serve.observed.metrics import Metrics
+from serve.observed.watch import Watch
 
 
 def answer(error: Exception) -> httpx.Response:
@@ -63,7 +63,7 @@ def test_a_defect_is_an_answer_of_the_same_shape_and_its_trace_is_logged(caplog:
     [fault] = found.json()["detail"]
     assert (found.status_code, fault["loc"], fault["type"]) == (500, ["server"], "failed")
     assert "secret detail" not in found.text
-    [record] = [record for record in caplog.records if record.name == "serve.problems"]
+    [record] = [record for record in caplog.records if record.name == "serve.http.problems"]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 

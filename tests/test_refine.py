@@ -13,7 +13,7 @@ import numpy as np
 from actors.bandits.version import Version
 from cluster import config_text
 from cluster.config import RewardKind, Settings
-from cluster.journal import DecisionRecord, Journal, Reader, RewardRecord, journal_url
+from cluster.journal.journal import DecisionRecord, Journal, Reader, RewardRecord, journal_url
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, quick, two_kinds
 from tune.groundwork import Groundwork

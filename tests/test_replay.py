@@ -12,15 +12,15 @@ from pydantic_core import to_json
 from actors.bandits.version import Version
 from cluster.config import Settings
 from cluster.errors import JournalError, StateError
-from cluster.journal import ItemRecord, Reader
+from cluster.journal.journal import ItemRecord, Reader
 from cluster.registry import DEFAULT_NAME, Registry
-from serve.catalogue import Large
-from serve.current import load
 from serve.decide import Engine
-from serve.ledger import Ledger
+from serve.decisions.catalogue import Large
+from serve.decisions.current import load
+from serve.learning.ledger import Ledger
+from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
 from serve.replay import replay
-from serve.service import ledger_url
 from tests import serving
 from tests.test_learner import WAIT_S, World
 

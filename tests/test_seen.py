@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from cluster import config
 from cluster.config import Settings
-from cluster.journal import Reader, Shown
+from cluster.journal.journal import Reader, Shown
 from cluster.registry import DEFAULT_NAME, Registry
+from serve.decisions.seen import Seen
 from serve.releases import Releases
 from serve.replay import replay
-from serve.seen import Seen
 from tests import serving
 from tests.serving import Running
 

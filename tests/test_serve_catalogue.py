@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.features.feature_map import FeatureMap
 from cluster.config import FeatureSettings
 from cluster.records import ITEMS, item_table
-from serve import catalogue as catalogues
+from serve.decisions import catalogue as catalogues
 from tests.features_samples import shop
 
 DATA = shop(rows=300, items=14)

@@ -11,14 +11,14 @@ from actors.bandits import law, learn
 from actors.bandits.ensemble import Admission
 from actors.bandits.history import History
 from cluster.errors import RequestError
-from cluster.journal import DecisionRecord
-from serve import evidence
-from serve.current import Loaded, Update, load
+from cluster.journal.journal import DecisionRecord
 from serve.decide import Engine, Load
-from serve.histories import Histories
+from serve.decisions import evidence
+from serve.decisions.current import Loaded, Update, load
+from serve.decisions.histories import Histories
+from serve.decisions.pace import Pace
 from serve.ids import seed_of
 from serve.messages import DecisionRequest
-from serve.pace import Pace
 from tests import serving
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.journal import journal_url
+from cluster.journal.journal import journal_url
 from serve import deploy
-from serve.service import ledger_url
+from serve.learning.service import ledger_url
 from tests import promises, serving
 from tests.load import Load, load
 from tests.served import Served, gateways, learners, until

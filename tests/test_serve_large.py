@@ -15,15 +15,15 @@ from actors.bandits.members import Shared
 from actors.bandits.version import Version
 from benchmarks._catalogues import synthetic_items
 from cluster.config import ClientMode
-from cluster.journal import DecisionRecord
-from serve import catalogue as catalogues
-from serve import evidence
-from serve.catalogue import Large
-from serve.current import Loaded, load
+from cluster.journal.journal import DecisionRecord
 from serve.decide import Engine
+from serve.decisions import catalogue as catalogues
+from serve.decisions import evidence
+from serve.decisions.catalogue import Large
+from serve.decisions.current import Loaded, load
+from serve.decisions.shelf import Shelf
 from serve.ids import seed_of
 from serve.messages import DecisionRequest
-from serve.shelf import Shelf
 from tests import serving
 
 ITEMS, LARGE = 3_000, Large(1_000, 24)

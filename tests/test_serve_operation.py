@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.journal import Reader, journal_url
+from cluster.journal.journal import Reader, journal_url
 from cluster.registry import DEFAULT_NAME
 from serve import deploy
-from serve.metrics import CATALOGUE, Metrics
-from serve.prometheus import Exporter
+from serve.observed.metrics import CATALOGUE, Metrics
+from serve.observed.prometheus import Exporter
 from tests.served import Served, until
 
 pytestmark = pytest.mark.ray

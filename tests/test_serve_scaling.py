@@ -33,7 +33,8 @@ def scaled(served: Served, tmp_path: Path, postgres_url: str) -> Served:
 
 def test_replicas_come_and_go_and_one_is_killed_under_load(scaled: Served) -> None:
     with load(scaled.url, scaled.key, name="light", clients=2, pause_s=0.02) as light:
-        with load(scaled.url, scaled.key, name="heavy", clients=24, pause_s=0.0) as heavy:
+        # eight decisions a call, so that they queue at the replicas and not at these threads
+        with load(scaled.url, scaled.key, name="heavy", clients=24, pause_s=0.0, together=8) as heavy:
             until(lambda: len(gateways()) == 3, "three replicas", timeout_s=90)
             heavy.wait(300)
             gateways()[0].kill()

@@ -14,10 +14,10 @@ from actors.bandits.history import History
 from cluster import config
 from cluster.database import Database, url_of
 from cluster.keys import Keys
-from serve.current import Loaded, Update, load
 from serve.decide import Engine
+from serve.decisions.current import Loaded, Update, load
+from serve.decisions.versions import Versions
 from serve.messages import DecisionRequest
-from serve.versions import Versions
 from tests import serving
 
 ONE = load(1, serving.version())

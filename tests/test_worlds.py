@@ -18,7 +18,7 @@ from cluster.config import DataSettings, DialSettings, RewardKind, Settings
 from cluster.errors import DataError, EvidenceError
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
-from cluster.marketplace import Marketplace
+from cluster.marketplace.marketplace import Marketplace
 from tune import split, worlds
 from tune.worlds import design
 from tune.worlds.base import Situations, World, draw

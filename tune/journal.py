@@ -6,9 +6,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster import journal_data
 from cluster.config import Settings
-from cluster.journal import Reader
+from cluster.journal import data as journal_data
+from cluster.journal.journal import Reader
 from cluster.records import Dataset
 
 

@@ -25,7 +25,7 @@ def main() -> int:
 
     from cluster import config
     from cluster.errors import MedleyError, SourceError
-    from cluster.journal import Reader, journal_url
+    from cluster.journal.journal import Reader, journal_url
     from cluster.records import Dataset
     from tune.journal import evidence
     from tune.memory import remembered

@@ -13,7 +13,7 @@ import numpy as np
 from cluster.config import DataSettings
 from cluster.errors import SchemaError
 from cluster.importers.imported import Imported, Options, Progress
-from cluster.marketplace import Marketplace
+from cluster.marketplace.marketplace import Marketplace
 from cluster.records import QUARANTINE, Dataset
 
 

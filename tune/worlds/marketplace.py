@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from actors.features.features import Floats, Ints
 from cluster.errors import DataError
-from cluster.marketplace import Marketplace
+from cluster.marketplace.marketplace import Marketplace
 from cluster.records import Dataset
 from tune.worlds.base import draw
 

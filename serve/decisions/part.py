@@ -1,0 +1,48 @@
+"""A decision over a large catalogue: a part of it is retrieved and scored (docs/serving.md, "Large catalogues")."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.bandits import law
+from actors.bandits.history import History
+from actors.bandits.retrieval import Retrieval
+from serve.decisions import evidence
+from serve.decisions.choice import Choice
+from serve.decisions.current import Current
+from serve.decisions.shelf import Shelf
+from serve.messages import DecisionRequest
+
+
+def choose(
+    current: Current,
+    request: DecisionRequest,
+    shelf: Shelf,
+    own: Sequence[str],
+    history: History | None,
+    seed: int,
+    known: str | None = None,
+) -> Choice:
+    """Choose from the shelf.
+
+    Args:
+        own: the caller's own items, which are scored too.
+        known: the part that was scored, when a decision is made again.
+    """
+    published, feature_map, rank_of = current.published, current.catalogue.feature_map, current.catalogue.rows
+    if known is None:
+        retrieval = current.catalogue.retrieval
+        assert isinstance(retrieval, Retrieval)
+        rows = retrieval.rows(
+            feature_map, published, request.context, request.user_id, history, seed, request.slots, shelf.open_I
+        )
+        known = evidence.pack_part(np.searchsorted(rank_of, rows))
+    else:
+        rows = rank_of[evidence.unpack_part(known)]
+    part = law.Part(len(shelf), len(rows))
+    taken = shelf.beyond(rows, law.outside(published, seed, part, request.slots))
+    names = shelf.names(np.concatenate([rows, taken]))
+    names += [name for name in own if name not in names]
+    features = feature_map.features(request.context, names, request.user_id)
+    decision = law.decide(published, features, history, seed, request.slots, part)
+    return Choice(current, names, features, decision, known)
