@@ -20,6 +20,7 @@ from cluster.records import Dataset
 from cluster.registry import Registry
 from tune.confirm import Confirmed, confirm, untested
 from tune.groundwork import Groundwork
+from tune.keeping import keep
 from tune.predefined import Predefined
 from tune.proposal import Proposal, propose
 from tune.spending import Spending
@@ -45,7 +46,7 @@ def compose(
         members = work.predefined.members()
     made = Composition.of(work, members, stages, folder, Spending.read(registry, name))
     with stages.stage("publish"):
-        number = registry.publish(name, made.version(stages, {}).save)
+        number = registry.publish(name, made.version(stages, made.kept(registry, name)).save)
     result = {"version": number, "name": name} | made.result()
     stages.write(**result, **made.facts())
     return result
@@ -99,6 +100,12 @@ class Composition:
         metrics = {"select": self.base.mean(), "gate": self.found.facts} | steps(self.proposal, stages)
         about = provenance(self.work, metrics) | {"tests": self.found.spending.tests} | facts
         return Version(self.work.feature_map, self.ensemble, self.work.dataset.items, about)
+
+    def kept(self, registry: Registry, name: str) -> dict[str, Any]:
+        """Publish the generator of an admitted member, before the version that refers to it."""
+        if self.proposal is None or not self.found.admission.anywhere:
+            return {}
+        return {"generator": keep(registry, name, self.proposal.generator)}
 
     def result(self) -> dict[str, Any]:
         verdict = self.found.facts

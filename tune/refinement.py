@@ -172,6 +172,7 @@ class Refinement:
             "watermark": self.dataset.facts.get("watermark"),
             "data": self.dataset.facts.get("fingerprint"),
             "events": len(since),
+            "generator": None,
         }
         number = self._publish(replace(version, facts=self.running.facts | about))
         return {"action": "restart", "version": number, "members": list(version.ensemble.names)}
@@ -197,6 +198,7 @@ class Refinement:
         if not proof.publish:
             return {"action": "keep", **facts}
         about = {"parents": [self.number], "since_s": since_s, "reason": reason}
+        about |= made.kept(self.registry, self.name)
         return {"action": "replace", "version": self._publish(made.version(self.stages, about)), **facts}
 
     def _composed(self, drift: Drift | None, events: pa.Table, family: str, memory: Memory) -> Composition:
@@ -229,6 +231,8 @@ class Refinement:
         kept = self.running.ensemble.only(*(name for name in self.running.ensemble.names if name not in lost))
         watermark = self.running.facts.get("watermark") or 0  # made of imports alone: all of the journal is new to it
         about = {"parents": [self.number], "reason": "retired", "retired": lost, "watermark": watermark}
+        if all(member.predefined for member in kept.members):
+            about |= {"generator": None}
         version = replace(self.running, ensemble=kept, facts=self.running.facts | about)
         return {"action": "retire", "version": self._publish(version)}
 

@@ -40,6 +40,12 @@ class Version:
                 f"{self.feature_map.fingerprint[:12]}; compose again"
             )
 
+    @property
+    def generator(self) -> tuple[str, int] | None:
+        """Name and number in the registry of what its generated member comes from; None where there is none."""
+        about = self.facts.get("generator")
+        return (about["name"], about["version"]) if about else None
+
     def save(self, folder: Path) -> None:
         arrays = {f"features/{name}": np.ascontiguousarray(a) for name, a in self.feature_map.arrays().items()}
         arrays |= {f"ensemble/{name}": a for name, a in self.ensemble.arrays().items()}
