@@ -24,7 +24,7 @@ def composition(found: Confirmed) -> Composition:
 
 
 def test_a_version_refers_to_the_generator_of_its_member(tmp_path: Path) -> None:
-    """Fetched anew it says of the member's contexts what the member says; products of one row and of many round apart."""
+    """Fetched anew it says of the member's contexts what the member says; one row and many round apart."""
     case, registry = proposed(), Registry(str(tmp_path))
     made = composition(replace(untested("", Spending()), admission=Admission(True), value=0.5))
     registry.publish("shop", made.version(Stages(None), made.kept(registry, "shop")).save)
