@@ -33,7 +33,7 @@ def test_a_pool_embeds_for_training_and_generates_afterwards(ray_session: object
         pool.start()
         pieces = pool.generate(texts)
     here = Generator.load(tmp_path / "whole")
-    expected = here.generate(here.codes(texts))
+    expected = here.generate(here.text_codes(texts))
     assert [len(p.means_CAD) for p in pieces] == [8, 4]
     np.testing.assert_allclose(np.concatenate([p.means_CAD for p in pieces]), expected.means_CAD, atol=1e-5)
 

@@ -80,7 +80,7 @@ def test_a_task_text_does_not_depend_on_what_happens_in_the_task() -> None:
         other = type(dataset)(dataset.format, events, dataset.items, dataset.users)
         logged = Logged.of(other, rows, OneHots(), 0.0, 1.0)
         tasks = build(other, logged, fitted(), limit=64, most=99, seed=0)
-        traffic = Traffic.of(other, rows, fitted(), limit=64, most=99, seed=0)
+        traffic = Traffic.of(other, rows, fitted(), OneHots(), limit=64, most=99, seed=0)
         assert traffic.texts == tasks.texts
         texts.append(tasks.texts)
     assert texts[0] == texts[1]

@@ -48,7 +48,7 @@ def generator(log: Dataset) -> Generator:
 
 
 def traffic(generator: Generator, log: Dataset) -> Traffic:
-    return Traffic.of(log, halves(log)[1], generator.serialiser, limit=64, most=500, seed=0)
+    return Traffic.of(log, halves(log)[1], generator.serialiser, OneHots(), limit=64, most=500, seed=0)
 
 
 def test_contexts_that_tell_the_kind_lower_the_held_out_loss(generator: Generator) -> None:
@@ -110,6 +110,26 @@ def test_a_saved_generator_generates_the_same(generator: Generator, log: Dataset
     assert one.names == two.names
     np.testing.assert_allclose(one.means_CAD, two.means_CAD, atol=1e-5)
     np.testing.assert_array_equal(one.factor_ADD, two.factor_ADD)
+
+
+def test_a_generator_without_language_model_reads_the_context_features(log: Dataset, tmp_path: Path) -> None:
+    numeric = SETTINGS.model_copy(update={"generator": SETTINGS.generator.model_copy(update={"reader": "numeric"})})
+    fit, stop = halves(log)
+    generator = train(log, OneHots(), fit, stop, numeric, progress=False)
+    assert generator.backbone is None
+    assert generator.report.backbone is None
+    assert generator.report.encoder_fit == 1.0
+    assert generator.report.head.gain > 0.03
+    users = traffic(generator, log)
+    np.testing.assert_allclose(generator.codes(users), users.context_UX @ generator.contexts.encoder_QX.T, atol=1e-12)
+    with pytest.raises(ModelError, match="reads no text"):
+        generator.text_codes(users.texts)
+    generator.save(tmp_path)
+    assert not (tmp_path / "backbone").exists()
+    loaded = Generator.load(tmp_path)
+    assert loaded.report == generator.report
+    one, two = (g.candidates(users, OneHots(), numeric.generator, seed=0) for g in (generator, loaded))
+    np.testing.assert_array_equal(one.means_CAD, two.means_CAD)
 
 
 def test_half_a_generator_is_refused(generator: Generator, tmp_path: Path) -> None:

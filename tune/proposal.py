@@ -54,13 +54,15 @@ def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: 
     """
     settings = work.settings
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(Pool(folder / "generator", settings.generator)) if folder else None
+        actors = folder is not None and settings.generator.reader == "language"
+        pool = stack.enter_context(Pool(folder / "generator", settings.generator)) if folder and actors else None
         trained = train(work, stages, pool)
         with stages.stage("generate"):
             traffic = Traffic.of(
                 work.dataset,
                 work.split.select,
                 trained.serialiser,
+                work.feature_map,
                 limit=max(settings.bandits.history, 1),
                 most=settings.generator.tasks,
                 seed=settings.seed,
@@ -98,11 +100,14 @@ def train(work: Groundwork, stages: Stages, pool: Pool | None) -> Generator:
     torch.set_num_threads(settings.generator.threads)
     with stages.stage("backbone", budgets.backbone_s) as stage:
         reading = read(work.dataset, work.feature_map, work.split.fit, work.split.stop, settings)
-        backbone, training = train_backbone(reading, settings, progress=False)
+        language = settings.generator.reader == "language"
+        backbone, training = train_backbone(reading, settings, progress=False) if language else (None, None)
         if reading.left_out:
             stage.left_out = f"{reading.left_out:,} tasks left out of training"
     with stages.stage("head", budgets.head_s):
-        embed = pool.route(backbone) if pool else backbone.embed
+        embed = None
+        if backbone is not None:
+            embed = pool.route(backbone) if pool else backbone.embed
         pooled = work.predefined.linear
         return train_head(reading, work.feature_map, backbone, training, embed, settings, pooled, progress=False)
 

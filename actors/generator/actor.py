@@ -30,7 +30,10 @@ class GenerationActor:
         torch.set_num_threads(threads)
         whole = (Path(folder) / "generator.json").exists()
         self.generator = Generator.load(Path(folder)) if whole else None
-        self.backbone = self.generator.backbone if self.generator else Backbone.load(folder, tokens, batch)
+        backbone = self.generator.backbone if self.generator else Backbone.load(folder, tokens, batch)
+        if backbone is None:
+            raise ModelError(f"{folder}: this generator reads no text (generator.reader: numeric) and needs no actor")
+        self.backbone = backbone
 
     def embed(self, texts: Sequence[str]) -> Floats32:
         """c of each text, (N, H)."""
@@ -40,7 +43,7 @@ class GenerationActor:
         """The priors of all contexts with all codes, from one pass over the texts."""
         if self.generator is None:
             raise ModelError("this actor holds a language model without a head; train and save a generator first")
-        return self.generator.generate(self.generator.codes(texts))
+        return self.generator.generate(self.generator.text_codes(texts))
 
 
 class Pool:

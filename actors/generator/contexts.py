@@ -2,6 +2,7 @@
 
 The head, the prototypes and the mixture use the first principal components of c. In a decision no language
 model runs: a ridge regression from the feature map's context features gives the same code, with NumPy alone.
+Without a language model (`generator.reader: numeric`) those features are the states, and the encoder is the code.
 
 Shapes: N contexts, H hidden width, Q code dimensions, X context features.
 """
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.features.features import Floats
-from actors.generator.backbone import Floats32
 
 FLOOR = 0.1
 
@@ -29,7 +29,7 @@ class ContextMap:
     fit: float
 
     @classmethod
-    def of(cls, states_NH: Floats32, context_NX: Floats, rank: int) -> "ContextMap":
+    def of(cls, states_NH: Floats, context_NX: Floats, rank: int) -> "ContextMap":
         """Principal components, each scaled to unit variance (weak ones by a tenth of the strongest at least)."""
         states = states_NH.astype(np.float64)
         mean_H = states.mean(0)
@@ -43,7 +43,23 @@ class ContextMap:
         left = ((code_NQ - context_NX @ encoder_QX.T) ** 2).sum() / max((code_NQ**2).sum(), 1e-12)
         return cls(mean_H, turn_HQ, encoder_QX, float(1 - left))
 
-    def codes(self, states_NH: Floats32) -> Floats:
+    @classmethod
+    def numeric(cls, context_NX: Floats, rank: int) -> "ContextMap":
+        """Principal components of the standardised context features themselves: the encoder is exact.
+
+        An encoder has no constant, so the codes are centred by what of a constant the features can say.
+        """
+        spread_X = context_NX.std(0) if len(context_NX) else np.zeros(context_NX.shape[1])
+        if not (spread_X > 1e-12).any():
+            return cls(np.zeros(len(spread_X)), np.zeros((len(spread_X), 1)), np.zeros((1, len(spread_X))), 1.0)
+        scale_X = np.where(spread_X > 1e-12, 1 / np.maximum(spread_X, FLOOR), 0.0)
+        centred = cls.of(context_NX * scale_X, context_NX, rank)
+        turn_XQ = scale_X[:, None] * centred.turn_HQ
+        constant_X = ridge(context_NX, np.ones((len(context_NX), 1)))[0]
+        turn_XQ = turn_XQ - np.outer(constant_X, centred.mean_H @ centred.turn_HQ)
+        return cls(np.zeros(len(turn_XQ)), turn_XQ, turn_XQ.T.copy(), 1.0)
+
+    def codes(self, states_NH: Floats) -> Floats:
         result: Floats = (states_NH.astype(np.float64) - self.mean_H) @ self.turn_HQ
         return result
 

@@ -25,12 +25,12 @@ from actors.generator.fitting import HeadTraining
 from actors.generator.head import Head
 from actors.generator.pretrain import Training
 from actors.generator.serialise import Serialiser
-from actors.generator.tasks import Source, Traffic
+from actors.generator.tasks import Source, Tasks, Traffic
 from cluster.config import GeneratorSettings
-from cluster.errors import RegistryError
+from cluster.errors import ModelError, RegistryError
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 Embedding: TypeAlias = Callable[[Sequence[str]], Floats32]
 
 
@@ -48,10 +48,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained generator. mean_AD is a μ₀ and covariance_ADD S(τ) + diag(v), both of the fit on all users."""
+    """A trained generator. mean_AD is a μ₀ and covariance_ADD S(τ) + diag(v), both of the fit on all users.
+
+    backbone: None where contexts are read by their features alone (`generator.reader: numeric`).
+    """
 
     serialiser: Serialiser
-    backbone: Backbone
+    backbone: Backbone | None
     contexts: ContextMap
     head: Head
     mean_AD: Floats
@@ -60,9 +63,17 @@ class Generator:
     report: Report
     binomial: bool = False
 
-    def codes(self, texts: Sequence[str], embed: Embedding | None = None) -> Floats:
-        """The context code of each text, (J, Q)."""
-        return self.contexts.codes((embed or self.backbone.embed)(texts))
+    def codes(self, seen: Tasks | Traffic, embed: Embedding | None = None) -> Floats:
+        """The code of each context, (U, Q); `embed` reads the texts in place of the own language model."""
+        if self.backbone is None:
+            return self.contexts.codes(seen.context_UX)
+        return self.contexts.codes((embed or self.backbone.embed)(seen.texts))
+
+    def text_codes(self, texts: Sequence[str]) -> Floats:
+        """The code of each text, (J, Q). Raises ModelError where no language model reads."""
+        if self.backbone is None:
+            raise ModelError("this generator reads no text (generator.reader: numeric); give it context features")
+        return self.contexts.codes(self.backbone.embed(texts))
 
     def generate(self, code_JQ: Floats) -> Parameters:
         """The priors of all contexts with all codes in one pass; candidate j * S + s is context j, code s."""
@@ -93,7 +104,7 @@ class Generator:
             traffic: the users to generate for.
             source: the feature map that the candidates will be used with; another one drops them all.
         """
-        code_UQ = self.codes(traffic.texts, embed)
+        code_UQ = self.codes(traffic, embed)
         prototypes = Prototypes.of(code_UQ, settings.prototypes, seed)
         parameters = self.generate(prototypes.centre_JQ)
         kept, dropped = check(parameters, source.arms, source.dimension, source.fingerprint)
@@ -118,10 +129,11 @@ class Generator:
         )
 
     def save(self, folder: Path) -> None:
-        """`backbone/` as transformers writes it, `generator.safetensors`, and last `generator.json`."""
+        """`backbone/`, if any, as transformers writes it, `generator.safetensors`, and last `generator.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "generator.json").unlink(missing_ok=True)
-        self.backbone.save(folder / "backbone")
+        if self.backbone is not None:
+            self.backbone.save(folder / "backbone")
         arrays = {f"head/{k}": v.detach().numpy() for k, v in self.head.state_dict().items()}
         arrays |= {"mean_AD": self.mean_AD, "covariance_ADD": self.covariance_ADD}
         arrays |= {f"contexts/{k}": getattr(self.contexts, k) for k in ("mean_H", "turn_HQ", "encoder_QX")}
@@ -129,8 +141,7 @@ class Generator:
         facts = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
-            "tokens": self.backbone.tokens,
-            "batch": self.backbone.batch,
+            "backbone": self.backbone and {"tokens": self.backbone.tokens, "batch": self.backbone.batch},
             "serialiser": self.serialiser.facts(),
             "report": asdict(self.report),
             "shape": self.head.shape,
@@ -159,7 +170,7 @@ class Generator:
             raise RegistryError(
                 f"{folder}: no finished generator here ({error}); run `medley compose` to train one"
             ) from error
-        backbone = Backbone.load(str(folder / "backbone"), facts["tokens"], facts["batch"])
+        backbone = Backbone.load(str(folder / "backbone"), **facts["backbone"]) if facts["backbone"] else None
         return cls(
             serialiser,
             backbone,

@@ -139,18 +139,22 @@ def build(dataset: Dataset, logged: Logged, serialiser: Serialiser, *, limit: in
 
 @dataclass(frozen=True)
 class Traffic:
-    """Users for whom candidates are wanted: their keys, and the text of the context each came with."""
+    """Users for whom candidates are wanted: their keys, and the context each came with, as text and features."""
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
+    context_UX: Floats
 
     @classmethod
-    def of(cls, dataset: Dataset, rows: Ints, serialiser: Serialiser, *, limit: int, most: int, seed: int) -> "Traffic":
+    def of(
+        cls, dataset: Dataset, rows: Ints, serialiser: Serialiser, source: Source, *, limit: int, most: int, seed: int
+    ) -> "Traffic":
         """The users of events `rows`, at most `most`, with the context before the last `limit` of each."""
         groups = group(user_keys(dataset.events.take(pa.array(rows))), limit)
         keys = sample(list(groups), most, seed)
-        told = contexts(dataset, np.asarray([rows[groups[key][0]] for key in keys], np.int64))
-        return cls(tuple(keys), tuple(serialiser.text(context) for context in told))
+        first = np.asarray([rows[groups[key][0]] for key in keys], np.int64)
+        texts = tuple(serialiser.text(context) for context in contexts(dataset, first))
+        return cls(tuple(keys), texts, actions(source, dataset.events.take(pa.array(first))).context_NX)
 
 
 def contexts(dataset: Dataset, rows: Ints) -> list[dict[str, Value]]:

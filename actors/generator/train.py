@@ -71,6 +71,8 @@ def train(
     """
     torch.set_num_threads(settings.generator.threads)
     reading = read(dataset, source, fit_rows, stop_rows, settings)
+    if settings.generator.reader == "numeric":
+        return train_head(reading, source, None, None, None, settings, whole, progress)
     backbone, training = train_backbone(reading, settings, progress)
     embed = route(backbone) if route else backbone.embed
     return train_head(reading, source, backbone, training, embed, settings, whole, progress)
@@ -117,26 +119,34 @@ def train_backbone(reading: Reading, settings: Settings, progress: bool) -> tupl
 def train_head(
     reading: Reading,
     source: Source,
-    backbone: Backbone,
+    backbone: Backbone | None,
     training: Training | None,
-    embed: Embedding,
+    embed: Embedding | None,
     settings: Settings,
     whole: pooled.Pooled | None,
     progress: bool,
 ) -> Generator:
-    """Cross-fit the pooled prior, embed both parts' contexts, fit the head; the clock starts at the fit."""
+    """Cross-fit the pooled prior, read both parts' contexts, fit the head; the clock starts at the fit.
+
+    Without a backbone and `embed` the states are the context features.
+    """
     own, logged, fit, stop = settings.generator, reading.logged, reading.fit, reading.stop
     whole = whole or pooled.fit(logged.phi_ND, logged.arm_N, logged.reward_N, source.arms)
     fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
     priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, source.arms, FOLDS, whole)
     whitened = Whitened.of(priors)
-    states_UH = embed(fit.texts)
-    context_map = ContextMap.of(states_UH, fit.context_UX, own.context_rank)
+    states_UH = embed(fit.texts) if embed else fit.context_UX
+    stop_states_UH = embed(stop.texts) if embed else stop.context_UX
+    context_map = (
+        ContextMap.of(states_UH, fit.context_UX, own.context_rank)
+        if embed
+        else ContextMap.numeric(fit.context_UX, own.context_rank)
+    )
     fold_U = np.asarray([fold_of(key, FOLDS) for key in fit.keys])
     binomial = few_values(fit)
     fit_ready = Rows(fit, context_map.codes(states_UH), fold_U, priors, whitened, binomial)
     stop_fold_U = np.full(len(stop), priors.whole)
-    stop_ready = Rows(stop, context_map.codes(embed(stop.texts)), stop_fold_U, priors, whitened, binomial)
+    stop_ready = Rows(stop, context_map.codes(stop_states_UH), stop_fold_U, priors, whitened, binomial)
     rank = context_map.turn_HQ.shape[1]
     noise = priors.noise / float(np.mean(fit_ready.scale_N**2))
     codes, floor = identified(fit, own.codes, noise)

@@ -75,6 +75,9 @@ class BanditSettings(Section):
 
 
 class GeneratorSettings(Section):
+    reader: Literal["language", "numeric"] = Field(
+        "language", description="who reads a context: a language model its text, or nobody: the context's features"
+    )
     model: str | None = Field(None, description="transformers folder or hub id; null builds the embedded default")
     lora: bool = Field(True, description="tune a given model by LoRA rather than leave it frozen")
     codes: Count = Field(4, description="S, fixed codes per context")
