@@ -30,6 +30,7 @@ from cluster.journal.journal import DecisionRecord, Journal, journal_url
 from cluster.registry import DEFAULT_NAME
 from serve.assembly import assemble
 from serve.decisions.deciding import Lately
+from serve.decisions.histories import Missed, Recalled
 from serve.learning.service import LearnerService, News
 from serve.messages import DecisionRequest
 from serve.observed import logs
@@ -87,6 +88,10 @@ class LearnerActor:
     async def wait(self, fence: int, number: int) -> News:
         news: News = await self._actor.wait.remote(fence, number)
         return news
+
+    async def recall(self, missed: Sequence[Missed]) -> list[Recalled]:
+        found: list[Recalled] = await self._actor.recall.remote(missed)
+        return found
 
     async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = await self._actor.publications.remote(client, version)

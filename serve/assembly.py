@@ -56,7 +56,7 @@ def assemble(
     """
     replica = Replica(settings, name, learner)
     journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
-    metrics, ids = Metrics(), DecisionIds(journal.secret)
+    metrics, ids = replica.metrics, DecisionIds(journal.secret)
     durable = Durable(journal, metrics)
     deciding = Deciding(replica.engine, Reader(journal_url(settings)), settings.serve, models)
     keys = Keys(Database(url_of(settings)))

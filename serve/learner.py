@@ -28,6 +28,7 @@ from cluster.journal.journal import OutcomeRow
 from cluster.registry import VersionGone
 from serve.decisions import evidence
 from serve.decisions.current import Update
+from serve.decisions.histories import Recalled
 from serve.learning import checkpoint
 from serve.learning.ledger import Checkpoint, Ledger, Publication
 
@@ -91,6 +92,7 @@ class Learner:
         self.number = 0
         self.skipped = 0
         self._epochs: dict[tuple[str, int], int] = {}
+        self._published = 0
         self._restored = False
         try:
             self._restore()
@@ -109,6 +111,8 @@ class Learner:
         for row in rows:
             self._apply(row)
             self.seq = row.seq
+        if len(rows) < limit:
+            self._published = 0
         return len(rows)
 
     def adopt(self, number: int, held: Collection[str] = ()) -> None:
@@ -125,7 +129,13 @@ class Learner:
                 self._begin(client, number)
 
     def publish(self) -> int:
-        """Publish every version that learned since; returns the number of publications so far."""
+        """Publish every version that learned since; returns the number of publications so far.
+
+        Nothing from before the last publication of the learner before this one: replicas have what was learned up to
+        there, and a decision with a part of it could not be made again.
+        """
+        if self.seq < self._published:
+            return self.number
         due = [tracked for tracked in self._tracked.values() if tracked.unpublished]
         if not due:
             return self.number
@@ -146,6 +156,15 @@ class Learner:
             if tracked.update is not None and tracked.number > number:
                 updates.append(_with_histories(tracked, number))
         return self.number, updates
+
+    def recall(self, client: str, version: int, users: Collection[str]) -> Recalled:
+        """Histories as last published; of epoch 1 where nothing was: what every replica has without a learner."""
+        tracked = self._tracked.get((client, version))
+        if tracked is None or tracked.update is None:
+            return Recalled(client, version, 1, dict.fromkeys(users))
+        kept = {user: tracked.users.get(user) for user in users}
+        known = {user: None if one is None else one[1] for user, one in kept.items()}
+        return Recalled(client, version, tracked.update.epoch, known)
 
     def save(self) -> None:
         """Checkpoint what changed, in one transaction with the position in the journal."""
@@ -171,7 +190,8 @@ class Learner:
 
     def _restore(self) -> None:
         """Take up the checkpoints, all or none: the position in the journal is that of all of them."""
-        latest = {(p.client, p.version): p.epoch for p in self._ledger.publications()}
+        publications = self._ledger.publications()
+        latest = {(p.client, p.version): p.epoch for p in publications}
         saves = self._ledger.checkpoints()
         for number in sorted({saved.version for saved in saves}):
             self._version(number)
@@ -192,6 +212,7 @@ class Learner:
             self.seq = max(self.seq, saved.seq)
         for key, tracked in self._tracked.items():
             tracked.state.epoch = max(tracked.state.epoch, latest.get(key, 0))
+        self._published = max((p.seq for p in publications), default=0)
         self._epochs, self._restored = latest, True
 
     def _version(self, number: int) -> Version | None:

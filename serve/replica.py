@@ -6,7 +6,7 @@ No Ray: the learner comes as a link, so that tests run a replica in their own pr
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from cluster.config import Settings
@@ -18,18 +18,23 @@ from cluster.registry import Registry
 from serve.decide import Engine
 from serve.decisions.catalogue import Large
 from serve.decisions.current import Loaded, load
+from serve.decisions.histories import Missed, Recalled
 from serve.learning.service import News
+from serve.observed.metrics import Metrics
 from serve.releases import Releases
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_RECALL_S = 0.05
 
 
 class Learner(Protocol):
     """`service.LearnerService` from afar."""
 
     async def wait(self, fence: int, number: int) -> News: ...
+
+    async def recall(self, missed: Sequence[Missed]) -> list[Recalled]: ...
 
     async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]: ...
 
@@ -49,6 +54,7 @@ class Replica:
         options = settings.serve
         self.engine = Engine(settings.seed, options.max_items, options.history_bytes, options.versions_kept)
         self._large = Large(options.retrieve_above, options.retrieve)
+        self.metrics = Metrics()
         self.following = False
         self.lag_s = 0.0
         self._reader = Reader(journal_url(settings))
@@ -67,6 +73,7 @@ class Replica:
         self._tasks = [
             asyncio.create_task(self._again(self.look, every)),
             asyncio.create_task(self._again(self.follow, 0.0)),
+            asyncio.create_task(self._again(self.recall, _RECALL_S)),
         ]
 
     async def stop(self) -> None:
@@ -95,6 +102,13 @@ class Replica:
             self.following, self.lag_s = True, news.lag_s
             await asyncio.to_thread(self._take, news)
             fence, number = news.fence, news.number
+
+    async def recall(self) -> None:
+        """Ask the learner for the histories that decisions missed; the next ones of those users have them."""
+        if self._learner is not None and (missed := self.engine.histories.wanted()):
+            self.metrics.count("medley_histories_missed_total", by=len(missed))
+            known = [self.engine.histories.recall(found) for found in await self._learner.recall(missed)]
+            self.metrics.count("medley_histories_recalled_total", by=sum(known))
 
     async def publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]:
         """Weights over time, from the learner."""

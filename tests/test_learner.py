@@ -223,6 +223,46 @@ def test_publications_number_on_after_a_restart(world: World) -> None:
         assert sum(made[-1].weights.values()) == pytest.approx(1.0)
 
 
+def test_after_a_restart_nothing_is_published_from_before_the_last_publication(world: World) -> None:
+    """Replicas have the histories of that publication: with an older state beside them a decision could not be made
+    again."""
+    world.traffic(20, clients=("shop",))
+    first = world.learner()
+    first.advance(10)
+    first.publish()
+    first.save()
+    first.advance(20)
+    first.publish()
+    (published,) = first.since(0)[1]
+    second = world.learner()
+    second.advance(5)
+    assert (second.publish(), second.since(0)) == (0, (0, []))
+    assert second.recall("shop", 1, ["u1"]).epoch == 1
+    second.advance(15)
+    assert second.publish() == 1
+    (again,) = second.since(0)[1]
+    assert again.histories.keys() == published.histories.keys()
+    for user, past in published.histories.items():
+        assert np.array_equal(again.histories[user].phi_ND, past.phi_ND)
+    lost = world.learner()  # a journal that lacks what was published: it is not waited for
+    lost._published = 1_000
+    all_of(lost)
+    assert lost.publish() == 1
+
+
+def test_histories_are_recalled_as_they_were_published(world: World) -> None:
+    world.traffic(20, clients=("shop",))
+    learner = world.learner()
+    learner.advance(20)
+    learner.publish()
+    published = learner.since(0)[1][0]
+    learner.advance(20)
+    found = learner.recall("shop", 1, [*published.histories, "stranger"])
+    assert (found.client, found.version, found.epoch) == ("shop", 1, published.epoch)
+    assert found.histories == {**published.histories, "stranger": None}
+    assert learner.recall("nobody", 1, ["u1"]).histories == {"u1": None}
+
+
 def test_a_stale_owner_cannot_write(world: World) -> None:
     world.traffic(6)
     old = world.learner()

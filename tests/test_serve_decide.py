@@ -15,7 +15,6 @@ from cluster.journal.journal import DecisionRecord
 from serve.decide import Engine, Load
 from serve.decisions import evidence
 from serve.decisions.current import Loaded, Update, load
-from serve.decisions.histories import Histories
 from serve.decisions.pace import Pace
 from serve.ids import seed_of
 from serve.messages import DecisionRequest
@@ -230,28 +229,6 @@ def history(rows: int, dimension: int = 4) -> History:
     return History(np.ones((rows, dimension)), np.zeros(rows, np.int64), np.ones(rows))
 
 
-def test_histories_forget_the_least_recently_used() -> None:
-    one = 600 + 10 * (4 + 2) * 8
-    kept = Histories(budget_bytes=3 * one)
-    for user in "abc":
-        kept.update("shop", 1, {user: history(10)}, 2)
-    assert kept.get("shop", 1, "a", 2)[0] is not None
-    kept.update("shop", 1, {"d": history(10)}, 2)
-    assert [user for user in "abcd" if kept.get("shop", 1, user, 2)[0]] == ["a", "c", "d"]
-    kept.update("shop", 1, {"d": history(10)}, 2)
-    assert len(kept) == 3
-    kept.forget(before=2)
-    assert len(kept) == 0
-
-
-def test_a_history_of_a_later_publication_is_not_decided_with() -> None:
-    kept = Histories(budget_bytes=10_000)
-    kept.update("shop", 1, {"a": history(3)}, 3)
-    assert kept.get("shop", 1, "a", 2) == (None, True)
-    assert kept.get("shop", 1, "b", 2) == (None, False)
-    assert kept.get("shop", 1, "a", 3)[0] is not None
-
-
 def test_cut_evidence_is_refused(engine: Engine) -> None:
     _, record = ask(engine)
     assert record.evidence is not None
@@ -294,9 +271,9 @@ def test_a_decision_without_a_history_that_was_dropped_is_made_again_without_it(
     dimension = loaded.version.feature_map.dimension
     for engine in (small, roomy):
         engine.install(loaded)
-        assert not engine.histories.full
+        assert not engine.histories.short
         engine.publish(update(loaded, u1=history(2, dimension), u2=history(2, dimension)))
-    assert (small.histories.full, roomy.histories.full) == (True, False)
+    assert (small.histories.short, roomy.histories.short) == ({3}, set())
     request = DecisionRequest.model_validate({"user_id": "u1", "context": {"device": "mobile"}})
     record = small.decide("shop", request, "D1", mode=mode)
     kept = evidence.unpack(record.evidence).forgotten if record.evidence else json.loads(record.shadow)["forgotten"]

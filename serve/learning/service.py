@@ -7,6 +7,8 @@ import asyncio
 import logging
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +21,7 @@ from cluster.journal.journal import Reader, journal_url
 from cluster.keys import Keys
 from cluster.registry import Registry
 from serve.decisions.current import Update
+from serve.decisions.histories import Missed, Recalled
 from serve.learner import Learner
 from serve.learning.ledger import Ledger, StaleOwner
 from serve.observed.metrics import Metrics
@@ -96,6 +99,10 @@ class LearnerService:
                     return News(self._ledger.fence, known, [], self.lag_s)
         return await asyncio.to_thread(self._since, known)
 
+    async def recall(self, missed: Sequence[Missed]) -> list[Recalled]:
+        """Histories of users whom a replica did not find."""
+        return await asyncio.to_thread(self._recall, missed)
+
     async def publications(self, client: str | None = None, version: int | None = None) -> list[dict[str, Any]]:
         """Weights over time, oldest first."""
         return await asyncio.to_thread(self._publications, client, version)
@@ -118,6 +125,13 @@ class LearnerService:
     def _since(self, number: int) -> News:
         with self._lock:
             return News(self._ledger.fence, *self._learner.since(number), self.lag_s)
+
+    def _recall(self, missed: Sequence[Missed]) -> list[Recalled]:
+        users = defaultdict(list)
+        for client, version, user in missed:
+            users[client, version].append(user)
+        with self._lock:
+            return [self._learner.recall(client, version, some) for (client, version), some in users.items()]
 
     def _publications(self, client: str | None, version: int | None) -> list[dict[str, Any]]:
         with self._lock:

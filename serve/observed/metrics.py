@@ -45,6 +45,8 @@ CATALOGUE: dict[str, Family] = {
     "medley_journal_failed": Family("gauge", "1 while nothing can be made durable"),
     "medley_journal_events": Family("gauge", "Rows ever journalled, by the journal's own counters", ("event",)),
     "medley_version": Family("gauge", "Number of the version that decides; 0 before any"),
+    "medley_histories_missed_total": Family("counter", "Users asked for whose history was not in memory"),
+    "medley_histories_recalled_total": Family("counter", "Of these, those whose history the learner gave in time"),
     "medley_learner_following": Family("gauge", "1 while this process gets the learner's publications"),
     "medley_learner_lag_outcomes": Family("gauge", "Outcomes that the learner has not learned yet"),
     "medley_learner_lag_seconds": Family("gauge", "Age of the oldest of them"),
