@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from actors.bandits.decoder import Decoder
 from actors.bandits.ensemble import Ensemble, Part, Prior
 from actors.bandits.history import History
 from actors.bandits.law import Published
@@ -59,6 +60,20 @@ def mixture(
         prototypes_CH=rng.normal(size=(candidates, 2)),
         temperature=0.7,
         names_C=tuple(f"c{c}" for c in range(candidates)),
+    )
+
+
+def decoder(
+    rng: np.random.Generator, arms: int, dimension: int, codes: int = 3, rank: int = 2, width: int = 2
+) -> Decoder:
+    """For codes of `width`, as `mixture` has them."""
+    return Decoder(
+        first_WI=rng.normal(size=(5, width + codes)),
+        last_OW=rng.normal(size=(2 * rank, 5)),
+        direct_OI=rng.normal(size=(2 * rank, width + codes)),
+        shift_ADR=0.5 * rng.normal(size=(arms, dimension, rank)),
+        spread_ADR=rng.normal(size=(arms, dimension, rank)),
+        mean_AD=rng.normal(size=(arms, dimension)),
     )
 
 

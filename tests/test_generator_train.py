@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from actors.bandits import pooled
 from actors.bandits.history import History
+from actors.bandits.own import Points
 from actors.features.features import Features
+from actors.generator import head
 from actors.generator.backbone import Floats32
 from actors.generator.candidates import Parameters, check
 from actors.generator.generator import Generator
@@ -233,3 +236,25 @@ def test_no_rewards_is_one_clear_error(log: Dataset) -> None:
     blank = Dataset("feedback", events, log.items, log.users)
     with pytest.raises(EvidenceError, match="has a reward"):
         train(blank, OneHots(), np.arange(10), np.arange(10, 20), SETTINGS, progress=False)
+
+
+@pytest.mark.parametrize("arms", [1, 4])
+def test_the_head_that_decides_is_the_head_that_was_trained(arms: int) -> None:
+    """NumPy against torch: means and V of three contexts, at unit vectors; the last of several arms has neither."""
+    rng = np.random.default_rng(arms)
+    trained = head.Head(5, 3, 2, arms, 4, noise=0.3, seed=0)
+    with torch.no_grad():
+        for parameter in (trained.last, trained.direct):
+            parameter.copy_(torch.from_numpy(rng.normal(size=parameter.shape)))
+    mean_AD, covariance_ADD = rng.normal(size=(arms, 4)), np.tile(np.eye(4), (arms, 1, 1))
+    generator = Generator(*([None] * 3), trained, mean_AD, covariance_ADD, "f", None)  # type: ignore[arg-type]
+    code_JQ = rng.normal(size=(3, 5))
+    expected, plain = generator.generate(code_JQ), generator.decoder
+    unit_DD, eye_ADD = np.eye(4), np.linalg.cholesky(covariance_ADD)
+    for j, code_Q in enumerate(code_JQ):
+        plain.check("generated", 5, (arms, 4))
+        for arm in range(arms):
+            points = Points.of(plain, eye_ADD, unit_DD, np.full(4, arm))
+            rows, candidates = points.under(*plain.outputs(code_Q)), slice(3 * j, 3 * j + 3)
+            np.testing.assert_allclose(rows.mean_CN, expected.means_CAD[candidates, arm], rtol=0, atol=1e-12)
+            np.testing.assert_allclose(rows.rank_CNR, expected.ranks_CADR[candidates, arm], rtol=0, atol=1e-12)

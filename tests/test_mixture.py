@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
+from actors.bandits.conditioned import systematic
 from actors.bandits.history import History
-from actors.bandits.mixture import Mixture, systematic
+from actors.bandits.mixture import Mixture
 from actors.bandits.noise import Noise
 from actors.features.features import Features
 from cluster.errors import ModelError

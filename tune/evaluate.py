@@ -103,7 +103,8 @@ def domains(mixture: Mixture, ground: Ground) -> Bools:
     counts_U = by_user(ground.log, np.ones(len(ground.log)))
     context_UX = np.zeros((ground.log.users, ground.batch.context_BX.shape[1]))
     np.add.at(context_UX, ground.log.user_N, ground.batch.context_BX)
-    near_UC = np.stack([mixture.similarity(context_X) for context_X in context_UX / counts_U[:, None]])
+    code_UH = context_UX / counts_U[:, None] @ mixture.encoder_HX.T
+    near_UC = np.stack([mixture.similarity(code_H) for code_H in code_UH])
     return np.asarray(near_UC >= near_UC.max(1, keepdims=True) - 1e-9)
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from actors.bandits.decoder import Decoder
 from actors.bandits.history import History
 from actors.bandits.members import Custom, Uniform, View, custom
 from actors.bandits.mixture import Follow, Mixture
@@ -184,17 +185,18 @@ def _arrays(member: Part) -> dict[str, Any]:
         case Custom():
             return member.model.arrays()
         case Mixture():
-            return {
+            arrays = {
                 "means": member.means_CAD,
                 "factor": member.factor_ADD,
                 "ranks": member.ranks_CADR,
                 "encoder": member.encoder_HX,
                 "prototypes": member.prototypes_CH,
-            } | {
-                name: array
-                for name, array in (("base", member.base_AD), ("follow", member.follow and member.follow.mean_AD))
-                if array is not None
+                "base": member.base_AD,
+                "follow": member.follow and member.follow.mean_AD,
             }
+            if member.decoder is not None:
+                arrays |= {f"decoder/{name}": array for name, array in vars(member.decoder).items()}
+            return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _facts(member: Part) -> dict[str, Any]:
@@ -207,6 +209,8 @@ def _facts(member: Part) -> dict[str, Any]:
         case Mixture():
             about |= {"noise": member.noise, "temperature": member.temperature, "names": list(member.names_C)}
             about |= {"exploration": member.exploration}
+            if member.decoder is not None:
+                about |= {"personal": member.personal}
             if member.follow is not None:
                 about |= {"follow": {"name": member.follow.name, "scale": member.follow.scale}}
     return about
@@ -244,5 +248,7 @@ def _member(about: dict[str, Any], arrays: dict[str, Any]) -> Part:
                 about["exploration"],
                 arrays.get("base"),
                 Follow(mean_AD=arrays["follow"], **about["follow"]) if "follow" in about else None,
+                Decoder(**_under("decoder/", arrays)) if "personal" in about else None,
+                about.get("personal", "unknown"),
             )
     raise ModelError(f"member {name!r} is of unknown kind {about['kind']!r}; this version is from a later Medley")

@@ -129,7 +129,7 @@ def scores(member: Member, features: Features, history: History, noise: Noise, s
             phi_KD, arm_K = view(features, member.view)
             return member.posterior.scores(phi_KD, arm_K, features.key_K, noise, scale)
         case Mixture():
-            return member.condition(history, features.context_X, scale).scores(features, noise)
+            return member.condition(history, features.context_X, scale, features.code_H).scores(features, noise)
         case Custom():
             try:
                 mean_K, spread_K = member.model.scores(features.phi_KD, features.arm_K, features.item_K)

@@ -1,6 +1,7 @@
 """What every model sees of a decision: numbers for each of its items.
 
-Shapes: B decisions, K items, D features of a row, A parameter rows ("arms"), X context features.
+Shapes: B decisions, K items, D features of a row, A parameter rows ("arms"), X context features, H width of a
+context's code.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Features:
     item_K: catalogue index, -1 when unknown.
     key_K: 64-bit hash of item_id, which keys an item's noise.
     context_X: features of the context alone.
+    code_H: the context's code where a language model has read it (actors.bandits.mixture); None for most decisions.
     """
 
     phi_KD: Floats
@@ -32,6 +34,7 @@ class Features:
     item_K: Ints
     key_K: Keys
     context_X: Floats
+    code_H: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.arm_K)
@@ -42,7 +45,8 @@ class Features:
             phi_KD = np.broadcast_to(self.phi_KD[0], (len(rows), self.phi_KD.shape[1]))
         else:
             phi_KD = self.phi_KD.take(rows, axis=0)
-        return Features(phi_KD, self.arm_K.take(rows), self.item_K.take(rows), self.key_K.take(rows), self.context_X)
+        arm_K, item_K = self.arm_K.take(rows), self.item_K.take(rows)
+        return Features(phi_KD, arm_K, item_K, self.key_K.take(rows), self.context_X, self.code_H)
 
 
 @dataclass(frozen=True)

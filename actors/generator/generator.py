@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from actors.bandits.decoder import Decoder
 from actors.features.features import Floats
 from actors.generator.backbone import Backbone, Floats32
 from actors.generator.candidates import Candidates, Parameters, Prototypes, check
@@ -89,6 +90,15 @@ class Generator:
         means_CAD = self.mean_AD + shift.reshape(count, arms, dimension)
         ranks_CADR = spread_ADR * np.exp(g_JSR).reshape(count, 1, 1, rank)
         return Parameters(means_CAD, ranks_CADR, self.covariance_ADD, noise, self.fingerprint)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The head as members decide with it."""
+        own, known_A = self.head, self.head.known_A[:, None, None]
+        with torch.no_grad():
+            shift_ADR, spread_ADR = (own.shift_ADR * known_A).numpy(), (own.spread_ADR * known_A).numpy()
+            first_WI, last_OW, direct_OI = (array.numpy().copy() for array in (own.first, own.last, own.direct))
+        return Decoder(first_WI, last_OW, direct_OI, shift_ADR, spread_ADR, self.mean_AD)
 
     def candidates(
         self,

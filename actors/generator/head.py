@@ -15,11 +15,11 @@ import math
 import torch
 from torch import nn
 
+from actors.bandits.decoder import SMALL
 from actors.features.features import Floats
 from actors.generator.likelihood import Batch, Rows, log_normals
 
 WIDTH = 32
-SMALL_SCALE = -2.0
 
 
 class Head(nn.Module):
@@ -95,7 +95,7 @@ class Head(nn.Module):
         hidden_USW = torch.tanh(inputs_USI @ self.first.T)
         out_USR = hidden_USW @ self.last.T + inputs_USI @ self.direct.T
         h_USR, g_USR = out_USR.split(self.rank, -1)
-        return h_USR, SMALL_SCALE + 2 * torch.tanh(g_USR / 2)
+        return h_USR, SMALL + 2 * torch.tanh(g_USR / 2)
 
     def log_normals(self, batch: Batch, plain: bool = False) -> torch.Tensor:
         """log N(r_u; Φ_u m_s, G_s), (U, S); with `plain` the tempered pooled prior, h = 0 and V = 0, (U, 1)."""
