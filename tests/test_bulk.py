@@ -165,6 +165,8 @@ def test_a_damaged_stream_is_read_or_refused(changes: list[tuple[int, int]]) -> 
     for place, byte in changes:
         damaged[place] = byte
     try:
-        bulk.read(bytes(damaged), Decisions, "requests", 100)
+        read = bulk.read(bytes(damaged), Decisions, "requests", 100)
     except (RequestError, ValidationError):
         return
+    assert 1 <= len(read.requests) <= 100
+    assert Decisions.model_validate_json(read.model_dump_json(exclude_unset=True)) == read
