@@ -255,6 +255,23 @@ def replay(decision_id: str, json_line: Json = False, configuration: Config = No
 
 
 @app.command()
+def explain(
+    candidate: Annotated[str | None, typer.Argument(help="Such as p3z1; without one, a list of them.")] = None,
+    version: Annotated[int | None, typer.Option("--version", help="Number of the version; default the newest.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Features and items to show.")] = 10,
+    json_line: Json = False,
+    configuration: Config = None,
+) -> None:
+    """What the generator changed for whom: weights and items that moved most against the pooled model."""
+    from cluster.parts import program
+
+    given = {"version": version, "top": top, "config": configuration and configuration.absolute()}
+    words = [candidate] if candidate else []
+    words += [f"--{key}={value}" for key, value in given.items() if value is not None] + ["--json"] * json_line
+    raise typer.Exit(program("tune.explain", words, config.load(configuration)))
+
+
+@app.command()
 def status(json_line: Json = False, configuration: Config = None) -> None:
     """What runs, which versions are published, which clients there are."""
     from cluster.output import show_status

@@ -70,7 +70,7 @@ def write_table(folder: Path, **columns: object) -> Path:
 def test_without_a_command_it_explains_itself() -> None:
     done = program("--help")
     assert done.returncode == 0
-    commands = "run import compose tune what-if serve submit status stop config client key"
+    commands = "run import compose tune what-if explain serve submit status stop config client key"
     assert all(f" {command} " in done.stdout for command in commands.split())
     assert program("dance").returncode == 2
 

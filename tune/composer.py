@@ -25,6 +25,7 @@ from tune.predefined import Predefined
 from tune.proposal import Proposal, propose
 from tune.spending import Spending
 from tune.stages import Stages
+from tune.telling import told
 from tune.walk import Trail, Walk, walk
 
 log = logging.getLogger(__name__)
@@ -102,10 +103,10 @@ class Composition:
         return Version(self.work.feature_map, self.ensemble, self.work.dataset.items, about)
 
     def kept(self, registry: Registry, name: str) -> dict[str, Any]:
-        """Publish the generator of an admitted member, before the version that refers to it."""
+        """Publish the generator of an admitted member before the version; what the version says of both."""
         if self.proposal is None or not self.found.admission.anywhere:
             return {}
-        return {"generator": keep(registry, name, self.proposal.generator)}
+        return {"generator": keep(registry, name, self.proposal.generator), "told": told(self.work, self.proposal)}
 
     def result(self) -> dict[str, Any]:
         verdict = self.found.facts

@@ -14,6 +14,7 @@ from actors.bandits.mixture import Follow, Mixture
 from actors.bandits.pooled import Pooled
 from actors.bandits.posterior import gaussian
 from actors.generator.actor import Pool
+from actors.generator.candidates import Candidates
 from actors.generator.generator import Generator
 from actors.generator.tasks import Traffic
 from actors.generator.train import read, train_backbone, train_head
@@ -33,12 +34,16 @@ VARIANT_EVENTS = 1_500
 
 @dataclass(frozen=True)
 class Proposal:
-    """member: the mixture of the best candidates; None where there is no candidate. rows: the sweep's table."""
+    """member: the mixture of the best candidates; None where there is no candidate. rows: the sweep's table.
+
+    candidates: all that were generated.
+    """
 
     member: Mixture | None
     rows: list[evaluate.Candidate]
     chosen: list[str]
     generator: Generator
+    candidates: Candidates
 
     def rebased(self, linear: Pooled) -> Mixture:
         """The member on a newer pooled posterior: m_c + a(μ₀' − μ₀)."""
@@ -70,7 +75,7 @@ def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: 
             embed = pool.embed if pool else None
             candidates = trained.candidates(traffic, work.feature_map, settings.generator, settings.seed, embed)
     if not len(candidates):
-        return Proposal(None, [], [], trained)
+        return Proposal(None, [], [], trained, candidates)
     with stages.stage("sweep", settings.budgets.sweep_s) as stage:
         everyone = candidates.mixture("candidates")
         ground = ground_of(trail, base, settings.bandits.history)
@@ -90,8 +95,10 @@ def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: 
         mixture = candidates.mixture("generated", np.array([names.index(name) for name in chosen]))
         scale = trained.head.mean_scale.item()
         follow = Follow("linear", trained.mean_AD / scale, scale)
+        if (personal := settings.generator.personal) != "nobody":
+            mixture = replace(mixture, decoder=trained.decoder, personal=personal)
         member = replace(tuned(mixture, work, trail, stage), follow=follow)
-    return Proposal(member, rows, chosen, trained)
+    return Proposal(member, rows, chosen, trained, candidates)
 
 
 def train(work: Groundwork, stages: Stages, pool: Pool | None) -> Generator:

@@ -42,8 +42,8 @@ class Candidates:
     """Generated priors that passed the checks, and for whom each was made.
 
     factor_ADD is shared (Cholesky factor of S(τ) + diag(v)); ranks_CADR are V e^g. domains[c] holds the keys of
-    the users nearest to the candidate's prototype, texts[c] the context of the nearest one. dropped: reason ->
-    count. fingerprint: of the feature map that the parameters belong to.
+    the users nearest to the candidate's prototype, texts[c] the context of the nearest one, examples[c] its key.
+    dropped: reason -> count. fingerprint: of the feature map that the parameters belong to.
     """
 
     names: tuple[str, ...]
@@ -57,6 +57,7 @@ class Candidates:
     temperature: float
     domains: tuple[tuple[str, ...], ...]
     texts: tuple[str, ...]
+    examples: tuple[str, ...]
     dropped: dict[str, int]
     fingerprint: str
     base_AD: Floats | None = None

@@ -134,6 +134,7 @@ class Generator:
             temperature=settings.context_temperature,
             domains=tuple(domains[j] for j in prototype_C),
             texts=tuple(traffic.texts[prototypes.example_J[j]] for j in prototype_C),
+            examples=tuple(traffic.keys[prototypes.example_J[j]] for j in prototype_C),
             dropped=dict(dropped),
             fingerprint=self.fingerprint,
         )
