@@ -164,7 +164,10 @@ def test_a_member_that_is_no_better_stays_out() -> None:
     case = proposed()
     member, base = case.proposal.member, case.proposal.generator.mean_AD
     assert member is not None
-    wrong = replace(case.proposal, member=replace(member, means_CAD=base - 2 * (member.means_CAD - base)))
+    assert member.decoder is not None
+    decoder = replace(member.decoder, shift_ADR=-2 * member.decoder.shift_ADR)
+    means_CAD = base - 2 * (member.means_CAD - base)
+    wrong = replace(case.proposal, member=replace(member, means_CAD=means_CAD, decoder=decoder))
     found = confirm(case.work, wrong, "popularity", case.base, Stages(None), Spending())
     assert not found.facts["admitted"]
     assert found.facts["difference"] < 0

@@ -90,6 +90,11 @@ class GeneratorSettings(Section):
     patience: Count = Field(8, description="held-out checks without gain before the head stops")
     actors: Count = Field(1, description="generation actors")
     gpus: float = Field(0.0, ge=0, description="GPU share per generation actor, 0 for CPU")
+    personal: Literal["nobody", "unknown", "all"] = Field(
+        "unknown",
+        description="whose priors are made of their own context: nobody's, those of users without a history, or all; "
+        "the others' are the candidates",
+    )
     exploration: float = Field(
         0.0, ge=0, description="factor on the member's deviations; 0 leaves exploring to the shared members"
     )
