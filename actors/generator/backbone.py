@@ -96,7 +96,7 @@ class Backbone:
             try:
                 states[rows] = self._forward([ids[i] for i in rows])
             except torch.OutOfMemoryError as error:
-                self.halve(error)
+                self.halve(error, len(rows))
                 continue
             start += len(rows)
         where = {text: i for i, text in enumerate(unique)}
@@ -108,14 +108,14 @@ class Backbone:
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def halve(self, error: Exception) -> None:
-        """Go on with half the batch after the device ran out of memory; ModelError where it is 1 already."""
-        if self.batch == 1:
+    def halve(self, error: Exception, tried: int) -> None:
+        """Go on with half of the texts `tried` after the device ran out of memory; ModelError where it was one."""
+        if tried == 1:
             raise ModelError(
                 f"a single text of {self.tokens} tokens does not fit the device's memory; "
                 "lower generator.tokens or take a smaller generator.model"
             ) from error
-        self.batch //= 2
+        self.batch = min(self.batch, tried) // 2
         torch.cuda.empty_cache()
         log.warning("out of memory: going on with generator.batch = %d", self.batch)
 

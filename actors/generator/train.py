@@ -4,7 +4,7 @@ Shapes: U tasks, N rows.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,11 @@ from actors.bandits import pooled
 from actors.features.features import Ints
 from actors.generator import embedded
 from actors.generator.backbone import Backbone
+from actors.generator.checkpoint import Checkpoint
 from actors.generator.clock import Clock
 from actors.generator.contexts import ContextMap
 from actors.generator.fitting import fit_head
+from actors.generator.gang import Workers
 from actors.generator.generator import Embedding, Generator, Report
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
@@ -94,24 +96,41 @@ def read(dataset: Dataset, source: Source, fit_rows: Ints, stop_rows: Ints, sett
     return Reading(serialiser, fit, fit_tasks, stop_tasks, left_out)
 
 
-def train_backbone(reading: Reading, settings: Settings, progress: bool) -> tuple[Backbone, Training | None]:
+def train_backbone(
+    reading: Reading, settings: Settings, progress: bool, checkpoint: Checkpoint | None = None
+) -> tuple[Backbone, Training | None]:
     """The embedded default trained whole, or the given model tuned by LoRA or left as it is."""
+    return tuned(reading.fit.histories, reading.stop.histories, settings, progress, checkpoint)
+
+
+def tuned(
+    histories: Sequence[str],
+    held_out: Sequence[str],
+    settings: Settings,
+    progress: bool,
+    checkpoint: Checkpoint | None = None,
+    workers: Workers | None = None,
+) -> tuple[Backbone, Training | None]:
+    """A language model for these histories; every one of `workers` calls this with the same arguments."""
     own: GeneratorSettings = settings.generator
     clock = Clock(settings.budgets.backbone_s, own.backbone_steps)
     if own.model is None:
-        backbone = embedded.build(reading.fit.histories, own.hidden, own.layers, own.tokens, own.batch, settings.seed)
+        backbone = embedded.build(histories, own.hidden, own.layers, own.tokens, own.batch, settings.seed)
     else:
         backbone = Backbone.load(own.model, own.tokens, own.batch)
         if not own.lora:
             return backbone, None
     training = pretrain(
         backbone,
-        reading.fit.histories,
-        reading.stop.histories,
+        histories,
+        held_out,
         clock,
         lora=own.model is not None,
         seed=settings.seed,
         progress=progress,
+        accumulate=own.accumulate,
+        checkpoint=checkpoint,
+        workers=workers,
     )
     return backbone, training
 

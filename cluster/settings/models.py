@@ -87,6 +87,7 @@ class GeneratorSettings(Section):
     hidden: Count = Field(96, description="width of the embedded default")
     layers: Count = Field(2, description="layers of the embedded default")
     batch: Count = Field(32, description="texts per forward pass")
+    accumulate: Count = Field(1, description="forward passes that an update of the language model adds up")
     patience: Count = Field(8, description="held-out checks without gain before the head stops")
     actors: Count = Field(1, description="generation actors")
     gpus: float = Field(0.0, ge=0, description="GPU share per generation actor, 0 for CPU")
