@@ -113,6 +113,8 @@ class Conditioned:
         items = self.priors.project(features.phi_KD, features.arm_K)
         mean_CK = self._means(items)
         mean_K = self.responsibilities_C @ mean_CK
+        if self.scale == 0:  # nothing is explored, so nothing is drawn
+            return Scores(mean_K, np.zeros((noise.particles, len(mean_K))))
         chosen_P = systematic(self.responsibilities_C, noise.particles, noise.uniform(CANDIDATE))
         draw_PK = self._prior_draw(items, chosen_P, noise)
         if self.evidence is not None:
