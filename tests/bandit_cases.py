@@ -10,11 +10,11 @@ import numpy as np
 from actors.bandits.decoder import Decoder
 from actors.bandits.ensemble import Ensemble, Part, Prior
 from actors.bandits.history import History
-from actors.bandits.law import Published
 from actors.bandits.learn import Outcome
 from actors.bandits.members import Member, Shared, Uniform
 from actors.bandits.mixture import Follow, Mixture
 from actors.bandits.posterior import Gaussian, gaussian
+from actors.bandits.published import Published
 from actors.features.features import Features, Floats
 from cluster.config import LawSettings, WeightSettings
 

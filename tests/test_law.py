@@ -10,10 +10,11 @@ from scipy import stats
 
 from actors.bandits import law, members
 from actors.bandits.history import History
-from actors.bandits.law import Published
 from actors.bandits.members import Member, Shared, Uniform, custom
 from actors.bandits.noise import CHOICE, Noise
+from actors.bandits.particles import blend
 from actors.bandits.posterior import Gaussian
+from actors.bandits.published import Published
 from actors.features.features import Features
 from actors.features.keys import item_keys
 from cluster.errors import ModelError
@@ -262,7 +263,7 @@ def test_a_blend_of_independent_draws_keeps_the_weighted_mean_of_spreads() -> No
     drawn_SPK = rng.normal(size=(10, 64, 2))
     drawn_SPK /= np.sqrt((drawn_SPK**2).mean(1, keepdims=True))
     drawn_SPK[:, :, 1] *= np.arange(1, 11)[:, None]
-    blended_PK = law.blend(drawn_SPK, np.full(10, 0.1))
+    blended_PK = blend(drawn_SPK[None], np.full(10, 0.1))[0]
     np.testing.assert_allclose(np.sqrt((blended_PK**2).mean(0)), [1.0, 5.5])
 
 
@@ -367,6 +368,41 @@ def test_more_slots_than_items_are_refused() -> None:
             law.decide(state, decision, None, 1, slots)
     with pytest.raises(ModelError, match="1 slots cannot be filled from 0"):
         law.decide(state, decision.take(np.array([], np.int64)), None, 1)
+
+
+def same(one: law.Decision, two: law.Decision) -> bool:
+    """Bit by bit."""
+    slots = zip(one.slots, two.slots, strict=True)
+    return np.array_equal(one.first_K, two.first_K) and all(
+        (a.index, a.score, a.propensity, a.explored) == (b.index, b.score, b.propensity, b.explored)
+        and np.array_equal(a.member_propensities_M, b.member_propensities_M)
+        and np.array_equal(a.member_means_M, b.member_means_M)
+        for a, b in slots
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.tuples(st.sampled_from([2, 3, 9, 140]), st.integers(1, 2), st.booleans()), min_size=1, max_size=9),
+    st.booleans(),
+)
+def test_a_decision_is_the_same_in_any_company(seed: int, asked: list[tuple[int, int, bool]], arms: bool) -> None:
+    """With others of as many items or of other numbers, more than are computed together, some over a part."""
+    rng = np.random.default_rng(seed)
+    state, questions = every_kind(rng, arms), []
+    for items, slots, parted in asked:
+        decision = cases.features(rng, items, DIMENSION)
+        if arms:
+            decision = replace(decision, arm_K=rng.integers(-1, ITEMS, items))
+        decision = replace(decision, item_K=rng.integers(-1, ITEMS, items))
+        past = cases.history(rng, 4, ITEMS if arms else 1, DIMENSION) if parted else None
+        part = law.Part(items + 5, items) if parted else None
+        questions.append(law.Question(decision, past, int(rng.integers(2**62)), slots, part))
+    questions = [q for q in questions if q.part is None or not law.outside(state, q.seed, q.part, q.slots)]
+    for question, found in zip(questions, law.decide_many(state, questions), strict=True):
+        q = question
+        assert same(found, law.decide(state, q.features, q.history, q.seed, q.slots, q.part))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -10,7 +10,8 @@ from scipy import stats
 
 from actors.bandits import law
 from actors.bandits.history import History
-from actors.bandits.law import Decision, Part, Published
+from actors.bandits.law import Decision, Part
+from actors.bandits.published import Published
 from actors.features.features import Features
 from cluster.errors import ModelError
 from tests import bandit_cases as cases

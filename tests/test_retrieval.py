@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from actors.bandits import law, learn
 from actors.bandits.item_index import TAIL, ItemIndex
-from actors.bandits.law import Published
 from actors.bandits.members import Uniform
+from actors.bandits.published import Published
 from actors.bandits.retrieval import Retrieval, best, parameters
 from actors.features.feature_map import FeatureMap
 from benchmarks._catalogues import synthetic_items

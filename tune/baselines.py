@@ -14,8 +14,8 @@ import numpy as np
 
 from actors.bandits import law, learn
 from actors.bandits.ensemble import Ensemble
-from actors.bandits.law import Published
 from actors.bandits.members import Uniform
+from actors.bandits.published import Published
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Features, Floats, Ints

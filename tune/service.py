@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.bandits import law, learn
-from actors.bandits.law import Published
+from actors.bandits.published import Published
 from actors.bandits.version import Version
 from actors.features.actions import actions
 from actors.features.features import Features

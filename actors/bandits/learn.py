@@ -13,9 +13,9 @@ import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
-from actors.bandits.law import Published
 from actors.bandits.members import Custom, Member, Model, Shared, followed
 from actors.bandits.posterior import Gaussian, Statistics
+from actors.bandits.published import Published
 from actors.bandits.weights import Performance, alternatives, blend
 from actors.features.features import Floats
 from cluster.errors import ModelError

@@ -3,10 +3,11 @@
 A number depends on nothing else, so that an item's noise is the same in every candidate list, a slot sees the
 particles of the slot before, and a replay needs the seed alone.
 
-Shapes: P particles, H half of them, N keys, A parameter rows, D features, R rank.
+Shapes: B decisions, P particles, H half of them, N keys, A parameter rows, D features, R rank.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -40,7 +41,7 @@ class Noise:
         """(P, A, D) coordinates of parameters; members that share a feature map share them."""
         key = (arms, dimension)
         if key not in self._theta:
-            drawn = _normals(_scramble(self.seed, THETA), _numbers(arms * dimension), self.particles)
+            drawn = _normals(self._words(THETA, _numbers(arms * dimension)), self.particles)
             self._theta[key] = drawn.reshape(self.particles, arms, dimension)
         return self._theta[key]
 
@@ -48,9 +49,12 @@ class Noise:
         """(P, N) normals, one column per key; shared, so they must not be changed."""
         key = (stream, keys_N.tobytes())
         if key not in self._keyed:
-            words_N = keys_N.view(np.uint64)
-            self._keyed[key] = _normals(_scramble(self.seed, stream), words_N, self.particles)
+            self._keyed[key] = _normals(self._words(stream, keys_N), self.particles)
         return self._keyed[key]
+
+    def _words(self, stream: int, keys_N: Keys | Ints) -> Words:
+        """What `_normals` makes the numbers of these keys from."""
+        return keys_N.view(np.uint64) ^ np.uint64(_scramble(self.seed, stream))
 
     def hashes(self, stream: int, keys_N: Keys) -> Keys:
         """(N,) words, one per 64-bit hash, by multiply-add hashing (Dietzfelbinger 1996)."""
@@ -66,9 +70,26 @@ class Noise:
         return (_scramble(_scramble(self.seed, stream), key + 1) >> 11) * 2.0**-53
 
 
-def _normals(stem: int, keys_N: Words, particles: int) -> Floats:
-    """(P, N): Box-Muller on SplitMix64, in single precision, which takes a quarter of the time of double."""
-    words_HN = _steps((particles + 1) // 2) + _mix(keys_N ^ np.uint64(stem))
+def together(noises: Sequence[Noise], dimension: int, keys: Sequence[Keys] | None) -> Floats:
+    """Draw for several decisions at once, with the same bits, what each would draw alone: `theta(1, dimension)`, which
+    is returned for all of them (B, P, D), and `keyed(ITEM, its keys)` unless `keys` is None."""
+    parts: list[list[Words]] = [[noise._words(THETA, _numbers(dimension)) for noise in noises]]
+    if keys is not None:
+        parts.append([noise._words(ITEM, keys_N) for noise, keys_N in zip(noises, keys, strict=True)])
+    words_BN = np.concatenate([np.concatenate(part).reshape(len(noises), -1) for part in parts], axis=1)
+    drawn_BPN = _normals(words_BN, noises[0].particles)
+    theta_BPD = drawn_BPN[:, :, :dimension]
+    for b, noise in enumerate(noises):
+        noise._theta[1, dimension] = theta_BPD[b, :, None]
+        if keys is not None:
+            noise._keyed[ITEM, keys[b].tobytes()] = drawn_BPN[b, :, dimension:]
+    return theta_BPD
+
+
+def _normals(words: Words, particles: int) -> Floats:
+    """(P, N) of words (N,), with axes before for axes before: Box-Muller on SplitMix64, in single precision, which
+    takes a quarter of the time of double."""
+    words_HN = _steps((particles + 1) // 2) + _mix(words)[..., None, :]
     spare_HN = _mix_in_place(words_HN)
     np.right_shift(words_HN, _WORD, out=spare_HN)
     radius_HN = spare_HN.astype(np.float32)
@@ -79,11 +100,11 @@ def _normals(stem: int, keys_N: Words, particles: int) -> Floats:
     np.sqrt(radius_HN, out=radius_HN)
     angle_HN = words_HN.astype(np.uint32).astype(np.float32)
     angle_HN *= _TURN
-    half = len(words_HN)
-    drawn_PN = np.empty((2 * half, len(keys_N)), np.float32)
-    np.multiply(np.cos(angle_HN), radius_HN, out=drawn_PN[:half])
-    np.multiply(np.sin(angle_HN), radius_HN, out=drawn_PN[half:])
-    return drawn_PN[:particles]
+    half = words_HN.shape[-2]
+    drawn_PN = np.empty((*words.shape[:-1], 2 * half, words.shape[-1]), np.float32)
+    np.multiply(np.cos(angle_HN), radius_HN, out=drawn_PN[..., :half, :])
+    np.multiply(np.sin(angle_HN), radius_HN, out=drawn_PN[..., half:, :])
+    return drawn_PN[..., :particles, :]
 
 
 @lru_cache(maxsize=64)

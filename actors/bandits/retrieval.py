@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from actors.bandits import members as models
 from actors.bandits.history import History
 from actors.bandits.item_index import ItemIndex
-from actors.bandits.law import Published
 from actors.bandits.members import Member, Shared
 from actors.bandits.mixture import Mixture
 from actors.bandits.noise import Noise
 from actors.bandits.posterior import Gaussian
+from actors.bandits.published import Published
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Features, Floats, Ints
 from actors.features.item_side import ItemSide

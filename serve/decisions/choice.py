@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from actors.bandits import law
+from actors.bandits.published import Published
 from actors.features.features import Features
 from cluster.journal.journal import Agreement
 from serve.decisions import evidence
@@ -68,7 +69,7 @@ class Choice:
         )
 
 
-def contributions(published: law.Published, slot: law.Slot) -> dict[str, float]:
+def contributions(published: Published, slot: law.Slot) -> dict[str, float]:
     """What each model added to the score, in units of the reward: (high − low)·w_m·μ_m; `low` and these sum to it."""
     added_M = (published.high - published.low) * published.shares_M * slot.member_means_M
     return dict(zip(published.names, added_M.tolist(), strict=True))

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from actors.bandits import learn
 from actors.bandits.history import History
-from actors.bandits.law import Published
 from actors.bandits.members import Member, Shared, followed
+from actors.bandits.published import Published
 from actors.bandits.version import Version
 from actors.features.features import Floats
 from serve.decisions import catalogue as catalogues

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.bandits import law, learn
+from actors.bandits.published import Published
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Features, Floats
@@ -96,7 +97,7 @@ class VersionPolicy:
 @dataclass
 class _Learner:
     state: learn.State
-    published: law.Published
+    published: Published
 
 
 def _following(feature_map: FeatureMap, items: pa.Table) -> FeatureMap:

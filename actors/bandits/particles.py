@@ -1,0 +1,198 @@
+"""How often each item is the best one, of each member and of their blend, in joint draws of the items' scores.
+
+Decisions over as many items are computed together: most of the time of a single one is the interpreter's, between
+array operations. Each has the bits that it has alone, since matrix products have its own shapes and everything else
+goes by elements.
+
+Shapes: B decisions, M members, S those of them that have scores, R rows of scores (S, and one for their blend),
+K items, P particles.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.bandits import members as models
+from actors.bandits.history import History
+from actors.bandits.noise import TIE, Noise, together
+from actors.bandits.published import Published
+from actors.features.features import Features, Floats, Ints
+from cluster.errors import ModelError
+
+
+class Particles:
+    """The particles of one decision.
+
+    Args:
+        order_K: the places of the list's items in the order of the rows.
+        score_RPK: in that order, scores of the S members that have any, the last row those of their blend. A blend
+            of one member is that member, and has no row of its own. Changed by `remove`.
+        mean_RK: in that order, the means of the same rows.
+        best_RP, share_RK: of score_RPK.
+        inside: the list's first items, which the particles choose among; others score -inf.
+
+    mean_K (blended means) and open_K (whether an item can be chosen) are in the order of the list.
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        order_K: Ints,
+        score_RPK: Floats,
+        mean_RK: Floats,
+        best_RP: Ints,
+        share_RK: Floats,
+        inside: int,
+    ) -> None:
+        self._published, self._score_RPK, self._mean_RK = published, score_RPK, mean_RK
+        self._best_RP, self._share_RK = best_RP, share_RK
+        items = len(order_K)
+        self._rank_K = np.empty_like(order_K)
+        self._rank_K[order_K] = np.arange(items)
+        self.mean_K = mean_RK[-1].take(self._rank_K) if len(mean_RK) else np.zeros(items)
+        self.open_K = np.arange(items) < inside
+        self._open = inside
+
+    @property
+    def greatest(self) -> float:
+        """The best blended mean of an open item."""
+        return float(self.mean_K[self.open_K].max())
+
+    def remove(self, index: int) -> None:
+        """Take an item out; its particles go to their next best."""
+        rank = self._rank_K[index]
+        self._open -= bool(self.open_K[index])
+        self.open_K[index], self._score_RPK[:, :, rank] = False, -np.inf
+        lost_RP = self._best_RP == rank
+        self._best_RP[lost_RP] = self._score_RPK[lost_RP].argmax(-1)
+        self._share_RK = shares(self._best_RP[None], len(self.open_K))[0]
+
+    def pi(self, rest: int = 0) -> Floats:
+        """The law among the open items, pi_K, when there are `rest` more that are not scored."""
+        published, count = self._published, self._open
+        pi_K = (published.shares_R @ self._share_RK).take(self._rank_K)
+        floor = published.alike / count + published.law.epsilon * (0.5 / count + 0.5 / (count + rest))
+        return np.asarray(pi_K + floor * self.open_K)
+
+    def propensities(self, index: int) -> Floats:
+        """Each member's share of an item (M,)."""
+        share_M = np.full(len(self._published.members), float(self.open_K[index]) / self._open)
+        scored = self._published.scored
+        share_M[scored] = self._share_RK[: len(scored), self._rank_K[index]]
+        return share_M
+
+    def means(self, index: int) -> Floats:
+        """Each member's mean of an item (M,), 0 where it has no scores."""
+        mean_M = np.zeros(len(self._published.members))
+        scored = self._published.scored
+        mean_M[scored] = self._mean_RK[: len(scored), self._rank_K[index]]
+        return mean_M
+
+
+def particles(
+    published: Published,
+    features: Sequence[Features],
+    histories: Sequence[History | None],
+    noises: Sequence[Noise],
+    inside: Sequence[int],
+) -> list[Particles]:
+    """Of B decisions over as many items each; the rest as in `law.Question`.
+
+    Rows are in the order of a hash of (seed, item), so that rounding, and who wins among equal scores, does not
+    depend on the order of the list.
+
+    Raises:
+        ModelError: features do not fit, or numbers are not finite.
+    """
+    for one in features:
+        _check(published, one)
+    order_BK = [noise.hashes(TIE, f.key_K).argsort()[::-1] for noise, f in zip(noises, features, strict=True)]
+    features = [f.take(order_K) for f, order_K in zip(features, order_BK, strict=True)]
+    mean_BRK, score_BRPK = _scores(published, features, histories, noises)
+    if not (_finite(mean_BRK) and _finite(score_BRPK[:, -1:])):
+        finite_S = [_finite(mean_BRK[:, row]) for row in range(len(published.scored))]
+        names = [published.names[m] for m, finite in zip(published.scored, finite_S, strict=True) if not finite]
+        raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
+    # Only differences count; those near the best are exact in single precision.
+    score_BRPK += (mean_BRK - mean_BRK.max(2, initial=-np.inf, keepdims=True)).astype(np.float32)[:, :, None]
+    for order_K, score_RPK, first in zip(order_BK, score_BRPK, inside, strict=True):
+        if first < len(order_K):
+            score_RPK[:, :, order_K >= first] = -np.inf
+    best_BRP = score_BRPK.argmax(-1)
+    share_BRK = shares(best_BRP, len(order_BK[0]))
+    parts = zip(order_BK, score_BRPK, mean_BRK, best_BRP, share_BRK, inside, strict=True)
+    return [Particles(published, *part) for part in parts]
+
+
+def _scores(
+    published: Published, features: Sequence[Features], histories: Sequence[History | None], noises: Sequence[Noise]
+) -> tuple[Floats, Floats]:
+    """Means (B, R, K), and deviations from them (B, R, P, K) in single precision."""
+    scored, decisions, items = published.scored, len(features), len(features[0])
+    count = len(scored)
+    score_BRPK = np.empty((decisions, count + (count > 1), published.law.particles, items), np.float32)
+    mean_BRK, deviation_BSPK = np.zeros((decisions, score_BRPK.shape[1], items)), score_BRPK[:, :count]
+    joint, first = published.joint, 0
+    keys = [f.key_K for f in features] if published.itemised else None
+    theta_BPD = together(noises, 0 if joint is None else published.dimension, keys)
+    if joint is not None:
+        first = len(joint.mean_SD)
+        phi_BKD = np.stack([f.phi_KD for f in features]) if decisions > 1 else features[0].phi_KD[None]
+        phi_BDK = phi_BKD.swapaxes(1, 2)
+        np.matmul(joint.mean_SD, phi_BDK, out=mean_BRK[:, :first])
+        theta_BSPD = np.matmul(theta_BPD[:, None], joint.roots_SDD)
+        rows_BND = theta_BSPD.reshape(decisions, -1, phi_BDK.shape[1])
+        np.matmul(rows_BND, phi_BDK.astype(np.float32), out=score_BRPK[:, :first].reshape(decisions, -1, items))
+    empty = History.empty(published.dimension)
+    for place, m in enumerate(scored[first:].tolist(), first):
+        for b, (one, past, noise) in enumerate(zip(features, histories, noises, strict=True)):
+            history = empty if past is None else past
+            score = models.scores(published.members[m], one, history, noise, published.law.exploration_scale)
+            mean_BRK[b, place], deviation_BSPK[b, place] = score.mean_K, score.deviation_PK
+    if count > 1:
+        shares_S = published.shares_M[scored]
+        mean_BRK[:, -1], score_BRPK[:, -1] = shares_S @ mean_BRK[:, :count], blend(deviation_BSPK, shares_S)
+    return mean_BRK, score_BRPK
+
+
+def blend(deviation_BSPK: Floats, weights_S: Floats) -> Floats:
+    """Blended deviations (B, P, K), with the weighted mean of the members' spreads.
+
+    The mean of independent draws would shrink with the number of members and switch exploration off, so the
+    blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
+    root mean squares over the particles, hence a blend of one member is that member.
+    """
+    decisions, members, particles, items = deviation_BSPK.shape
+    weights_S = weights_S.astype(deviation_BSPK.dtype)
+    blended_BN: Floats = np.matmul(weights_S, deviation_BSPK.reshape(decisions, members, -1))
+    deviation_BPK = blended_BN.reshape(decisions, particles, items)
+    spread_BSK = np.sqrt(np.einsum("bspk,bspk->bsk", deviation_BSPK, deviation_BSPK))
+    blended_BK = np.sqrt(np.einsum("bpk,bpk->bk", deviation_BPK, deviation_BPK))
+    scale_BK = np.divide(weights_S @ spread_BSK, blended_BK, out=np.zeros_like(blended_BK), where=blended_BK > 0)
+    deviation_BPK *= scale_BK[:, None]
+    return deviation_BPK
+
+
+def shares(best_BRP: Ints, items: int) -> Floats:
+    """How much of its particles each row gives to each item (B, R, K)."""
+    decisions, rows, particles = best_BRP.shape
+    row_BRP = best_BRP + np.arange(0, decisions * rows * items, max(items, 1)).reshape(decisions, rows, 1)
+    counts = np.bincount(row_BRP.ravel(), minlength=decisions * rows * items)
+    return np.asarray(counts.reshape(decisions, rows, items) / particles)
+
+
+def _check(published: Published, features: Features) -> None:
+    if features.phi_KD.shape[1] != published.dimension:
+        raise ModelError(
+            f"{features.phi_KD.shape[1]} features do not fit a model of {published.dimension}; "
+            "use the feature map of the model's own version"
+        )
+    if not (_finite(features.phi_KD) and _finite(features.context_X)):
+        raise ModelError("features are not finite; mend the context or the item's attributes")
+
+
+def _finite(numbers: Floats) -> bool:
+    """Whether all are finite (and their squares' sum is)."""
+    flat = numbers.ravel()
+    return math.isfinite(flat @ flat)

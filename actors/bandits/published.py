@@ -1,0 +1,96 @@
+"""An ensemble as it decides.
+
+Shapes: M members, S those of them that have scores, R rows of particles (S, and one for their blend), D features.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from actors.bandits import members as models
+from actors.bandits.members import Member, Uniform
+from actors.bandits.mixture import Mixture
+from actors.features.features import Floats, Ints
+from cluster.config import LawSettings
+
+
+@dataclass(frozen=True)
+class Published:
+    """Immutable, factored, numbered.
+
+    weights_M blend the members; alternatives_M are w̃_M. The score of an item is `low + (high − low)·mean`.
+    """
+
+    members: tuple[Member, ...]
+    weights_M: Floats
+    alternatives_M: Floats
+    law: LawSettings
+    dimension: int
+    low: float = 0.0
+    high: float = 1.0
+    epoch: int = 0
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(member.name for member in self.members)
+
+    @cached_property
+    def scored(self) -> Ints:
+        """Indices of the members that have scores, those on joint features first."""
+        scored = [m for m, member in enumerate(self.members) if not isinstance(member, Uniform)]
+        return np.array(sorted(scored, key=lambda m: models.joint(self.members[m]) is None), np.int64)
+
+    @cached_property
+    def shares_M(self) -> Floats:
+        """The members' parts in the blended mean: the weights of those that have scores, summing to one, else 0."""
+        shares_M = np.zeros(len(self.members))
+        weights_S = self.weights_M[self.scored] + np.finfo(np.float64).tiny
+        shares_M[self.scored] = weights_S / weights_S.sum()
+        return shares_M
+
+    @cached_property
+    def shares_R(self) -> Floats:
+        """What the law gives to each row of particles: δw̃_m to a member, what is left of 1 - δ to the blend."""
+        shares_S = self.law.delta * self.alternatives_M[self.scored]
+        if len(self.scored) > 1:
+            shares_S = np.append(shares_S, 0.0)
+        if len(shares_S):
+            shares_S[-1] += 1 - self.law.delta
+        return (1 - self.law.epsilon) * shares_S
+
+    @cached_property
+    def alike(self) -> float:
+        """What the law gives to all scored items alike beside ε: δw̃_m of members without scores."""
+        if not len(self.scored):
+            return 1 - self.law.epsilon
+        return (1 - self.law.epsilon) * self.law.delta * float(1 - self.alternatives_M[self.scored].sum())
+
+    @cached_property
+    def models(self) -> dict[str, float]:
+        """Weights by name; shared by all slots, so it must not be changed."""
+        return dict(zip(self.names, self.weights_M.tolist(), strict=True))
+
+    @cached_property
+    def joint(self) -> "Joint | None":
+        """The shared members on joint features, stacked so that one matrix product serves them all."""
+        found = [posterior for m in self.scored if (posterior := models.joint(self.members[m])) is not None]
+        if not found:
+            return None
+        roots_SDD = np.stack([posterior.factor_ADD[0].T for posterior in found])
+        roots_SDD = (self.law.exploration_scale * roots_SDD).astype(np.float32)
+        return Joint(np.stack([posterior.mean_AD[0] for posterior in found]), roots_SDD)
+
+    @cached_property
+    def itemised(self) -> bool:
+        """Whether any member draws an item's score by itself, apart from those of others."""
+        others = self.scored[len(self.joint.mean_SD) if self.joint else 0 :]
+        return any(not isinstance(self.members[m], Mixture) for m in others)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """mean_SD and, in single precision, roots_SDD (αLᵀ) of the first S scored members."""
+
+    mean_SD: Floats
+    roots_SDD: Floats
