@@ -24,6 +24,7 @@ from actors.generator.candidates import Candidates, Parameters, Prototypes, chec
 from actors.generator.contexts import ContextMap
 from actors.generator.fitting import HeadTraining
 from actors.generator.head import Head
+from actors.generator.people import People
 from actors.generator.pretrain import Training
 from actors.generator.serialise import Serialiser
 from actors.generator.tasks import Source, Tasks, Traffic
@@ -51,7 +52,7 @@ class Report:
 class Generator:
     """A trained generator. mean_AD is a μ₀ and covariance_ADD S(τ) + diag(v), both of the fit on all users.
 
-    backbone: None where contexts are read by their features alone (`generator.reader: numeric`).
+    backbone: None where contexts are read by their features alone (`generator.reader: numeric`), and then people are.
     """
 
     serialiser: Serialiser
@@ -63,6 +64,7 @@ class Generator:
     fingerprint: str
     report: Report
     binomial: bool = False
+    people: People | None = None
 
     def codes(self, seen: Tasks | Traffic, embed: Embedding | None = None) -> Floats:
         """The code of each context, (U, Q); `embed` reads the texts in place of the own language model."""
@@ -145,6 +147,8 @@ class Generator:
         (folder / "generator.json").unlink(missing_ok=True)
         if self.backbone is not None:
             self.backbone.save(folder / "backbone")
+        if self.people is not None:
+            self.people.save(folder)
         arrays = {f"head/{k}": v.detach().numpy() for k, v in self.head.state_dict().items()}
         arrays |= {"mean_AD": self.mean_AD, "covariance_ADD": self.covariance_ADD}
         arrays |= {f"contexts/{k}": getattr(self.contexts, k) for k in ("mean_H", "turn_HQ", "encoder_QX")}
@@ -177,6 +181,7 @@ class Generator:
                 facts["report"]["encoder_fit"],
             )
             report, serialiser = _report(facts["report"]), Serialiser.load(facts["serialiser"])
+            people = People.load(folder) if facts["backbone"] else None
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise RegistryError(
                 f"{folder}: no finished generator here ({error}); run `medley compose` to train one"
@@ -192,6 +197,7 @@ class Generator:
             facts["fingerprint"],
             report,
             facts["binomial"],
+            people,
         )
 
 

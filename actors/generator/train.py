@@ -23,6 +23,7 @@ from actors.generator.gang import Workers
 from actors.generator.generator import Embedding, Generator, Report
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
+from actors.generator.people import People
 from actors.generator.pretrain import Training, pretrain
 from actors.generator.priors import crossfit, fold_of
 from actors.generator.serialise import Serialiser
@@ -41,6 +42,7 @@ class Reading:
     """What there is to learn from: rows of both parts, their tasks, and the serialiser fitted on *fit*."""
 
     serialiser: Serialiser
+    people: People
     logged: Logged
     fit: Tasks
     stop: Tasks
@@ -93,7 +95,7 @@ def read(dataset: Dataset, source: Source, fit_rows: Ints, stop_rows: Ints, sett
     left_out = len(set(keys)) - len(fit_tasks)
     if left_out:
         log.info("generator: %d of %d tasks left out (generator.tasks = %d)", left_out, len(set(keys)), most)
-    return Reading(serialiser, fit, fit_tasks, stop_tasks, left_out)
+    return Reading(serialiser, People.of(dataset.users), fit, fit_tasks, stop_tasks, left_out)
 
 
 def train_backbone(
@@ -183,7 +185,16 @@ def train_head(
     mean_AD = head.mean_scale.item() * priors.mean_FAD[priors.whole]
     covariance_ADD = head.base_covariance(fit_ready)
     return Generator(
-        reading.serialiser, backbone, context_map, head, mean_AD, covariance_ADD, source.fingerprint, report, binomial
+        reading.serialiser,
+        backbone,
+        context_map,
+        head,
+        mean_AD,
+        covariance_ADD,
+        source.fingerprint,
+        report,
+        binomial,
+        None if backbone is None else reading.people,
     )
 
 
