@@ -19,7 +19,7 @@ CHANGE = 0.6
 def stream(seed: int, weekend: float = 0.0, effect: float = 0.08, **moved: Any) -> Stream:
     """Clicks with P = 0.25 + θᵀφ + the user's own taste + weekend.
 
-    moved: from CHANGE on, `level` adds to P, `turned` turns θ, `choices` makes half of φ follow θ as a policy that
+    moved: from CHANGE on, `level` adds to P, `turned` turns the first so many of θ, `choices` makes half of φ follow θ as a policy that
     learned would, `context` shifts what contexts say.
     """
     rng = np.random.default_rng(seed)
@@ -34,7 +34,8 @@ def stream(seed: int, weekend: float = 0.0, effect: float = 0.08, **moved: Any) 
     if moved.get("choices"):
         follows_N = late_N & (rng.random(EVENTS) < 0.5)
         phi_ND[follows_N, 1:] = np.sign(theta_D[1:])
-    turned_ND = np.where((late_N & bool(moved.get("turned")))[:, None], -theta_D, theta_D)
+    turned_D = np.where(np.arange(D) < moved.get("turned", 0), -theta_D, theta_D)
+    turned_ND = np.where(late_N[:, None], turned_D, theta_D)
     taste_U = effect * rng.standard_normal(USERS)
     day_N = np.asarray(second_N // 86_400 % 7, np.int64)
     chance_N = 0.25 + (turned_ND * phi_ND).sum(axis=1) + taste_U[user_N] + weekend * (day_N >= 5)
@@ -56,7 +57,7 @@ def found(**moved: Any) -> Found:
 
 @pytest.mark.parametrize(
     ("moved", "signal"),
-    [({"level": -0.12}, "down"), ({"level": 0.15}, "up"), ({"turned": True}, "shape"), ({"context": 0.6}, "context")],
+    [({"level": -0.12}, "down"), ({"level": 0.15}, "up"), ({"turned": D}, "shape"), ({"context": 0.6}, "context")],
 )
 def test_what_moved_is_told_and_when(moved: dict[str, Any], signal: str) -> None:
     drift = found(**moved).drift
@@ -67,6 +68,24 @@ def test_what_moved_is_told_and_when(moved: dict[str, Any], signal: str) -> None
     assert at_s < drift.alarm_s < at_s + 7 * day_s
     assert abs(drift.since_s - at_s) < 4 * day_s
     assert drift.first_s <= drift.since_s <= drift.last_s <= drift.alarm_s
+
+
+@pytest.mark.parametrize("loss", [0.5, 0.8, 1.0])
+def test_a_loss_in_proportion_is_no_turn(loss: float) -> None:
+    """A counter that loses this share of all rewards: what was the better choice still is."""
+    plain = stream(1)
+    late_N = plain.second_N >= CHANGE * DAYS * 86_400
+    kept_N = ~late_N | (np.random.default_rng(4).random(EVENTS) >= loss)
+    drift = detect(replace(plain, reward_N=plain.reward_N * kept_N), DriftSettings()).drift
+    assert drift is not None
+    assert (drift.signal, drift.turned) == ("down", False)
+
+
+def test_a_turn_of_some_choices_is_one() -> None:
+    """Three of five features say the opposite, two what they said."""
+    drift = found(turned=4).drift
+    assert drift is not None
+    assert drift.turned
 
 
 @pytest.mark.parametrize("usual", [{"choices": True}, {"weekend": 0.15}])
