@@ -19,8 +19,8 @@ CHANGE = 0.6
 def stream(seed: int, weekend: float = 0.0, effect: float = 0.08, **moved: Any) -> Stream:
     """Clicks with P = 0.25 + θᵀφ + the user's own taste + weekend.
 
-    moved: from CHANGE on, `level` adds to P, `turned` turns the first so many of θ, `choices` makes half of φ follow θ as a policy that
-    learned would, `context` shifts what contexts say.
+    moved: from CHANGE on, `level` adds to P, `turned` turns the first so many of θ, `choices` makes half of φ follow θ
+    as a policy that learned would, `context` shifts what contexts say.
     """
     rng = np.random.default_rng(seed)
     user_N = rng.choice(USERS, EVENTS, p=stats.zipf.pmf(np.arange(1, USERS + 1), 1.5) ** 0.4 / _norm())

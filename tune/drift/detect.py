@@ -24,7 +24,7 @@ LEAST_BLOCKS = 10
 class Drift:
     """signal: which of SIGNALS spoke most for it. Times are seconds since 1970; first_s and last_s bound since_s.
 
-    turned: "turn" raises the alarm alone: what was the better choice is no longer. Otherwise all rewards moved, or their
+    turned: "turn" raises the alarm alone: what was the better choice is no longer. Otherwise all rewards moved, or all
     differences in proportion, or who asks, and the better choices may be what they were.
     """
 

@@ -7,9 +7,10 @@ weekday. Five signals:
     down, up    Σe: rewards lie below, or above, what is expected of them
     shape       Σ(e − ē)·f(φ): one choice against another, they have moved the way f says, a quick model of the errors
                 of the last few blocks
-    turn        Σ(e' − ē')·f'(φ): the same after what would be a change of all differences in proportion, which leaves the
-                better choices what they were: with b the slope of f on what the model says, f' = f − max(b, −1)·said and
-                e' = e − max(b, −1)·said. A slope below −1 points the other way, and a loss of all rewards has −1
+    turn        Σ(e' − ē')·f'(φ): the same when a change of all differences in proportion, which leaves the better
+                choices what they were, is taken off: with b the slope of f on what the model says,
+                f' = f − max(b, −1)·said and e' = e − max(b, −1)·said. A loss of all rewards has a slope of −1; one
+                below that points the other way
     context     Σg(x): contexts have moved, given hour and weekday, the way they did in the last few blocks
 
 f and g are learned on one half of the users and tried on the other, so that a user who comes again does not confirm
