@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field
 
 from cluster.errors import ConfigError, StateError
+from cluster.settings.content import ContentSettings
 from cluster.settings.data import DataSettings, DialSettings, MetricSettings, RewardKind
 from cluster.settings.models import BanditSettings, FeatureSettings, GeneratorSettings, LawSettings, WeightSettings
 from cluster.settings.proving import Budgets, DriftSettings, GateSettings, SweepSettings, TuneSettings, WorldSettings
@@ -27,6 +28,7 @@ __all__ = [
     "Budgets",
     "ClientMode",
     "ClusterSettings",
+    "ContentSettings",
     "DataSettings",
     "DialSettings",
     "DriftSettings",
@@ -69,6 +71,7 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     bandits: BanditSettings = BanditSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    content: ContentSettings = ContentSettings()
     sweep: SweepSettings = SweepSettings()
     tune: TuneSettings = TuneSettings()
     gate: GateSettings = GateSettings()
