@@ -3,8 +3,9 @@
 A header (magic, catalogue revision, slots S, features D, members M), then one row of float64 per slot
 (parameter row "arm", catalogue index, propensity, φ (D), π_m (M)), then the item ids as JSON. Exact, so that
 learning from the journal again gives the same bits. Where a part of a large catalogue was scored, or items were left
-out because the user had seen them, or the user's history may have been dropped, the JSON is {"ids": [...],
-"part": text, "seen": [...], "forgotten": true} with the part as `pack_part` writes it.
+out because the user had seen them, or the user's history may have been dropped, or a language model had read the
+context, the JSON is {"ids": [...], "part": text, "seen": [...], "forgotten": true, "code": text} with the part as
+`pack_part` writes it and the code as `pack_code`.
 """
 
 import base64
@@ -30,7 +31,8 @@ _FIXED = 3
 class Evidence:
     """revision: catalogue changes that the decision knew. rows_SF: one row per slot, F = 3 + D + M. part: what was
     scored of a large catalogue (`unpack_part`), None for all that was eligible. seen: what the user had been shown.
-    forgotten: the replica had perhaps no room for the user's history, and decided without."""
+    forgotten: the replica had perhaps no room for the user's history, and decided without. code: of the context, where
+    a language model had read it (`unpack_code`)."""
 
     revision: int
     item_ids: tuple[str, ...]
@@ -39,6 +41,7 @@ class Evidence:
     part: str | None = None
     seen: tuple[str, ...] = ()
     forgotten: bool = False
+    code: str | None = None
 
     def arm(self, slot: int) -> int:
         return int(self.rows_SF[slot, 0])
@@ -74,8 +77,9 @@ def pack(
         row_F[_FIXED + dimension :] = slot.member_propensities_M
     header = _HEADER.pack(_MAGIC, revision, len(slots), dimension, members)
     names: Any = list(item_ids)
-    if part is not None or seen or forgotten:
-        names = {"ids": names, "part": part, "seen": sorted(seen), "forgotten": forgotten}
+    code = None if features.code_H is None else pack_code(features.code_H)
+    if part is not None or seen or forgotten or code is not None:
+        names = {"ids": names, "part": part, "seen": sorted(seen), "forgotten": forgotten, "code": code}
     return header + rows_SF.tobytes() + json.dumps(names).encode()
 
 
@@ -91,6 +95,16 @@ def unpack_part(text: str) -> Ints:
     return np.cumsum(np.frombuffer(zlib.decompress(base64.b85decode(text)), "<u4"), dtype=np.int64)
 
 
+def pack_code(code_H: Floats) -> str:
+    """A context's code as text, to the bit."""
+    return base64.b85encode(code_H.astype("<f8").tobytes()).decode()
+
+
+def unpack_code(text: str) -> Floats:
+    """The inverse of `pack_code`."""
+    return np.frombuffer(base64.b85decode(text), "<f8")
+
+
 def unpack(data: bytes) -> Evidence:
     """The inverse of `pack`. Raises JournalError where the bytes are of another format or cut short."""
     try:
@@ -103,7 +117,5 @@ def unpack(data: bytes) -> Evidence:
         known = names if isinstance(names, dict) else {"ids": names}
     except (struct.error, ValueError) as error:
         raise JournalError(f"evidence of a decision is not readable ({error}); it is from another Medley") from error
-    seen = tuple(known.get("seen", ()))
-    return Evidence(
-        revision, tuple(known["ids"]), dimension, rows_SF, known.get("part"), seen, known.get("forgotten", False)
-    )
+    beside = {name: known[name] for name in ("part", "forgotten", "code") if name in known}
+    return Evidence(revision, tuple(known["ids"]), dimension, rows_SF, seen=tuple(known.get("seen", ())), **beside)

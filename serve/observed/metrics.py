@@ -37,6 +37,9 @@ CATALOGUE: dict[str, Family] = {
     "medley_decisions_total": Family("counter", "Decisions made durable, by what answered", ("client", "mode")),
     "medley_decision_seconds": _seconds("Engine time of a decision, the mean of its call"),
     "medley_fallbacks_total": Family("counter", "Decisions that no model made, by why", ("reason",)),
+    "medley_contexts_read_total": Family(
+        "counter", "Contexts of unknown users for the language model, by how their codes came", ("outcome",)
+    ),
     "medley_rewards_total": Family("counter", "Rewards by what became of them", ("status",)),
     "medley_apprentice_decisions_total": Family("counter", "Decisions compared with the baseline", ("client",)),
     "medley_apprentice_agreed_total": Family("counter", "Of these, those with the baseline's first item", ("client",)),
