@@ -16,13 +16,14 @@ from pydantic_core import from_json
 from actors.bandits import law
 from actors.bandits.history import History
 from cluster.config import ClientMode
+from cluster.errors import RequestError
 from cluster.journal.journal import DecisionRecord
 from serve.decisions import baseline, part
 from serve.decisions import catalogue as catalogues
 from serve.decisions.asked import Asked, Reason
-from serve.decisions.baseline import record
 from serve.decisions.candidates import candidates
-from serve.decisions.choice import Choice
+from serve.decisions.case import Case
+from serve.decisions.choice import Choice, Draft
 from serve.decisions.current import Current, Loaded, Update, updated
 from serve.decisions.eligible import is_field
 from serve.decisions.histories import Histories
@@ -228,11 +229,9 @@ class Engine:
             seen: of the requests that have any, by place.
             places: of the requests that are decided, all by default.
         """
-        lately = seen or {}
-        return [
-            self.decide(client, requests[i], ids[i], i, mode, reason, lately.get(i, ()))
-            for i in (range(len(requests)) if places is None else places)
-        ]
+        lately, every = seen or {}, range(len(requests)) if places is None else places
+        asked = [Asked(client, requests[i], ids[i], i, mode, reason, lately.get(i, ())) for i in every]
+        return _granted(self.decide_all(asked))
 
     def decide(
         self,
@@ -246,52 +245,78 @@ class Engine:
         scored: str | None = None,
         forgotten: bool = False,
     ) -> DecisionRecord:
-        """Choose the items of one request; the arguments are those of `Asked`. Models choose beside a baseline in the
-        modes shadow and apprentice.
+        """`decide_all` for one request; the arguments are those of `Asked`.
 
         Raises:
             RequestError: as `candidates`.
         """
         asked = Asked(client, request, decision_id, index, mode, reason, seen, scored, forgotten)
-        current = self._current(client)
-        catalogue = None if current is None else current.catalogue
-        tenant = self._tenants[client]
-        revision = tenant.revision if current is None else current.catalogue.revision
-        items = candidates(catalogue, tenant.changes, asked, self._max_items)
-        if current is None:
-            return _own(replace(asked, reason="no_version"), None, items, None, revision)
-        choice = None
-        if reason is None and mode != "off":
-            try:
-                choice = self._choose(current, asked, items)
-                if mode == "live":
-                    return _live(choice, asked)
-            except Exception as error:  # a member, also the user's own, or a feature map: nobody waits in vain for it
-                choice, asked = None, replace(asked, reason="broken")
-                self._tell(current, asked, error)
-        return _own(asked, current, items, choice, revision)
+        return _granted(self.decide_all([asked]))[0]
 
-    def _tell(self, current: Current, asked: Asked, error: Exception) -> None:
+    def decide_all(self, asked: Sequence[Asked]) -> list[DecisionRecord | RequestError]:
+        """Choose the items of each request as if it were alone, in less time; who is refused gets the error.
+
+        Models choose beside a baseline in the modes shadow and apprentice.
+        """
+        cases = [self._case(one) for one in asked]
+        asking: dict[int, list[tuple[int, Case]]] = {}
+        made: dict[int, DecisionRecord] = {}
+        for place, case in enumerate(cases):
+            if isinstance(case, RequestError):
+                continue
+            if case.current is not None and case.asks:
+                asking.setdefault(id(case.current.published), []).append((place, case))
+            else:
+                made[place] = case.record(None)
+        for group in asking.values():
+            records = self._decided([case for _, case in group])
+            made |= {place: record for (place, _), record in zip(group, records, strict=True)}
+        return [case if isinstance(case, RequestError) else made[place] for place, case in enumerate(cases)]
+
+    def _case(self, asked: Asked) -> Case | RequestError:
+        current, tenant = self._current(asked.client), self._tenants[asked.client]
+        catalogue = None if current is None else current.catalogue
+        revision = tenant.revision if catalogue is None else catalogue.revision
+        try:
+            return Case(asked, current, candidates(catalogue, tenant.changes, asked, self._max_items), revision)
+        except RequestError as error:
+            return error
+
+    def _decided(self, cases: Sequence[Case]) -> list[DecisionRecord]:
+        """Those that models choose for, all by one publication."""
+        try:
+            return [case.record(choice) for case, choice in zip(cases, self._choices(cases), strict=True)]
+        except Exception as error:  # a member, also the user's own, or a feature map: nobody waits in vain for it
+            if len(cases) > 1:
+                return [self._decided([case])[0] for case in cases]
+            self._tell(cases[0], error)
+            return [cases[0].record(None)]
+
+    def _choices(self, cases: Sequence[Case]) -> list[Choice]:
+        drafts = [self._draft(case) for case in cases]
+        decisions = law.decide_many(drafts[0].current.published, [draft.question for draft in drafts])
+        return [draft.choice(decision) for draft, decision in zip(drafts, decisions, strict=True)]
+
+    def _tell(self, case: Case, error: Exception) -> None:
         """Log what broke, once a minute for each version and kind of error."""
-        number = current.loaded.number
+        asked, number = case.asked, case.current.loaded.number if case.current else None
         if self._seldom((number, type(error))) is not None:
             fields = {"decision_id": asked.decision_id, "client": asked.client, "version": number}
             logger.error("broken: %s", error, exc_info=error, extra={"fields": fields})
 
-    def _choose(self, current: Current, asked: Asked, items: Sequence[str]) -> Choice:
-        history, forgotten = self._history(current, asked)
-        choice = self._scored(current, asked, items, history)
-        return replace(choice, forgotten=True) if forgotten else choice
-
-    def _scored(self, current: Current, asked: Asked, items: Sequence[str], history: History | None) -> Choice:
+    def _draft(self, case: Case) -> Draft:
+        asked, current, items = case.asked, case.current, case.items
+        assert current is not None
         request, seed = asked.request, seed_of(asked.decision_id, self._seed)
+        history, forgotten = self._history(current, asked)
         if isinstance(items, Shelf):
             own = () if asked.mode == "live" else baseline.own_choice(request, items)
-            return part.choose(current, request, items, own, history, seed, asked.scored)
+            question, names, scored = part.question(current, request, items, own, history, seed, asked.scored)
+            return Draft(current, names, question, scored, forgotten)
         catalogue = current.catalogue
         rows_K = catalogue.rows if items is catalogue.ids else None
         features = catalogue.feature_map.features(request.context, items, request.user_id, rows_K)
-        return Choice(current, items, features, law.decide(current.published, features, history, seed, request.slots))
+        return Draft(current, items, law.Question(features, history, seed, request.slots), forgotten=forgotten)
 
     def _history(self, current: Current, asked: Asked) -> tuple[History | None, bool]:
         """The user's history as far as it is in memory, and whether there may be more of it."""
@@ -324,31 +349,9 @@ class Engine:
         return tenant.current
 
 
-def _live(choice: Choice, asked: Asked) -> DecisionRecord:
-    number, epoch = choice.current.loaded.number, choice.current.published.epoch
-    answer = {"decision_id": asked.decision_id, "version": number, "mode": "live", "slots": choice.slots()}
-    return record(asked.client, asked.request, answer, number, epoch, packed=choice.evidence(asked.seen))
-
-
-def _own(
-    asked: Asked, current: Current | None, items: Sequence[str], choice: Choice | None, revision: int
-) -> DecisionRecord:
-    """The caller's own choice as the answer, what models chose beside it, and what an apprentice learns."""
-    own = baseline.own_choice(asked.request, items)
-    answer = baseline.answer(asked.decision_id, "baseline" if asked.mode == "live" else asked.mode, own)
-    number, epoch = (None, 0) if current is None else (current.loaded.number, current.published.epoch)
-    beside: dict[str, Any] = {"revision": revision}
-    if asked.reason is not None:
-        beside["reason"] = asked.reason
-    if asked.seen:
-        beside["seen"] = sorted(asked.seen)
-    if choice is not None:
-        beside["slots"] = choice.slots()
-        if choice.part is not None:
-            beside["part"] = choice.part
-        if choice.forgotten:
-            beside["forgotten"] = True
-    made = record(asked.client, asked.request, answer, number, epoch, beside=beside, reason=asked.reason)
-    if choice is not None and asked.mode == "apprentice":
-        return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))
-    return made
+def _granted(found: Sequence[DecisionRecord | RequestError]) -> list[DecisionRecord]:
+    """Raises the first refusal."""
+    for one in found:
+        if isinstance(one, RequestError):
+            raise one
+    return [one for one in found if not isinstance(one, RequestError)]

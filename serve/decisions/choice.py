@@ -69,6 +69,20 @@ class Choice:
         )
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A choice before the law has decided."""
+
+    current: Current
+    items: Sequence[str]
+    question: law.Question
+    part: str | None = None
+    forgotten: bool = False
+
+    def choice(self, decision: law.Decision) -> Choice:
+        return Choice(self.current, self.items, self.question.features, decision, self.part, self.forgotten)
+
+
 def contributions(published: Published, slot: law.Slot) -> dict[str, float]:
     """What each model added to the score, in units of the reward: (high − low)·w_m·μ_m; `low` and these sum to it."""
     added_M = (published.high - published.low) * published.shares_M * slot.member_means_M

@@ -8,13 +8,12 @@ from actors.bandits import law
 from actors.bandits.history import History
 from actors.bandits.retrieval import Retrieval
 from serve.decisions import evidence
-from serve.decisions.choice import Choice
 from serve.decisions.current import Current
 from serve.decisions.shelf import Shelf
 from serve.messages import DecisionRequest
 
 
-def choose(
+def question(
     current: Current,
     request: DecisionRequest,
     shelf: Shelf,
@@ -22,8 +21,8 @@ def choose(
     history: History | None,
     seed: int,
     known: str | None = None,
-) -> Choice:
-    """Choose from the shelf.
+) -> tuple[law.Question, list[str], str]:
+    """What is scored of the shelf: for the law, by name, and as `evidence.pack_part` writes it.
 
     Args:
         own: the caller's own items, which are scored too.
@@ -44,5 +43,4 @@ def choose(
     names = shelf.names(np.concatenate([rows, taken]))
     names += [name for name in own if name not in names]
     features = feature_map.features(request.context, names, request.user_id)
-    decision = law.decide(published, features, history, seed, request.slots, part)
-    return Choice(current, names, features, decision, known)
+    return law.Question(features, history, seed, request.slots, part), names, known
