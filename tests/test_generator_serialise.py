@@ -45,6 +45,12 @@ def test_context_overrides_attributes() -> None:
     assert fitted().text({"age": 2}, {"age": 1}) == "age=2"
 
 
+def test_a_list_of_anything_is_told() -> None:
+    """Attributes are whatever JSON an import holds."""
+    attributes = attributes_of([("sizes", "[1, null, 2.5]"), ("recent", "[7]"), ("home", '{"rooms": 3}')], None)
+    assert fitted().text({}, attributes) == "home={'rooms': 3} sizes=1,None,2.5 recent: 7"
+
+
 def test_a_history_tells_items_and_rewards_after_the_text() -> None:
     told = fitted().history({"age": 30}, None, [("a", 1.0), ("zz", 0.25)])
     assert told == "age=30\nRed lamp -> 1\nzz -> 0.25"

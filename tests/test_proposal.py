@@ -1,15 +1,21 @@
 """From a log to a member: variants are chosen by their walks, shifts move with the pooled posterior."""
 
+import io
+import logging
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from actors.bandits import pooled
 from actors.bandits.posterior import gaussian
-from tests.compose_cases import Proposed, proposed
+from tests.compose_cases import Proposed, proposed, quick, two_kinds
 from tune.evaluate import select
-from tune.proposal import TEMPERATURES, best, ground_of, tuned
+from tune.groundwork import Groundwork
+from tune.proposal import TEMPERATURES, best, forget, ground_of, train, tuned
 from tune.stages import Stages
 from tune.walk import walk
 
@@ -92,3 +98,25 @@ def test_the_generators_base_is_the_scaled_pooled_posterior_of_fit(case: Propose
     again = pooled.fit(d.phi_ND, d.arm_N, d.reward_N, work.feature_map.arms)
     mean_AD = gaussian(again.precision_ADD, again.shift_AD).mean_AD
     np.testing.assert_allclose(generator.mean_AD, generator.head.mean_scale.item() * mean_AD, atol=1e-9)
+
+
+def test_a_run_that_was_killed_goes_on_with_its_language_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, said = Groundwork.of(two_kinds(users=80), quick(tmp_path)), io.StringIO()
+    stages = Stages(tmp_path / "run" / "compose.json", Console(file=said, width=200))
+    one = train(work, stages, None, None)
+    assert (tmp_path / "run" / "training" / "language_model").exists()
+    with caplog.at_level(logging.INFO):
+        two = train(work, stages, None, None)
+    assert "going on from step 4 of" in caplog.text
+    assert one.backbone is not None
+    assert two.backbone is not None
+    texts = ["badge=ember hour=3", "badge=frost"]
+    np.testing.assert_array_equal(one.backbone.embed(texts), two.backbone.embed(texts))
+    for name, value in one.head.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), two.head.state_dict()[name].numpy(), err_msg=name)
+    assert re.search(r"language model: 4 steps at [\d,]+ tokens/s; held-out loss \d\.\d+ -> ", said.getvalue())
+    assert re.search(r"head: \d+ steps; held-out loss ", said.getvalue())
+    forget(stages)
+    assert not (tmp_path / "run" / "training").exists()

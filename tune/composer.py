@@ -14,6 +14,7 @@ import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Part
 from actors.bandits.version import Version
+from actors.generator.generator import Generator
 from cluster.config import Settings
 from cluster.errors import MedleyError
 from cluster.records import Dataset
@@ -22,7 +23,7 @@ from tune.confirm import Confirmed, confirm, untested
 from tune.groundwork import Groundwork
 from tune.keeping import keep
 from tune.predefined import Predefined
-from tune.proposal import Proposal, propose
+from tune.proposal import Proposal, forget, propose
 from tune.spending import Spending
 from tune.stages import Stages
 from tune.telling import told
@@ -50,6 +51,7 @@ def compose(
         number = registry.publish(name, made.version(stages, made.kept(registry, name)).save)
     result = {"version": number, "name": name} | made.result()
     stages.write(**result, **made.facts())
+    forget(stages)
     return result
 
 
@@ -74,8 +76,9 @@ class Composition:
         stages: Stages,
         folder: Path | None,
         spending: Spending,
+        generator: Generator | None = None,
     ) -> "Composition":
-        """Walk *select*, propose a generated member, and confirm it."""
+        """Walk *select*, propose a generated member, and confirm it; of a trained `generator`, where one is given."""
         settings, dataset = work.settings, work.dataset
         stages.write(data=work.facts())
         _warn(dataset, settings, stages)
@@ -84,7 +87,7 @@ class Composition:
             base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
             stage.left_out = base.left_in_words(trail)
         best = max(base.names, key=lambda member: base.mean()[member])
-        return cls(work, base, best, *generated(work, trail, base, best, stages, folder, spending))
+        return cls(work, base, best, *generated(work, trail, base, best, stages, folder, spending, generator))
 
     @cached_property
     def ensemble(self) -> Ensemble:
@@ -131,7 +134,14 @@ def _warn(dataset: Dataset, settings: Settings, stages: Stages) -> None:
 
 
 def generated(
-    work: Groundwork, trail: Trail, base: Walk, best: str, stages: Stages, folder: Path | None, spending: Spending
+    work: Groundwork,
+    trail: Trail,
+    base: Walk,
+    best: str,
+    stages: Stages,
+    folder: Path | None,
+    spending: Spending,
+    generator: Generator | None = None,
 ) -> tuple[Proposal | None, Confirmed]:
     """The proposal (None where it failed), and what confirm says of its member.
 
@@ -140,7 +150,7 @@ def generated(
     """
     proposal = None
     try:
-        proposal = propose(work, trail, base, stages, folder)
+        proposal = propose(work, trail, base, stages, folder, generator)
         return proposal, confirm(work, proposal, best, base, stages, spending)
     except Exception as error:
         known = isinstance(error, MedleyError)

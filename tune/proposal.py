@@ -4,6 +4,7 @@ Shapes: N events, C candidates, M members.
 """
 
 import contextlib
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,16 +15,22 @@ from actors.bandits.mixture import Follow, Mixture
 from actors.bandits.pooled import Pooled
 from actors.bandits.posterior import gaussian
 from actors.generator.actor import Pool
+from actors.generator.backbone import Backbone
 from actors.generator.candidates import Candidates
+from actors.generator.checkpoint import Checkpoint
 from actors.generator.generator import Generator
+from actors.generator.pretrain import Training
 from actors.generator.tasks import Traffic
-from actors.generator.train import read, train_backbone, train_head
+from actors.generator.train import Reading, read, train_backbone, train_head
+from cluster.config import Settings
 from tune import candidate_sweep, evaluate
 from tune.evaluate import Ground
 from tune.groundwork import Groundwork
 from tune.stages import Stage, Stages
 from tune.walk import Trail, Walk, walk
 
+TRAINING = "training"
+"""Folder of a run with the checkpoints of its trainings."""
 TEMPERATURES = (0.03, 0.1, 0.3)
 RESERVE = 0.4
 """Share of the sweep's budget that is kept for the mixture's temperature."""
@@ -51,17 +58,25 @@ class Proposal:
         return self.member.following(gaussian(linear.precision_ADD, linear.shift_AD).mean_AD)
 
 
-def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: Path | None) -> Proposal:
+def propose(
+    work: Groundwork,
+    trail: Trail,
+    base: Walk,
+    stages: Stages,
+    folder: Path | None,
+    generator: Generator | None = None,
+) -> Proposal:
     """Train, generate, value on `trail` (the select part) beside the predefined members' walk `base`, and mix.
 
     Args:
         folder: scratch that every node can read, where Ray runs the generation and the sweep; None does both here.
+        generator: one that is trained already.
     """
     settings = work.settings
     with contextlib.ExitStack() as stack:
-        actors = folder is not None and settings.generator.reader == "language"
+        actors = folder is not None and settings.generator.reader == "language" and generator is None
         pool = stack.enter_context(Pool(folder / "generator", settings.generator)) if folder and actors else None
-        trained = train(work, stages, pool)
+        trained = generator or train(work, stages, pool, folder)
         with stages.stage("generate"):
             traffic = Traffic.of(
                 work.dataset,
@@ -101,22 +116,45 @@ def propose(work: Groundwork, trail: Trail, base: Walk, stages: Stages, folder: 
     return Proposal(member, rows, chosen, trained, candidates)
 
 
-def train(work: Groundwork, stages: Stages, pool: Pool | None) -> Generator:
+def train(work: Groundwork, stages: Stages, pool: Pool | None, folder: Path | None) -> Generator:
     """The language model, then the head, each within its budget."""
-    settings, budgets = work.settings, work.settings.budgets
+    settings, budgets, shown = work.settings, work.settings.budgets, stages.shown
     torch.set_num_threads(settings.generator.threads)
-    with stages.stage("backbone", budgets.backbone_s) as stage:
+    with stages.stage("backbone", budgets.backbone_s, bar=False) as stage:
         reading = read(work.dataset, work.feature_map, work.split.fit, work.split.stop, settings)
-        language = settings.generator.reader == "language"
-        backbone, training = train_backbone(reading, settings, progress=False) if language else (None, None)
+        backbone, training = _backbone(reading, settings, stages, folder)
         if reading.left_out:
             stage.left_out = f"{reading.left_out:,} tasks left out of training"
-    with stages.stage("head", budgets.head_s):
+    if training:
+        stages.say(training.in_words())
+    with stages.stage("head", budgets.head_s, bar=False):
         embed = None
         if backbone is not None:
             embed = pool.route(backbone) if pool else backbone.embed
         pooled = work.predefined.linear
-        return train_head(reading, work.feature_map, backbone, training, embed, settings, pooled, progress=False)
+        generator = train_head(reading, work.feature_map, backbone, training, embed, settings, pooled, shown)
+    stages.say(generator.report.head.in_words())
+    return generator
+
+
+def _backbone(
+    reading: Reading, settings: Settings, stages: Stages, folder: Path | None
+) -> tuple[Backbone | None, Training | None]:
+    """The trained language model, if one reads: by workers on Ray where there are several, else here."""
+    if settings.generator.reader == "numeric":
+        return None, None
+    checkpoint = Checkpoint(stages.folder / TRAINING / "language_model") if stages.folder else None
+    if settings.generator.workers == 1 or folder is None:
+        return train_backbone(reading, settings, stages.shown, checkpoint)
+    from tune.pretraining import train_together  # takes Ray Train seconds to import
+
+    return train_together(reading, settings, folder, checkpoint, stages.shown)
+
+
+def forget(stages: Stages) -> None:
+    """Remove what a killed run would have gone on from: this one is finished."""
+    if stages.folder:
+        shutil.rmtree(stages.folder / TRAINING, ignore_errors=True)
 
 
 def ground_of(trail: Trail, base: Walk, history: int) -> Ground:

@@ -35,6 +35,7 @@ from tune.groundwork import Groundwork
 from tune.memory import Memory
 from tune.monitor import Standing, standings
 from tune.proof import Proof, prove
+from tune.proposal import forget
 from tune.restart import restarted
 from tune.spending import Spending
 from tune.split import task_codes
@@ -101,12 +102,13 @@ class Refinement:
             **done,
         }
         self.stages.write(**facts)
+        forget(self.stages)
         return facts
 
     def drift(self) -> Found:
         """Whether what the running version rests on still holds."""
         since_s = self.running.facts.get("since_s")
-        events = self.dataset.events if since_s is None else _from(self.dataset.events, since_s)
+        events = self.dataset.events if since_s is None else since(self.dataset.events, since_s)
         feature_map = self.running.feature_map.with_items(self.dataset.items)
         with self.stages.stage("drift") as stage:
             found = detect(
@@ -146,8 +148,8 @@ class Refinement:
         events = self.dataset.events
         since_s = self.running.facts.get("since_s")
         if drift is not None and drift.signal != "context":
-            return "drift", _from(events, drift.since_s)
-        events = events if since_s is None else _from(events, since_s)
+            return "drift", since(events, drift.since_s)
+        events = events if since_s is None else since(events, since_s)
         if drift is not None:
             return "drift", events
         if lost:
@@ -174,7 +176,7 @@ class Refinement:
             "events": len(since),
             "generator": None,
         }
-        number = self._publish(replace(version, facts=self.running.facts | about))
+        number = self.publish(replace(version, facts=self.running.facts | about))
         return {"action": "restart", "version": number, "members": list(version.ensemble.names)}
 
     def _replace(self, reason: Reason, drift: Drift | None, events: pa.Table, memory: Memory) -> dict[str, Any]:
@@ -199,7 +201,7 @@ class Refinement:
             return {"action": "keep", **facts}
         about = {"parents": [self.number], "since_s": since_s, "reason": reason}
         about |= made.kept(self.registry, self.name)
-        return {"action": "replace", "version": self._publish(made.version(self.stages, about)), **facts}
+        return {"action": "replace", "version": self.publish(made.version(self.stages, about)), **facts}
 
     def _composed(self, drift: Drift | None, events: pa.Table, family: str, memory: Memory) -> Composition:
         """On few events since a change the running version's features are better than new ones."""
@@ -209,10 +211,14 @@ class Refinement:
             kept = self.running.feature_map.with_items(data.items) if drift is not None else None
             work = Groundwork.of(data, self.settings, kept, world=0.0)
             members = work.predefined.members()
-        with session.opened(self.settings) if self.folder else contextlib.nullcontext():
+        with self.on_ray():
             made = Composition.of(work, members, self.stages, self.folder, Spending(dict(memory.tests)))
         memory.tests = made.found.spending.tests
         return made
+
+    def on_ray(self) -> contextlib.AbstractContextManager[Any]:
+        """A Ray session for composing, where there is scratch for one."""
+        return session.opened(self.settings) if self.folder else contextlib.nullcontext()
 
     def _proof(self, made: Composition, family: str, memory: Memory) -> Proof:
         tries = memory.tries(family)
@@ -234,14 +240,15 @@ class Refinement:
         if all(member.predefined for member in kept.members):
             about |= {"generator": None}
         version = replace(self.running, ensemble=kept, facts=self.running.facts | about)
-        return {"action": "retire", "version": self._publish(version)}
+        return {"action": "retire", "version": self.publish(version)}
 
-    def _publish(self, version: Version) -> int:
+    def publish(self, version: Version) -> int:
+        """The next version of the name."""
         with self.stages.stage("publish"):
             return self.registry.publish(self.name, version.save)
 
 
-def _from(events: pa.Table, since_s: float) -> pa.Table:
+def since(events: pa.Table, since_s: float) -> pa.Table:
     """Events at or after a moment."""
     return events.filter(pc.greater_equal(events["timestamp"], _moment(since_s, events.schema.field("timestamp").type)))
 

@@ -30,11 +30,22 @@ class Stages:
         self.console = console or Console(stderr=True)
         self.facts: dict[str, Any] = {"timings": []}
 
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder; None keeps nothing."""
+        return self.path and self.path.parent.absolute()
+
+    @property
+    def shown(self) -> bool:
+        """Whether anybody reads what is said."""
+        return not self.console.quiet
+
     @contextmanager
-    def stage(self, name: str, budget_s: float | None = None) -> Iterator["Stage"]:
+    def stage(self, name: str, budget_s: float | None = None, bar: bool = True) -> Iterator["Stage"]:
+        """Time what is inside; without `bar` it shows its own progress."""
         stage = Stage(name, budget_s)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        hidden = not self.console.is_terminal
+        hidden = not (self.console.is_terminal and bar)
         with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
             stage.bar, stage.task = progress, progress.add_task(name, total=None)
             yield stage

@@ -9,7 +9,6 @@ Shapes: U tasks, A arms, D features, R rank, S codes.
 """
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -23,6 +22,7 @@ from actors.features.features import Floats, Ints
 from actors.generator.clock import Clock
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
+from cluster.progress import steps
 
 log = logging.getLogger(__name__)
 PLAIN_STEPS = 60
@@ -55,6 +55,12 @@ class HeadTraining:
     def gain(self) -> float:
         return self.pooled_loss - self.head_loss
 
+    def in_words(self) -> str:
+        return (
+            f"head: {self.steps:,} steps; held-out loss {self.head_loss:.4f} a row at step {self.best_step:,}, "
+            f"{self.pooled_loss:.4f} with the pooled prior; ended by {self.ended_by}"
+        )
+
 
 def fit_head(
     head: Head, fit: Rows, stop: Rows, clock: Clock, *, patience: int, seed: int, progress: bool
@@ -64,7 +70,7 @@ def fit_head(
     Args:
         patience: checks, one every 10 steps, without gain on `stop` before it ends.
     """
-    with tqdm(desc="generator head", unit="step", disable=not progress, file=sys.stderr) as bar:
+    with steps("generator head", progress, clock.steps) as bar:
         loop = _Loop(head, fit, stop, clock, bar, seed)
         training = loop.run(patience)
     log.info("generator head: %s", training)

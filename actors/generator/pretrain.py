@@ -47,9 +47,11 @@ class Training:
     seconds: float
     ended_by: str
 
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
+    def in_words(self) -> str:
+        return (
+            f"language model: {self.steps:,} steps at {self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s; held-out "
+            f"loss {self.start_loss:.3f} -> {self.best_loss:.3f} at step {self.best_step:,}; ended by {self.ended_by}"
+        )
 
 
 @dataclass(frozen=True)

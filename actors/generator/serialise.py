@@ -59,7 +59,7 @@ class Serialiser:
         told = [f"{c}={self._value(c, v)}" for c, v in pairs if v is not None and v != []]
         recent = known.get(RECENT)
         if isinstance(recent, list) and recent:
-            told.append("recent: " + "; ".join(self.title(i) for i in reversed(recent)))
+            told.append("recent: " + "; ".join(self.title(str(i)) for i in reversed(recent)))
         return " ".join(told)
 
     def history(
@@ -87,7 +87,7 @@ class Serialiser:
         if isinstance(value, bool):
             return "yes" if value else "no"
         if isinstance(value, list):
-            return ",".join(self.title(v) for v in value)[:LONGEST_VALUE]
+            return ",".join(self.title(str(v)) for v in value)[:LONGEST_VALUE]
         if isinstance(value, int | float):
             return _range(self.edges[column], value) if column in self.edges else f"{value:.4g}"
         return " ".join(str(value).split())[:LONGEST_VALUE]

@@ -89,6 +89,9 @@ class GeneratorSettings(Section):
     batch: Count = Field(32, description="texts per forward pass")
     accumulate: Count = Field(1, description="forward passes that an update of the language model adds up")
     patience: Count = Field(8, description="held-out checks without gain before the head stops")
+    workers: Count = Field(
+        1, description="workers that train the language model together on Ray, each with a GPU where gpus is above 0"
+    )
     actors: Count = Field(1, description="generation actors")
     gpus: float = Field(0.0, ge=0, description="GPU share per generation actor, 0 for CPU")
     personal: Literal["nobody", "unknown", "all"] = Field(
