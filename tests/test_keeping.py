@@ -29,7 +29,7 @@ def test_a_version_refers_to_the_generator_of_its_member(tmp_path: Path) -> None
     made = composition(replace(untested("", Spending()), admission=Admission(True), value=0.5))
     registry.publish("shop", made.version(Stages(None), made.kept(registry, "shop")).save)
     version, member = Version.load(registry.fetch("shop")), case.proposal.member
-    assert version.generator == ("shop-generator", 1)
+    assert version.generator == version.reader == ("shop-generator", 1), "a language model reads for it"
     assert member is not None
     again = kept(registry, version)
     codes = again.head.codes

@@ -1,5 +1,6 @@
 """Retrieval against scoring everything. Worlds have fixed seeds; bounds are far from what was measured."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,18 +94,23 @@ def test_a_uniform_ensemble_retrieves_what_it_needs(world: tuple[Published, Feat
     assert len(retrieval.rows(feature_map, alone, {}, None, None, 1, 5)) == 5
 
 
-def test_parameters_of_the_blend_are_its_scores() -> None:
-    """For members that share φ's noise the parameters of a particle, times φ, are the score of the law's particle."""
+@pytest.mark.parametrize("told", [False, True])
+def test_parameters_of_the_blend_are_its_scores(told: bool) -> None:
+    """For members that share φ's noise the parameters of a particle, times φ, are the score of the law's particle;
+    also where a language model has told the context's code."""
     rng = np.random.default_rng(0)
     models = [cases.shared(rng, 1, 4, "one"), cases.mixture(rng, 3, 1, 4)]
-    state = cases.published(*models, dimension=4, weights=np.array([0.25, 0.75]))
     features, past = cases.features(rng, 6, 4), cases.history(rng, 5, 1, 4)
-    mean_SD, blend_PD = parameters(state, features.context_X, past, 9)
+    if told:
+        models[1] = replace(models[1], decoder=cases.decoder(rng, 1, 4), personal="all")
+        features = replace(features, code_H=rng.normal(size=2))
+    state = cases.published(*models, dimension=4, weights=np.array([0.25, 0.75]))
+    mean_SD, blend_PD = parameters(state, features, past, 9)
     found = law.probabilities(state, features, past, 9)
     np.testing.assert_allclose(blend_PD[0] @ features.phi_KD.T, found.mean_K, atol=1e-9)
     assert mean_SD.shape == (2, 4)
     alone = cases.published(models[1], dimension=4, delta=0.0, epsilon=1e-9)
-    _, own_PD = parameters(alone, features.context_X, past, 9)
+    _, own_PD = parameters(alone, features, past, 9)
     winners = np.bincount((own_PD[1:] @ features.phi_KD.T).argmax(1), minlength=6) / 64
     np.testing.assert_allclose(winners, law.probabilities(alone, features, past, 9).pi_K, atol=1e-8)
 

@@ -15,7 +15,8 @@ from cluster.registry import Registry
 def keep(registry: Registry, name: str, generator: Generator) -> dict[str, Any]:
     """Publish a generator; returns how versions of `name` refer to it, for their facts."""
     own = f"{name}-generator"
-    return {"name": own, "version": registry.publish(own, generator.save)}
+    reader = "numeric" if generator.backbone is None else "language"
+    return {"name": own, "version": registry.publish(own, generator.save), "reader": reader}
 
 
 def kept(registry: Registry, version: Version) -> Generator:

@@ -85,16 +85,18 @@ class Retrieval:
         seed: int,
         slots: int,
         open_I: NDArray[np.bool_] | None = None,
+        code_H: Floats | None = None,
     ) -> Ints:
         """Rows of the catalogue to score, in order: all of them open, and at least as many as there are slots.
 
         Args:
             open_I: which rows are eligible, None for all.
+            code_H: of the context, as in `Features`.
         """
         recent_R = known_recent(context.get(RECENT), feature_map.row)
         parts = [recent_R]
         anchors = self.side.anchors if self.side else feature_map.item_ids[:1]
-        seen = feature_map.features(context, anchors, user_id)
+        seen = replace(feature_map.features(context, anchors, user_id), code_H=code_H)
         if self.side is not None and self.index is not None:
             parts += self._linear(feature_map, published, seen, recent_R, history, seed, slots, open_I)
         for member in published.members:
@@ -121,7 +123,7 @@ class Retrieval:
         """What members with one row of parameters would choose."""
         assert self.side is not None
         assert self.index is not None
-        mean_SD, blend_PD = parameters(published, seen.context_X, history, seed)
+        mean_SD, blend_PD = parameters(published, seen, history, seed)
         if not len(mean_SD):
             return []
         nearest = max(1, len(recent_R))
@@ -158,10 +160,13 @@ class Retrieval:
         return [(ranked_N if open_I is None else ranked_N[open_I[ranked_N]])[:few] for ranked_N in ranked_2N]
 
 
-def parameters(published: Published, context_X: Floats, history: History | None, seed: int) -> tuple[Floats, Floats]:
+def parameters(published: Published, seen: Features, history: History | None, seed: int) -> tuple[Floats, Floats]:
     """mean_SD of the linear members, and those of the blend: its mean, then its P particles, (1 + P, D).
 
     The blend's spread is not evened out here as in the law (docs/law.md, "Particles"): that depends on the item.
+
+    Args:
+        seen: of the decision, of any items: the context alone counts.
     """
     noise, dimension = Noise(seed, published.law.particles), published.dimension
     joint, mixtures_S = published.joint, [m for m in published.scored.tolist() if _one_row(published.members[m])]
@@ -174,7 +179,7 @@ def parameters(published: Published, context_X: Floats, history: History | None,
         mean_SD[:first] = joint.mean_SD
         deviation_PD += noise.theta(1, dimension)[:, 0] @ np.tensordot(share_S[:first], joint.roots_SDD, 1)
     zeros, past = np.zeros(dimension, np.int64), history if history is not None else History.empty(dimension)
-    basis = Features(np.eye(dimension), zeros, zeros, zeros.astype(np.uint64), context_X)
+    basis = Features(np.eye(dimension), zeros, zeros, zeros.astype(np.uint64), seen.context_X, seen.code_H)
     for place, m in enumerate(mixtures_S, first):  # the scores of unit vectors are the parameters
         found = models.scores(published.members[m], basis, past, noise, published.law.exploration_scale)
         mean_SD[place] = found.mean_K

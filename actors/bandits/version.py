@@ -46,6 +46,11 @@ class Version:
         about = self.facts.get("generator")
         return (about["name"], about["version"]) if about else None
 
+    @property
+    def reader(self) -> tuple[str, int] | None:
+        """The generator where a language model reads contexts for it, None where nobody reads."""
+        return self.generator if self.facts.get("generator", {}).get("reader") == "language" else None
+
     def save(self, folder: Path) -> None:
         arrays = {f"features/{name}": np.ascontiguousarray(a) for name, a in self.feature_map.arrays().items()}
         arrays |= {f"ensemble/{name}": a for name, a in self.ensemble.arrays().items()}

@@ -67,6 +67,12 @@ class ServeSettings(Section):
         description="from a call's arrival until its decisions must be made, per request of it, milliseconds; who "
         "misses it gets the caller's own choice (a request's own `budget_ms` counts before this)",
     )
+    generate_ms: float = Field(
+        5.0,
+        ge=0,
+        description="longest wait for the language model to read an unknown user's context, milliseconds of budget_ms; "
+        "what comes later is there for the next decision in that context. 0: it never reads",
+    )
     small_call: Count = Field(8, description="requests of a call up to which its time counts for target_p95_ms")
     models_batch: Count = Field(128, description="requests of one call above which the model replicas decide them")
     models_replicas: Count = Field(1, description="model replicas at the start and at least")
