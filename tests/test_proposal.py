@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_goes_on_with_its_language_model(
     stages = Stages(tmp_path / "run" / "compose.json", Console(file=said, width=200))
     one = train(work, stages, None, None)
     assert (tmp_path / "run" / "training" / "language_model").exists()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         two = train(work, stages, None, None)
     assert "going on from step 4 of" in caplog.text
     assert one.backbone is not None

@@ -274,7 +274,7 @@ class _Loop:
         self._restore([tensors[f"weight/{i}"] for i in range(len(self.weights))])
         self.kept = [tensors[f"kept/{i}"].to(w.device) for i, w in enumerate(self.weights)]
         at = Standing(**facts)
-        log.info("language model: going on from step %d of a run that was ended", at.step)
+        log.warning("language model: going on from step %d of a run that was ended", at.step)
         return at
 
     def _key(self) -> str:
