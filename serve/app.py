@@ -23,16 +23,15 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster import config
-from cluster.config import ClientMode, ServeSettings, Settings
+from cluster.config import ServeSettings, Settings
 from cluster.database import upgrade, url_of
 from cluster.errors import RequestError
 from cluster.journal.journal import DecisionRecord, Journal, journal_url
 from cluster.registry import DEFAULT_NAME
 from serve.assembly import assemble
-from serve.decisions.deciding import Lately
+from serve.decisions.asked import Bundle
 from serve.decisions.histories import Missed, Recalled
 from serve.learning.service import LearnerService, News
-from serve.messages import DecisionRequest
 from serve.observed import logs
 from serve.observed.prometheus import Exporter
 from serve.replica import Replica
@@ -104,19 +103,10 @@ class ModelReplicas:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    async def decide(
-        self,
-        client: str,
-        requests: Sequence[DecisionRequest],
-        ids: Sequence[str],
-        mode: ClientMode,
-        seen: Lately,
-        revision: int,
-    ) -> list[DecisionRecord] | None:
-        bodies = [request.model_dump_json() for request in requests]
+    async def decide(self, bundle: Bundle) -> list[DecisionRecord] | None:
         records: list[DecisionRecord] | None
         try:
-            records = await self._handle.decide.remote(client, bodies, list(ids), mode, seen, revision)
+            records = await self._handle.decide.remote(bundle)
         except RequestError as error:  # Ray's wrapper of it: the same class, with the remote trace as its text
             raise RequestError(error.loc, error.message, error.status) from error
         except (RayError, RayServeException) as error:
@@ -135,18 +125,15 @@ class ModelDeployment:
         self._in_work = 0
         await self._replica.start()
 
-    async def decide(
-        self, client: str, bodies: list[str], ids: list[str], mode: ClientMode, seen: Lately, revision: int
-    ) -> list[DecisionRecord] | None:
+    async def decide(self, bundle: Bundle) -> list[DecisionRecord] | None:
         """None where the gateway knows more of the client's catalogue; raises RequestError like the engine."""
-        self._in_work += len(ids)
+        self._in_work += len(bundle.ids)
         try:
-            if not await self._replica.catch_up(client, revision):
+            if not await self._replica.catch_up(bundle.client, bundle.revision):
                 return None
-            requests = [DecisionRequest.model_validate_json(body) for body in bodies]
-            return self._replica.engine.decide_many(client, requests, ids, mode, seen=seen)
+            return self._replica.engine.decide_many(bundle.asked())
         finally:
-            self._in_work -= len(ids)
+            self._in_work -= len(bundle.ids)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         return {"contexts_in_work": float(self._in_work)}

@@ -35,6 +35,9 @@ from serve.observed.logs import Seldom
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 16
+"""Requests whose features are in memory together."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -43,6 +46,11 @@ class Load:
 
     who: tuple[str, int, int]
     items: int
+
+    @property
+    def kind(self) -> tuple[tuple[str, int, int], int]:
+        """What is alike for `pace.Pace`."""
+        return self.who, self.items.bit_length()
 
 
 @dataclass
@@ -213,25 +221,17 @@ class Engine:
         columns = current.catalogue.columns
         return partial(columns.read, names) if (names := columns.unread(fields)) else None
 
-    def decide_many(
-        self,
-        client: str,
-        requests: Sequence[DecisionRequest],
-        ids: Sequence[str],
-        mode: ClientMode = "live",
-        reason: Reason | None = None,
-        seen: Mapping[int, Collection[str]] | None = None,
-        places: range | None = None,
-    ) -> list[DecisionRecord]:
-        """`decide` for each; one that is refused refuses the call.
+    def decide_many(self, asked: Sequence[Asked]) -> list[DecisionRecord]:
+        """`decide_all`, where one that is refused refuses the call.
 
-        Args:
-            seen: of the requests that have any, by place.
-            places: of the requests that are decided, all by default.
+        Raises:
+            RequestError: the first of them.
         """
-        lately, every = seen or {}, range(len(requests)) if places is None else places
-        asked = [Asked(client, requests[i], ids[i], i, mode, reason, lately.get(i, ())) for i in every]
-        return _granted(self.decide_all(asked))
+        return [
+            record
+            for first in range(0, len(asked), _AT_ONCE)
+            for record in _granted(self.decide_all(asked[first : first + _AT_ONCE]))
+        ]
 
     def decide(
         self,
@@ -251,7 +251,7 @@ class Engine:
             RequestError: as `candidates`.
         """
         asked = Asked(client, request, decision_id, index, mode, reason, seen, scored, forgotten)
-        return _granted(self.decide_all([asked]))[0]
+        return self.decide_many([asked])[0]
 
     def decide_all(self, asked: Sequence[Asked]) -> list[DecisionRecord | RequestError]:
         """Choose the items of each request as if it were alone, in less time; who is refused gets the error.

@@ -18,6 +18,7 @@ from cluster.journal.journal import DecisionRecord, ItemRecord, Reader, journal_
 from cluster.keys import Keys, Limits
 from cluster.registry import DEFAULT_NAME
 from serve.app import ModelDeployment
+from serve.decisions.asked import Bundle
 from serve.ids import DecisionIds
 from serve.replica import Replica
 from tests import serving
@@ -438,11 +439,8 @@ class Models:
         self._deployment._replica, self._deployment._in_work = self.replica, 0
         self.answered: list[bool] = []
 
-    async def decide(
-        self, client: str, requests: Any, ids: Any, mode: Any, seen: Any, revision: int
-    ) -> list[DecisionRecord] | None:
-        bodies = [request.model_dump_json() for request in requests]
-        records = await self._deployment.decide(client, bodies, ids, mode, seen, revision)
+    async def decide(self, bundle: Bundle) -> list[DecisionRecord] | None:
+        records = await self._deployment.decide(bundle)
         self.answered.append(records is not None)
         return records
 

@@ -10,10 +10,12 @@ import pytest
 from actors.bandits import law, learn
 from actors.bandits.ensemble import Admission
 from actors.bandits.history import History
+from actors.features.feature_map import FeatureMap
 from cluster.errors import RequestError
 from cluster.journal.journal import DecisionRecord
 from serve.decide import Engine, Load
 from serve.decisions import evidence
+from serve.decisions.asked import Asked
 from serve.decisions.current import Loaded, Update, load
 from serve.decisions.pace import Pace
 from serve.ids import seed_of
@@ -295,3 +297,57 @@ def test_what_a_call_of_few_slots_took_says_nothing_of_many(engine: Engine) -> N
     for slots, way in (((1, 1), "here"), ((1, 8), "beside"), ((8,), "beside")):
         assert pace.way(load_of(*slots).who, load_of(*slots).items, len(slots), 250) == way
     assert load_of(1, 8) == load_of(12) != load_of(16)
+
+
+@pytest.mark.parametrize("mode", ["live", "shadow", "apprentice", "off"])
+def test_requests_that_are_decided_together_are_decided_as_alone(engine: Engine, mode: Any) -> None:
+    """Bit by bit, whatever the others ask; who is refused gets the error, and none of the others does."""
+    requests: list[dict[str, Any]] = [
+        {"user_id": "u1", "context": {"device": "mobile", "hour": 21}},
+        {"items": ["i4", "i1", "i9", "i3"], "slots": 2},
+        {"items": ["nothing"]},
+        {"user_id": "u2", "context": {"hour": 3}, "slots": 3},
+        {"exclude": ["i0", "i5"], "baseline_item": "i7"},
+        {"slots": 99},
+    ]
+    asked = [
+        Asked(client, DecisionRequest.model_validate(request), f"D{i}", i, mode, seen=("i2",) if i == 3 else ())
+        for client in ("shop", "other")
+        for i, request in enumerate(requests)
+    ]
+    found = engine.decide_all(asked)
+    for one, together in zip(asked, found, strict=True):
+        alone = engine.decide_all([one])[0]
+        if isinstance(alone, RequestError):
+            assert isinstance(together, RequestError)
+            assert (together.loc, together.message) == (alone.loc, alone.message)
+        else:
+            assert together == alone
+    assert [isinstance(one, RequestError) for one in found] == [False, False, True, False, False, True] * 2
+
+
+class Touchy:
+    """A feature map that has no features for user u1."""
+
+    def __init__(self, whole: FeatureMap) -> None:
+        self._whole = whole
+
+    def features(self, context: Any, items: Any, user: Any, rows_K: Any = None) -> Any:
+        if user == "u1":
+            raise ZeroDivisionError
+        return self._whole.features(context, items, user, rows_K)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+
+def test_where_one_breaks_the_others_are_decided(engine: Engine, loaded: Loaded) -> None:
+    touchy: Any = Touchy(loaded.version.feature_map)
+    breaks = Engine(seed=5)
+    breaks.install(replace(loaded, catalogue=replace(loaded.catalogue, feature_map=touchy)))
+    asked = [Asked("shop", DecisionRequest(user_id=f"u{i}"), f"D{i}", i) for i in range(4)]
+    whole, found = engine.decide_all(asked), breaks.decide_all(asked)
+    assert [one == two for one, two in zip(whole, found, strict=True)] == [True, False, True, True]
+    broken = found[1]
+    assert isinstance(broken, DecisionRecord)
+    assert (broken.mode, broken.reason) == ("baseline", "broken")

@@ -1,6 +1,6 @@
 """A request on its way to an answer: who asks, on which terms, and what is known when it is decided again."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -37,3 +37,25 @@ class Asked:
     def user(self) -> str | None:
         """Whose history this is."""
         return self.request.user_id or self.request.session_id
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The requests (JSON) of one call on their way to a model replica.
+
+    seen: of the requests that have any, by place. revision: of the client's catalogue, which the replica must know.
+    """
+
+    client: str
+    mode: ClientMode
+    bodies: Sequence[str]
+    ids: Sequence[str]
+    seen: Mapping[int, Collection[str]]
+    revision: int
+
+    def asked(self) -> list[Asked]:
+        pairs = enumerate(zip(self.bodies, self.ids, strict=True))
+        return [
+            Asked(self.client, DecisionRequest.model_validate_json(body), one, i, self.mode, seen=self.seen.get(i, ()))
+            for i, (body, one) in pairs
+        ]

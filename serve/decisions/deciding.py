@@ -1,14 +1,12 @@
 """The requests of a call decided within their budget of time: here, in a worker thread, by model replicas, or not.
 
 Who misses the budget gets the caller's own choice instead. A budget counts from the arrival of the call and ends
-with the decision: what follows, the commit, is waited for. Many short decisions are made on the event loop too, a few
-at a time: threads that compute take the interpreter's lock from one another and from the loop, and all together are
-slower than one.
+with the decision: what follows, the commit, is waited for.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +16,11 @@ from cluster.config import ClientMode, ServeSettings
 from cluster.errors import RequestError, StateError
 from cluster.journal.journal import DecisionRecord, Reader, Repeat
 from serve.decide import Engine, Load
+from serve.decisions.asked import Asked, Bundle, Reason
 from serve.decisions.baseline import request_json
 from serve.decisions.pace import Pace, Stopwatch
 from serve.decisions.seen import Seen
+from serve.decisions.turns import Turns
 from serve.messages import DecisionRequest
 
 _THREADS = 8
@@ -35,16 +35,8 @@ Lately: TypeAlias = Mapping[int, Collection[str]]
 class Models(Protocol):
     """Replicas that decide large batches."""
 
-    async def decide(
-        self,
-        client: str,
-        requests: Sequence[DecisionRequest],
-        ids: Sequence[str],
-        mode: ClientMode,
-        seen: Lately,
-        revision: int,
-    ) -> Records | None:
-        """None where no replica answers that knows the client's catalogue up to this revision."""
+    async def decide(self, bundle: Bundle) -> Records | None:
+        """None where no replica answers that knows the client's catalogue up to the bundle's revision."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +52,10 @@ class Call:
     def only(self, places: Sequence[int]) -> "Call":
         requests, ids = [self.requests[i] for i in places], [self.ids[i] for i in places]
         return Call(self.client, self.mode, requests, ids, self.start)
+
+    def asked(self, seen: Lately, reason: Reason | None = None) -> list[Asked]:
+        pairs = enumerate(zip(self.requests, self.ids, strict=True))
+        return [Asked(self.client, one, id_, i, self.mode, reason, seen.get(i, ())) for i, (one, id_) in pairs]
 
 
 class Deciding:
@@ -79,6 +75,7 @@ class Deciding:
         self._settings = settings
         self._models = models
         self._pace = Pace()
+        self._turns = Turns(engine, self._pace)
         self._closed = False
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="decide")
 
@@ -119,40 +116,26 @@ class Deciding:
         seen = await self._lately(call)
         if (read := self._engine.unread(call.client, call.requests)) is not None:
             await asyncio.to_thread(read)
-        decide = partial(self._engine.decide_many, call.client, call.requests, call.ids, call.mode, seen=seen)
         load = self._engine.load(call.client, call.requests)
         if load is None or call.mode == "off":
-            return await self._quick(decide, number)
+            return await self._quick(call.asked(seen))
         left_ms = self._budget_ms(call.requests) - 1e3 * (time.perf_counter() - call.start)
         way = self._pace.way(load.who, load.items, number, left_ms)
         if way == "not":
-            return await self._quick(partial(decide, reason="slow"), number)
+            return await self._quick(call.asked(seen, "slow"))
         if way == "here" and not self._large(number):
-            return await self._here(decide, load, number, left_ms)
+            return await self._turns(call.asked(seen), load, left_ms)
         try:
-            return await asyncio.wait_for(self._beside(decide, load, call, seen), left_ms / 1e3)
+            return await asyncio.wait_for(self._beside(call, load, seen), left_ms / 1e3)
         except TimeoutError:
             self._pace.missed(load.who, load.items, left_ms / number)
-            return await self._quick(partial(decide, reason="slow"), number)
+            return await self._quick(call.asked(seen, "slow"))
 
-    async def _here(self, decide: Callable[..., Records], load: Load, number: int, left_ms: float) -> Records:
-        """On the event loop, which goes on with others' work in between."""
-        until = time.perf_counter() + left_ms / 1e3
-        records: Records = []
-        while (first := len(records)) < number:
-            if time.perf_counter() > until:
-                return records + await self._quick(partial(decide, reason="slow"), number, first)
-            watch, last = Stopwatch(), min(number, first + self._pace.at_once(load.who, load.items))
-            records += decide(places=range(first, last))
-            self._pace.took(load.who, load.items, watch.ms() / (last - first))
-            if last < number:
-                await asyncio.sleep(0)
-        return records
-
-    async def _beside(self, decide: Callable[[], Records], load: Load, call: Call, seen: Lately) -> Records:
+    async def _beside(self, call: Call, load: Load, seen: Lately) -> Records:
         if self._models is not None and self._large(len(call.requests)):
+            bodies = [request.model_dump_json() for request in call.requests]
             revision = self._engine.revision(call.client)
-            records = await self._models.decide(call.client, call.requests, call.ids, call.mode, seen, revision)
+            records = await self._models.decide(Bundle(call.client, call.mode, bodies, call.ids, seen, revision))
             if records is not None:
                 return records
         loop = asyncio.get_running_loop()
@@ -160,19 +143,19 @@ class Deciding:
         def work() -> Records:
             watch = Stopwatch()
             try:
-                return decide()
+                return self._engine.decide_many(call.asked(seen))
             finally:  # also when nobody waits any more
                 each_ms = watch.ms() / len(call.requests)
                 loop.call_soon_threadsafe(self._pace.took, load.who, load.items, each_ms)
 
         return await loop.run_in_executor(self._threads, work)
 
-    async def _quick(self, decide: Callable[..., Records], number: int, first: int = 0) -> Records:
+    async def _quick(self, asked: Sequence[Asked]) -> Records:
         """What asks no model."""
         records: Records = []
-        for place in range(first, number, _QUICK):
-            records += decide(places=range(place, min(number, place + _QUICK)))
-            if len(records) < number - first:
+        for first in range(0, len(asked), _QUICK):
+            records += self._engine.decide_many(asked[first : first + _QUICK])
+            if len(records) < len(asked):
                 await asyncio.sleep(0)
         return records
 
