@@ -23,6 +23,7 @@ from cluster.records import Dataset
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, Proposed, changed, proposed, quick, two_kinds
 from tests.features_samples import labelled, shop
+from tune.codes import told
 from tune.composer import compose, final, refitted
 from tune.confirm import confirm, untested
 from tune.gate import judge
@@ -144,6 +145,7 @@ def test_the_verdict_is_the_gates() -> None:
     work, member = case.work, case.proposal.member
     assert member is not None
     trail = Trail.of(work.feature_map, work.events(work.split.confirm), work.settings.reward, work.settings.seed)
+    trail = told(trail, work, work.split.confirm, case.proposal.generator)
     walked = walk(work.ensemble(*work.predefined.members(), member), trail, work.settings.seed)
     spending = Spending()
     for number, against in enumerate(("popularity", "uniform"), start=1):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from actors.bandits.ensemble import Admission
+from tune.codes import told
 from tune.gate import Paired, Texts, Verdicts, by_client
 from tune.groundwork import Groundwork
 from tune.proposal import Proposal
@@ -44,6 +45,7 @@ def confirm(
         return untested("no candidate could be used", spending)
     with stages.stage("confirm", settings.budgets.confirm_s) as stage:
         trail = Trail.of(work.feature_map, work.events(work.split.confirm), settings.reward, settings.seed)
+        trail = told(trail, work, work.split.confirm, proposal.generator)
         tested = work.ensemble(*work.predefined.members(), member)
         walked = walk(tested, trail, settings.seed, lambda: stage.left_s, stage.progress)
         stage.left_out = walked.left_in_words(trail)

@@ -24,6 +24,7 @@ from actors.generator.tasks import Traffic
 from actors.generator.train import Reading, read, train_backbone, train_head
 from cluster.config import Settings
 from tune import candidate_sweep, evaluate
+from tune.codes import told
 from tune.evaluate import Ground
 from tune.groundwork import Groundwork
 from tune.stages import Stage, Stages
@@ -89,6 +90,7 @@ def propose(
             )
             embed = pool.embed if pool else None
             candidates = trained.candidates(traffic, work.feature_map, settings.generator, settings.seed, embed)
+            trail = told(trail, work, work.split.select, trained, embed)
     if not len(candidates):
         return Proposal(None, [], [], trained, candidates)
     with stages.stage("sweep", settings.budgets.sweep_s) as stage:

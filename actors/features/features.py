@@ -51,7 +51,7 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """B decisions padded to K items; `mask_BK` is false on padding."""
+    """B decisions padded to K items; `mask_BK` is false on padding, `code_BH` not a number where there is no code."""
 
     phi_BKD: Floats
     arm_BK: Ints
@@ -59,6 +59,7 @@ class FeatureBatch:
     key_BK: Keys
     mask_BK: NDArray[np.bool_]
     context_BX: Floats
+    code_BH: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.mask_BK)
@@ -78,14 +79,17 @@ class FeatureBatch:
             self.key_BK[rows],
             self.mask_BK[rows],
             self.context_BX[rows],
+            None if self.code_BH is None else self.code_BH[rows],
         )
 
     def row(self, b: int) -> Features:
         n = int(self.mask_BK[b].sum())
+        code_H = None if self.code_BH is None or np.isnan(self.code_BH[b]).any() else self.code_BH[b]
         return Features(
             self.phi_BKD[b, :n],
             self.arm_BK[b, :n],
             self.item_BK[b, :n],
             self.key_BK[b, :n],
             self.context_BX[b],
+            code_H,
         )
