@@ -35,6 +35,7 @@ ITEMS = pa.schema(
         pa.field("embedding", pa.list_(pa.float32())),
         pa.field("attributes", pa.map_(pa.string(), pa.string())),
         pa.field("created_at", pa.timestamp("us", "UTC")),
+        pa.field("expires_at", pa.timestamp("us", "UTC")),
     ]
 )
 USERS = pa.schema(
@@ -158,12 +159,12 @@ def item_table(bodies: Mapping[str, str]) -> pa.Table:
 
 
 def _item(item_id: str, body: dict[str, Any]) -> dict[str, Any]:
-    created = body.get("created_at")
+    moments = {name: body.get(name) for name in ("created_at", "expires_at")}
     return {
         **body,
         "item_id": item_id,
         "attributes": encode(body.get("attributes") or {}),
-        "created_at": datetime.fromisoformat(created) if created else None,
+        **{name: datetime.fromisoformat(text) if text else None for name, text in moments.items()},
     }
 
 

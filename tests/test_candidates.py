@@ -1,6 +1,7 @@
 """What may be shown: conditions, expiry and what was seen, on a version's catalogue and a client's own items."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from actors.bandits import law
 from cluster.errors import RequestError
 from cluster.journal.records import moment_us
+from cluster.records import ITEMS
 from serve.decide import Engine
 from serve.decisions import baseline, evidence
 from serve.decisions.columns import Columns, Part
@@ -22,6 +24,7 @@ from tests import serving
 LOADED = load(3, serving.version())  # i0 .. i11, red, green and blue in turn, prices 1 .. 12
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 RED = {"field": "category", "op": "==", "value": "red"}
+MOMENT = ITEMS.field("expires_at")
 CHEAP = {"field": "price", "op": "<=", "value": 7.5}
 
 
@@ -91,6 +94,27 @@ def test_items_are_left_out_from_the_moment_they_expire(engine: Engine) -> None:
     assert shown(engine, id_at(after), items=["soon", "i0", "i1"]) == {"i1"}
     put(engine, 3, "soon", category="red", expires_at=(after + timedelta(days=1)).isoformat())
     assert shown(engine, id_at(after), items=["soon", "i0", "i1"]) == {"soon", "i1"}
+
+
+def test_a_version_s_own_items_end_too() -> None:
+    """As its import said, until the client puts them anew."""
+    made = LOADED.version
+    ends = pa.array([NOON if item == "i0" else None for item in made.items["item_id"].to_pylist()], MOMENT.type)
+    items = made.items.set_column(made.items.schema.get_field_index("expires_at"), MOMENT, ends)
+    engine = Engine(seed=5)
+    engine.install(load(3, replace(made, items=items)))
+    assert shown(engine, id_at(NOON - timedelta(milliseconds=1)), where=[RED]) == {"i0", "i3", "i6", "i9"}
+    assert shown(engine, id_at(NOON), where=[RED]) == {"i3", "i6", "i9"}
+    body = engine.item("shop", "i0")
+    assert body is not None
+    assert datetime.fromisoformat(body["expires_at"]) == NOON
+    put(engine, 1, "i0", **body | {"expires_at": None})
+    assert shown(engine, id_at(NOON), where=[RED]) == {"i0", "i3", "i6", "i9"}
+    engine.install(load(4, replace(made, items=made.items.drop_columns(["expires_at"]))))  # of an older Medley
+    other = engine.item("shop", "i3")
+    assert other is not None
+    assert other["expires_at"] is None
+    assert shown(engine, id_at(NOON), where=[RED]) == {"i0", "i3", "i6", "i9"}
 
 
 def test_what_was_seen_is_left_out_kept_and_decided_again(engine: Engine) -> None:

@@ -30,8 +30,7 @@ def table(items: list[dict[str, Any]]) -> pa.Table:
     rows = [
         {"item_id": f"i{n}", **item, "attributes": encode(item.get("attributes", {}))} for n, item in enumerate(items)
     ]
-    ends = pa.array([item.get("expires_at") for item in items], pa.timestamp("us", "UTC"))
-    return pa.Table.from_pylist(rows, ITEMS).append_column("expires_at", ends)
+    return pa.Table.from_pylist(rows, ITEMS)
 
 
 def kept(found: Columns, *conditions: tuple[str, str, Any]) -> list[int]:

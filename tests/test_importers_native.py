@@ -143,7 +143,12 @@ def test_mapping_excluding_and_the_client(tmp_path) -> None:
 
 def test_an_item_outside_the_table_of_items(tmp_path) -> None:
     items = write(
-        tmp_path, "a,Lamp,9.5,tall", "a,Twin,1,x", "b,Rug,-1,x", header="item,name,price,shape", name="items.csv"
+        tmp_path,
+        "a,Lamp,9.5,tall,2025-07-01T10:00:00Z",
+        "a,Twin,1,x,",
+        "b,Rug,-1,x,",
+        header="item,name,price,shape,expires",
+        name="items.csv",
     )
     imported = native(write(tmp_path, *ROWS), items)
     (item,) = imported.dataset.items.to_pylist()
@@ -153,6 +158,7 @@ def test_an_item_outside_the_table_of_items(tmp_path) -> None:
         9.5,
         [("shape", '"tall"')],
     )
+    assert item["expires_at"].isoformat() == "2025-07-01T10:00:00+00:00"
     assert imported.dataset.events["event_id"].to_pylist() == ["e1", "e3"]
     assert [(r["source"], r["row"], r["reason"]) for r in imported.quarantine.to_pylist()] == [
         ("log.csv", 2, "item_id: expected an item of the catalogue, found 'b'"),

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic_core import from_json
 
@@ -162,8 +164,37 @@ def test_what_the_user_had_seen_or_had_expired_was_no_candidate(world: World) ->
     ]
     catalogues = Catalogues(world.registry, DEFAULT_NAME, world.reader.changes(0), ["shop"])
     before, after = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
-    assert (catalogues.expired("shop", 1, before), catalogues.expired("shop", 1, after)) == (set(), {"new"})
-    assert catalogues.expired("shop", 0, after) == catalogues.expired("other", 1, after) == set()
+    assert not catalogues.expired(1, "shop", 1, before)
+    assert "new" in catalogues.expired(1, "shop", 1, after)
+    assert not catalogues.expired(1, "shop", 0, after)
+    assert not catalogues.expired(1, "other", 1, after)
+
+
+def test_an_item_of_a_version_ends_until_the_client_puts_it_anew(tmp_path: Path) -> None:
+    """i3 ends on 2 January in the version, i4 on the 3rd; the client prolongs i3 by a change, and then deletes it."""
+    made = serving.version()
+    ends = [datetime(2026, 1, {"i3": 2, "i4": 3}[item], tzinfo=UTC) if item in ("i3", "i4") else None for item in IDS]
+    column = pa.array(ends, pa.timestamp("us", "UTC"))
+    items = made.items.set_column(made.items.schema.get_field_index("expires_at"), "expires_at", column)
+    registry = Registry(str(tmp_path))
+    registry.publish(DEFAULT_NAME, replace(made, items=items).save)
+    registry.publish(
+        DEFAULT_NAME, replace(made, items=made.items.drop_columns(["expires_at"])).save
+    )  # an older Medley's
+    later = json.dumps({"expires_at": "2026-01-05T00:00:00Z"})
+    changes = [(1, ItemRecord("shop", "i3", later)), (2, ItemRecord("shop", "i3", None))]
+    catalogues = Catalogues(registry, DEFAULT_NAME, changes, ["shop"])
+
+    def expired(day: int, revision: int = 0, client: str = "shop", version: int = 1) -> set[str]:
+        found = catalogues.expired(version, client, revision, datetime(2026, 1, day, tzinfo=UTC))
+        assert bool(found) or not any(item in found for item in IDS)
+        return {item for item in IDS if item in found}
+
+    assert [expired(day) for day in (1, 2, 3)] == [set(), {"i3"}, {"i3", "i4"}]
+    assert [expired(day, 1) for day in (2, 3, 5)] == [set(), {"i4"}, {"i3", "i4"}]
+    assert expired(9, 2) == {"i4"}  # and it is no candidate at all any more
+    assert expired(3, 1, "other") == {"i3", "i4"}
+    assert expired(9, version=2) == expired(9, version=77) == set()
 
 
 def test_what_expires_between_a_decision_and_its_commit_was_a_candidate(world: World) -> None:

@@ -31,6 +31,7 @@ ITEM_ROLES = (
     Role("embedding", ("vector",)),
     Role("attributes"),
     Role("created_at", ("created", "added_at")),
+    Role("expires_at", ("expires", "available_until", "valid_until")),
 )
 USER_ROLES = (
     Role("user_id", ("user", "customer_id", "member_id", "visitor_id", "id"), required=True),

@@ -4,18 +4,42 @@ A client's changes are its own. Where several clients share a journal, an item t
 what is made for all: a version composed from it would show one client's items to another.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import RegistryError
 from cluster.journal.journal import ItemRecord
 from cluster.records import ITEMS, item_table
 from cluster.registry import Registry
+
+
+@dataclass(frozen=True)
+class Expired:
+    """Items that had ended `at` a moment: those that a client put by their own end, others of a version by theirs.
+
+    of_version: the earliest first.
+    """
+
+    of_version: Mapping[str, datetime]
+    own: Mapping[str, datetime | None]
+    at: datetime
+
+    def __contains__(self, item: str) -> bool:
+        end = self.own[item] if item in self.own else self.of_version.get(item)
+        return end is not None and end <= self.at
+
+    def __bool__(self) -> bool:
+        """Whether there are any; a version's count also where the client put them anew."""
+        first = next(iter(self.of_version.values()), None)
+        return (first is not None and first <= self.at) or any(item in self for item in self.own)
 
 
 class Catalogues:
@@ -35,6 +59,8 @@ class Catalogues:
         self._clients = {*clients, *(change.client for _, change in changes)}
         self.ids = lru_cache(64)(self._ids)
         self._version = lru_cache(4)(self._read)
+        self._ends = lru_cache(4)(self._read_ends)
+        self._ending = lru_cache(4)(self._ending_of)
 
     def _ids(self, version: int, client: str, revision: int) -> tuple[str, ...]:
         """What a client could be shown by a version after a change of its catalogue. Raises RegistryError."""
@@ -46,19 +72,31 @@ class Catalogues:
                     known[change.item_id] = None
         return tuple(known)
 
-    def expired(self, client: str, revision: int, at: datetime) -> set[str]:
-        """Items that a client had put, by a change of its catalogue, with an end that had come."""
-        ends: dict[str, str | None] = {}
-        for number, change in self._ending:
-            if change.client == client and number <= revision:
-                ends[change.item_id] = json.loads(change.body or "{}").get("expires_at")
-        return {item for item, end in ends.items() if end is not None and datetime.fromisoformat(end) <= at}
+    def expired(self, version: int | None, client: str, revision: int, at: datetime) -> "Expired":
+        """The items whose end had come: of a version, or as the client had put them by a change of its catalogue.
 
-    @cached_property
-    def _ending(self) -> list[tuple[int, ItemRecord]]:
-        """The changes of items that were ever put with an end."""
-        named = {(c.client, c.item_id) for _, c in self._changes if c.body is not None and '"expires_at"' in c.body}
-        return [(number, c) for number, c in self._changes if (c.client, c.item_id) in named]
+        Of a version that is gone the ends of its own items are not known.
+        """
+        own: dict[str, datetime | None] = {}
+        for number, change in self._ending(version):
+            if change.client == client and number <= revision:
+                text = json.loads(change.body or "{}").get("expires_at")
+                own[change.item_id] = datetime.fromisoformat(text) if text else None
+        return Expired({} if version is None else self._ends(version), own, at)
+
+    def _read_ends(self, version: int) -> dict[str, datetime]:
+        """The ends of a version's own items, the earliest first."""
+        with contextlib.suppress(RegistryError):
+            items = self._version(version)
+            items = items.filter(pc.is_valid(items["expires_at"])).sort_by("expires_at")
+            return dict(zip(items["item_id"].to_pylist(), items["expires_at"].to_pylist(), strict=True))
+        return {}
+
+    def _ending_of(self, version: int | None) -> list[tuple[int, ItemRecord]]:
+        """The changes of items that were ever put with an end, or have one in the version."""
+        ends = self._ends(version) if version is not None else {}
+        put = {(c.client, c.item_id) for _, c in self._changes if c.body is not None and '"expires_at"' in c.body}
+        return [(number, c) for number, c in self._changes if (c.client, c.item_id) in put or c.item_id in ends]
 
     @property
     def alone(self) -> bool:

@@ -10,7 +10,7 @@ Shapes: N events.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -22,7 +22,7 @@ from cluster.config import Settings
 from cluster.errors import RegistryError, SourceError
 from cluster.importers.assemble import MOST_LISTED_ITEMS
 from cluster.importers.catalogue import users_of
-from cluster.journal.catalogue import Catalogues
+from cluster.journal.catalogue import Catalogues, Expired
 from cluster.journal.events import FINALS, Choice, blocks
 from cluster.journal.journal import Reader, journal_url
 from cluster.journal.records import moment_us
@@ -126,22 +126,29 @@ def _candidates(
     """What was eligible, None for the whole of a large catalogue; and why the row must be left out."""
     if mode != "live":
         return candidates, None  # a baseline's row has no propensity: nobody asks what else there was
-    expired = set()
+    expired = None
     if catalogue is not None:
         asked = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment_us(event_id.rpartition("/")[0]))
-        expired = catalogues.expired(client_id, catalogue, asked) - {item_id}
+        expired = catalogues.expired(version, client_id, catalogue, asked)
     if candidates is not None:
-        return [item for item in candidates if item not in expired], None
+        return _open(candidates, item_id, expired), None
     if version is None or catalogue is None or excluded is None:
         return None, _UNKNOWN
-    out = expired.union(excluded)
     try:
         ids = catalogues.ids(version, client_id, catalogue)
     except RegistryError:
         return None, _UNKNOWN
     if len(ids) > MOST_LISTED_ITEMS:
-        return None, _LARGE if out else None
-    return [item for item in ids if item not in out], None
+        return None, _LARGE if excluded or expired else None
+    out = {*excluded}
+    return _open([item for item in ids if item not in out], item_id, expired), None
+
+
+def _open(items: Sequence[str], chosen: str, expired: Expired | None) -> list[str]:
+    """The items that had not ended; what was chosen had not."""
+    if not expired:
+        return [*items]
+    return [item for item in items if item == chosen or item not in expired]
 
 
 def _named(finals: pa.Table) -> set[str]:

@@ -60,7 +60,7 @@ def _of_request(asked: Asked, own: Mapping[str, str | None]) -> Sequence[str]:
     if asked.request.items is None:
         raise RequestError((*asked.where, "items"), "no version is published yet, so candidates must be given")
     put = {item: body for item, body in own.items() if body is not None}
-    columns = Columns(Part(catalogues.with_ends(item_table({**put, "": "{}"}), {**put, "": "{}"})))
+    columns = Columns(Part(item_table({**put, "": "{}"})))
     row = {item: i for i, item in enumerate(put)}
     return _kept(asked.request.items, asked, _passed(columns, asked), row)
 

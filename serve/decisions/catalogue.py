@@ -3,7 +3,6 @@
 import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -88,17 +87,10 @@ def changed(base: Catalogue, changes: Mapping[str, str | None], revision: int) -
     rows = (base.feature_map.row.get(item_id) for item_id in changes)
     items = item_table(put)
     feature_map = base.feature_map.with_changes(items, [name for name, body in changes.items() if body is None])
-    columns = base.columns.followed(with_ends(items, put)) if put else base.columns
+    columns = base.columns.followed(items) if put else base.columns
     gone = base.gone.union(row for row in rows if row is not None)
     retrieval = base.retrieval.grown(feature_map) if base.retrieval else None
     return _retrieving(Catalogue(feature_map, columns, gone, revision, base.large, retrieval))
-
-
-def with_ends(items: pa.Table, bodies: Mapping[str, str]) -> pa.Table:
-    """The items of these bodies with their `expires_at`, which `records.ITEMS` does not have."""
-    ends = [json.loads(body).get("expires_at") for body in bodies.values()]
-    moments = [end and datetime.fromisoformat(end) for end in ends]
-    return items.append_column("expires_at", pa.array(moments, pa.timestamp("us", "UTC")))
 
 
 def _retrieving(catalogue: Catalogue) -> Catalogue:
@@ -111,13 +103,12 @@ def _retrieving(catalogue: Catalogue) -> Catalogue:
 
 def body_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse for a row of a version's items table: what GET /v1/items answers, without its media."""
-    created = row["created_at"]
+    moments = {name: row.get(name) for name in ("created_at", "expires_at")}
     names = ("provider_id", "title", "description", "price", "category", "brand", "embedding")
     return {
         **{name: row[name] for name in names},
         "attributes": {key: json.loads(text) for key, text in row["attributes"] or []},
-        "created_at": created.isoformat() if created else None,
-        "expires_at": None,
+        **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
     }
 
 

@@ -70,7 +70,7 @@ class Column:
 
 
 class Part:
-    """The columns of a table of items (`records.ITEMS`, perhaps with `expires_at`), and masks made of them lately."""
+    """The columns of a table of items (`records.ITEMS`), and masks made of them lately."""
 
     def __init__(self, items: pa.Table) -> None:
         self.items = items
