@@ -27,6 +27,7 @@ TARGET = 0.995
 MOST = 32
 """Neighbours that recall is measured for; a search for more is exact."""
 SHARES = (1.0, 3 / 8, 1 / 8, 1 / 32)
+TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 QUERIES = 128
 SEED = 1
 EXACT_NS, CENTRE_NS, SKIPPED_NS, FOUND_NS = 7.0, 7.0, 8.0, 30.0
@@ -35,11 +36,10 @@ EXACT_NS, CENTRE_NS, SKIPPED_NS, FOUND_NS = 7.0, 7.0, 8.0, 30.0
 
 @dataclass
 class Cells:
-    """probes_S: cells to look into for each of SHARES, 0 where exact search is cheaper. fitted: rows at the fit."""
+    """probes_S: cells to look into for each of SHARES, 0 where exact search is cheaper."""
 
     centre_CE: Vectors
     probes_S: tuple[int, ...]
-    fitted: int
     cell_R: NDArray[np.int32]
     file: Any
 
@@ -48,7 +48,6 @@ class Cells:
         cls,
         centre_CE: Vectors,
         probes_S: tuple[int, ...],
-        fitted: int,
         cell_R: NDArray[np.int32],
         vectors_RE: Vectors,
     ) -> "Cells":
@@ -62,7 +61,7 @@ class Cells:
         vectors_RE = np.ascontiguousarray(vectors_RE)
         file.add_core(rows, faiss.swig_ptr(vectors_RE), faiss.swig_ptr(ids), faiss.swig_ptr(places))
         file.set_direct_map_type(faiss.DirectMap.Hashtable)
-        return cls(centre_CE, probes_S, fitted, cell_R, file)
+        return cls(centre_CE, probes_S, cell_R, file)
 
     @classmethod
     def fit(cls, vectors_RE: Vectors) -> "Cells":
@@ -75,17 +74,12 @@ class Cells:
         centres = faiss.IndexFlatIP(width)
         clustering.train(np.ascontiguousarray(vectors_RE), centres)
         centre_CE = faiss.vector_to_array(clustering.centroids).reshape(number, width)
-        found = cls.of(centre_CE, (), rows, _nearest_cell(centres, vectors_RE), vectors_RE)
+        found = cls.of(centre_CE, (), _nearest_cell(centres, vectors_RE), vectors_RE)
         found.probes_S = found._calibrated(vectors_RE)
         return found
 
     def __len__(self) -> int:
         return int(self.file.ntotal)
-
-    @property
-    def stale(self) -> bool:
-        """Whether so much came or went that cells should be fitted anew."""
-        return not self.fitted / 2 <= len(self) <= 2 * self.fitted
 
     def probes(self, selected: int, share: float) -> int:
         """Cells to look into where `selected` rows may be found; 0 says that exact search is cheaper.
@@ -145,17 +139,16 @@ class Cells:
         return tuple(found)
 
     def _enough(self, vectors_RE: Vectors, queries: tuple[Vectors, ...], row_N: Ints) -> int:
-        """The least power of two of cells with recall TARGET for each kind of query, 0 beyond a quarter of them."""
+        """The fewest cells tried with recall TARGET for each kind of query, 0 beyond a quarter of all."""
         rows, cells = len(vectors_RE), len(self.centre_CE)
         selected_NE = np.ascontiguousarray(vectors_RE[row_N])
         truths = [faiss.knn(query_QE, selected_NE, MOST, faiss.METRIC_INNER_PRODUCT)[0] for query_QE in queries]
-        selector, probes = bitmap(row_N, rows), 1
-        while probes <= cells // 4:
+        selector = bitmap(row_N, rows)
+        for probes in (number for number in TRIED if number <= cells // 4):
             given = self.parameters(probes, selector)
             found = [self.file.search(query_QE, MOST, params=given)[0] for query_QE in queries]
             if min(_recall(*pair) for pair in zip(truths, found, strict=True)) >= TARGET:
                 return probes
-            probes *= 2
         return 0
 
 

@@ -277,54 +277,47 @@ class Memory:
         return np.unique((self._wide_S if region.wide else self._row_S)[slot_N])
 
     def _cells(self, regions: Sequence[Region], slot_S: Ints, vectors_SE: Vectors) -> Arrays:
+        """By name of the space and of the array; a cluster of one provider has its partition's."""
         arrays: Arrays = {}
-        start = 0
-        whole = {cluster: [r for r in regions if r.cluster == cluster] for cluster in {r.cluster for r in regions}}
         spans: dict[str, tuple[int, int]] = {}
+        start = 0
         for region in regions:
             end = start + len(region.space)
-            spans[region.cluster] = (spans.get(region.cluster, (start, 0))[0], end)
-            cells = _fitted(region.space, vectors_SE[start:end], np.arange(end - start))
-            arrays |= _arrays(f"partition {region.cluster}\0{region.provider_id}", cells)
-            if cells is not None and len(whole[region.cluster]) == 1:  # the cluster's entries are these
-                arrays |= _arrays(f"cluster {region.cluster}", cells)
-            start = end
+            spans[region.cluster] = (spans.get(region.cluster, (start, end))[0], end)
+            own = _divided(region.space, vectors_SE[start:end], np.arange(end - start))
+            name, start = f"partition {region.cluster}\0{region.provider_id}", end
+            arrays |= {f"{name}\0{part}": array for part, array in own.items()}
+            if len(region.space) == len(self._clusters[region.cluster].space):
+                arrays |= {f"cluster {region.cluster}\0{part}": array for part, array in own.items()}
+                del spans[region.cluster]
         for cluster, (start, end) in spans.items():
-            if len(whole[cluster]) > 1:
-                cells = _fitted(self._clusters[cluster].space, vectors_SE[start:end], self._wide_S[slot_S[start:end]])
-                arrays |= _arrays(f"cluster {cluster}", cells)
+            own = _divided(self._clusters[cluster].space, vectors_SE[start:end], self._wide_S[slot_S[start:end]])
+            arrays |= {f"cluster {cluster}\0{part}": array for part, array in own.items()}
         return arrays
 
 
 def _space(found: Snapshot, name: str, start: int, end: int, flat: Flat | None) -> Space:
-    vectors_RE, centre_CE = found.vectors_SE[start:end], found.cells.get(f"{name}\0centre")
-    cells = None
-    if centre_CE is not None:
-        *probes_S, fitted = found.cells[f"{name}\0probes"].tolist()
-        cells = Cells.of(centre_CE, tuple(probes_S), fitted, found.cells[f"{name}\0cell"], vectors_RE)
-    return Space(vectors_RE, np.arange(start, end), cells, flat)
+    vectors_RE, cells = found.vectors_SE[start:end], None
+    if f"{name}\0centre" in found.cells:
+        centre_CE, probes_S, cell_R = (found.cells[f"{name}\0{part}"] for part in ("centre", "probes", "cell"))
+        cells = Cells.of(centre_CE, tuple(probes_S.tolist()), cell_R, vectors_RE)
+    tried = int(found.cells[f"{name}\0tried"][0]) if f"{name}\0tried" in found.cells else 0
+    return Space(vectors_RE, np.arange(start, end), cells, flat, tried)
 
 
-def _fitted(space: Space, vectors_RE: Vectors, row_R: Ints) -> Cells | None:
-    """Cells for these vectors, which are the space's rows in this order."""
+def _divided(space: Space, vectors_RE: Vectors, row_R: Ints) -> Arrays:
+    """The cells for these vectors, which are the space's rows in this order, and for how many rows they were fitted."""
     if len(space) < LARGE:
-        return None
-    old = space.cells
-    if old is None or old.stale:
-        return Cells.fit(vectors_RE)
-    return replace(old, cell_R=old.cell_R[row_R])
-
-
-def _arrays(name: str, cells: Cells | None) -> Arrays:
-    if cells is None:
         return {}
-    probes = np.array([*cells.probes_S, cells.fitted], np.int64)
-    parts: Arrays = {
-        "centre": cells.centre_CE,
-        "probes": probes,
-        "cell": np.ascontiguousarray(cells.cell_R[: len(cells)]),
-    }
-    return {f"{name}\0{part}": array for part, array in parts.items()}
+    tried, cells = space.tried, space.cells
+    if not tried / 2 <= len(space) <= 2 * tried:
+        tried, cells = len(space), Cells.fit(vectors_RE)
+    elif cells is not None:
+        cells = replace(cells, cell_R=np.ascontiguousarray(cells.cell_R[row_R]))
+    arrays: Arrays = {"tried": np.array([tried])}
+    if cells is not None and any(cells.probes_S):
+        arrays |= {"centre": cells.centre_CE, "probes": np.array(cells.probes_S), "cell": cells.cell_R}
+    return arrays
 
 
 def _merged(found: Sequence[tuple[Vectors, Ints]], queries: int, most: int) -> tuple[Vectors, Ints]:

@@ -47,11 +47,14 @@ class Space:
         vectors_RE, slot_R: what it begins with; read-only arrays are copied when they first change.
         slot_R: the store's number of each row's entry.
         flat: makes the index for whole exact searches; None is this processor, without an index.
+        tried: rows for which cells were last fitted, whether they were worth it or not.
     """
 
-    def __init__(self, vectors_RE: Vectors, slot_R: Ints, cells: Cells | None = None, flat: Flat | None = None) -> None:
+    def __init__(
+        self, vectors_RE: Vectors, slot_R: Ints, cells: Cells | None = None, flat: Flat | None = None, tried: int = 0
+    ) -> None:
         self._vectors_RE, self._slot_R, self._rows = vectors_RE, slot_R, len(slot_R)
-        self.cells, self._flat = cells, flat
+        self.cells, self._flat, self.tried = cells, flat, tried
         self.generation = 0
         self._whole: tuple[int, Any] = (-1, None)
 
