@@ -17,6 +17,7 @@ from cluster.errors import JobError
 
 MODULES = {
     "compose": "tune.compose",
+    "embed": "tune.embed",
     "refine": "tune.refine",
     "rehearse": "tune.rehearse",
     "sweep": "tune.sweep",
