@@ -216,6 +216,22 @@ def test_what_expires_between_a_decision_and_its_commit_was_a_candidate(world: W
     assert world.dataset().events["candidates"].to_pylist() == [["flash", "i1"], ["flash"], ["i1"]]
 
 
+def test_a_replica_that_missed_a_delete_has_its_own_candidates(world: World) -> None:
+    """What it could still show stands in the journal by the change that it knew."""
+    engine, late = world.engine, Engine(seed=1)
+    late.install(load(1, world.version))
+    world.change("i3", None)
+    for replica in (late, engine):
+        world.engine = replica
+        world.decide()
+    world.engine = late
+    world.decide(items=["i3"])
+    world.close_windows()
+    events = world.dataset().events
+    assert events["candidates"].to_pylist() == [list(IDS), [item for item in IDS if item != "i3"], ["i3"]]
+    assert events["item_id"].to_pylist()[2] == "i3"
+
+
 def test_what_nobody_can_be_shown_any_more_is_no_item(world: World) -> None:
     world.change("i0", None)
     world.decide()
