@@ -17,7 +17,7 @@ from cluster.journal.journal import DecisionRecord, Journal, Reader, RewardRecor
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, quick, two_kinds
 from tune.groundwork import Groundwork
-from tune.journal import evidence
+from tune.journal import after, evidence
 
 DAY_S, DAYS, EACH = 86_400.0, 30, 120
 START = 1_772_323_200.0
@@ -100,6 +100,15 @@ def test_an_empty_journal_is_nothing_to_do(tmp_path: Path) -> None:
     assert "no final outcome" in found["waits"]
 
 
+def test_a_version_of_predefined_members_has_no_generator_to_tune(tmp_path: Path) -> None:
+    settings = quick(tmp_path, features=PLAIN, registry=str(tmp_path / "registry"))
+    publish(settings)
+    write(settings, 2, turned_on=2)
+    found = refine(settings, "--generator", "--run", str(tmp_path / "run"))
+    assert (found["action"], found["waits"]) == ("wait", "version 1 has no generated member")
+    assert json.loads((tmp_path / "run" / "generator.json").read_text())["new"] == 2 * EACH
+
+
 def test_an_import_comes_before_the_journal(tmp_path: Path) -> None:
     settings = quick(tmp_path, features=PLAIN, registry=str(tmp_path / "registry"))
     publish(settings)
@@ -109,7 +118,11 @@ def test_an_import_comes_before_the_journal(tmp_path: Path) -> None:
     reader = Reader(journal_url(settings))
     both = evidence(settings, reader, "medley", extra)
     alone = evidence(settings, reader, "medley")
+    everything, later = after(reader, 0), after(reader, 2 * EACH - 7)
     reader.close()
+    assert sorted(everything.to_pylist()) == sorted(alone.events["event_id"].to_pylist())
+    assert len(later) == 7
+    assert set(later.to_pylist()) < set(everything.to_pylist())
     assert len(both.events) == len(earlier.events) + 2 * EACH
     assert sorted(both.items["item_id"].to_pylist()) == sorted(LAMPS)
     assert both.facts == alone.facts

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from cluster.config import Settings
 from cluster.journal import data as journal_data
+from cluster.journal.events import blocks
 from cluster.journal.journal import Reader
 from cluster.records import Dataset
 
@@ -38,3 +39,9 @@ def evidence(
         items=pa.concat_tables([journal.items, earlier.items.filter(new)]),
         users=earlier.users,
     )
+
+
+def after(reader: Reader, watermark: int) -> pa.Array:
+    """Event ids of the final outcomes after this one. Raises JournalError where the journal cannot be read."""
+    ids = [table["event_id"] for _, table in blocks(reader, watermark, reader.last_outcome())]
+    return pa.concat_arrays([chunk for column in ids for chunk in column.chunks]) if ids else pa.array([], pa.string())

@@ -49,7 +49,7 @@ class Version:
     @property
     def reader(self) -> tuple[str, int] | None:
         """The generator where a language model reads contexts for it, None where nobody reads."""
-        return self.generator if self.facts.get("generator", {}).get("reader") == "language" else None
+        return self.generator if (self.facts.get("generator") or {}).get("reader") == "language" else None
 
     def save(self, folder: Path) -> None:
         arrays = {f"features/{name}": np.ascontiguousarray(a) for name, a in self.feature_map.arrays().items()}
