@@ -26,6 +26,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cluster.bakery import locked
+from cluster.disk import flush
 from cluster.errors import RegistryError
 
 T = TypeVar("T")
@@ -149,11 +150,11 @@ class Folders:
             write(staging)
             _write_manifest(staging)
             for path in [*staging.rglob("*"), staging]:
-                _sync(path)
+                flush(path)
             number = _rename_to_next(staging, versions, lambda: self.numbers(name))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        _sync(versions)
+        flush(versions)
         return number
 
     def fetch(self, name: str, version: int) -> Path:
@@ -293,11 +294,3 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -176,7 +176,7 @@ def test_the_folders_of_a_new_day_are_durable_before_the_watermark(
     world.decide("a")
     world.close_windows()
     synced: list[Path] = []
-    monkeypatch.setattr("cluster.journal.exported._durable", synced.append)
+    monkeypatch.setattr("cluster.journal.exported.flush", synced.append)
     export(world.reader, folder, Choice())
     client = folder / "client=shop"
     mark, part = folder / "._export.json", folder / ".part"

@@ -11,7 +11,6 @@ next run writes anew: read those up to the watermark, or after a run has ended, 
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster.disk import flush
 from cluster.errors import StateError
 from cluster.journal.events import BLOCK, Choice, blocks
 from cluster.journal.journal import Reader
@@ -87,10 +87,10 @@ def _write(folder: Path, table: pa.Table, first: int, last: int) -> None:
         place.mkdir(parents=True, exist_ok=True)
         aside = folder / ".part"
         pq.write_table(table.filter(rows), aside, compression="zstd")
-        _durable(aside)
+        flush(aside)
         aside.rename(place / f"part-{first}-{last}.parquet")
-        _durable(place)
-        _durable(place.parent)  # where the day is new
+        flush(place)
+        flush(place.parent)  # where the day is new
 
 
 def _folder_name(client: str) -> str:
@@ -124,17 +124,9 @@ def _found(folder: Path, new: Mark) -> Mark:
 def _save(folder: Path, mark: Mark) -> None:
     aside = folder / "._export.json"
     aside.write_text(json.dumps(asdict(mark), indent=1))
-    _durable(aside)
+    flush(aside)
     aside.rename(folder / "_export.json")
-    _durable(folder)
-
-
-def _durable(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(folder)
 
 
 @contextlib.contextmanager
