@@ -70,11 +70,12 @@ class Texts:
 def raw_texts(game: Game) -> Texts:
     """The columns as they are: a number as name:value, anything else as name=value."""
     contexts = game.dataset.events["context"].to_pylist()
-    lines = [" ".join(["shared |c", *map(_raw, *zip(*decode(pairs).items(), strict=True))]) for pairs in contexts]
+    lines = [" ".join(["shared |c", *map(raw, *zip(*decode(pairs).items(), strict=True))]) for pairs in contexts]
     return Texts((len(game),), (lines,))
 
 
-def _raw(name: str, value: Value) -> str:
+def raw(name: str, value: Value) -> str:
+    """A feature in VW's format."""
     plain = f"{name}:{value:.6g}" if isinstance(value, int | float) else f"{name}={value}"
     head, sign, tail = plain.rpartition(":" if isinstance(value, int | float) else "=")
     return f"{_escaped(head)}{sign}{_escaped(tail)}"

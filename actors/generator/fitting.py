@@ -1,9 +1,12 @@
-"""Training of the head: maximum mixture marginal likelihood with early stopping on held-out users.
+"""Training of the head: marginal likelihood, with early stopping on held-out users.
 
-The first `PLAIN_STEPS` steps fit what a pooled prior has (both tempering scalars, v, σ²); then U, V and the
-network start from what is left: the main directions in which users' own posteriors differ, and codes a little
-way toward their clusters, since equal codes are a saddle of the mixture. Whatever does not help held-out users
-is undone.
+1. What a pooled prior has: both tempering scalars, v, σ².
+2. What contexts tell, in closed form (`telling`).
+3. Everything by gradients on the mixture: V and the rest of U start at the main directions in which users' own
+   posteriors differ, and codes a little way toward their clusters, since equal codes are a saddle of the mixture.
+
+What does not help held-out users is undone; the third stage must help them by more than a standard error, since of
+many looks at the same few users the best is lucky.
 
 Shapes: U tasks, A arms, D features, R rank, S codes.
 """
@@ -12,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,21 +23,26 @@ from sklearn.cluster import KMeans
 from tqdm import tqdm
 
 from actors.features.features import Floats, Ints
+from actors.generator.batching import batches
 from actors.generator.clock import Clock
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
+from actors.generator.telling import put, tell
 from cluster.progress import steps
 
 log = logging.getLogger(__name__)
 PLAIN_STEPS = 60
 CHECK_EVERY = 10
-BATCH_ROWS = 1_024
-WINDOW = 512
 CHECKED = 1_000
 START = 0.1
+MEASURED = 1_000
+"""Users whose differences show the directions."""
 PLAIN_RATES = {"mean": 0.01, "noise": 0.03, "extra": 0.1}
 RATES = {"mean": 0.003, "noise": 0.01, "extra": 0.01, "basis": 0.02, "network": 0.005}
 """Adam's step sizes; those of U and V (`basis`) are relative to their size at the start."""
+
+Extent: TypeAlias = Literal["pooled", "alike", "whole"]
+"""How far a training goes: the pooled prior's own parameters; V too, h = 0, all contexts alike; everything."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class HeadTraining:
     """Steps reached and kept, and held-out loss per row (nats): of the pooled prior and of the head.
 
     spread: root mean square over held-out rows of the sd over codes of Φ_u U h_s, in units of reward.
+    told: nats by which contexts raise the evidence of the fit users, in closed form; 0 where that is not kept.
     """
 
     steps: int
@@ -48,6 +58,7 @@ class HeadTraining:
     pooled_loss: float
     head_loss: float
     spread: float
+    told: float
     seconds: float
     ended_by: str
 
@@ -63,16 +74,25 @@ class HeadTraining:
 
 
 def fit_head(
-    head: Head, fit: Rows, stop: Rows, clock: Clock, *, patience: int, seed: int, progress: bool
+    head: Head,
+    fit: Rows,
+    stop: Rows,
+    clock: Clock,
+    *,
+    patience: int,
+    seed: int,
+    progress: bool,
+    extent: Extent = "whole",
 ) -> HeadTraining:
     """Train `head` in place on tasks `fit` until `stop` says so or `clock` runs out.
 
     Args:
         patience: checks, one every 10 steps, without gain on `stop` before it ends.
+        extent: less than the whole is for comparison.
     """
     with steps("generator head", progress, clock.steps) as bar:
         loop = _Loop(head, fit, stop, clock, bar, seed)
-        training = loop.run(patience)
+        training = loop.run(patience, extent)
     log.info("generator head: %s", training)
     return training
 
@@ -80,9 +100,16 @@ def fit_head(
 def mean_loss(head: Head, rows: Rows, chosen_U: Ints | None = None, plain: bool = False) -> float:
     """L per row over all tasks, or the chosen ones."""
     chosen_U = np.arange(len(rows.tasks)) if chosen_U is None else chosen_U
+    return float(losses(head, rows, chosen_U, plain).sum()) / int(rows.tasks.sizes_U[chosen_U].sum())
+
+
+def losses(head: Head, rows: Rows, chosen_U: Ints, plain: bool = False) -> Floats:
+    """L of each of the chosen tasks."""
+    place, loss_U = np.argsort(chosen_U), np.empty(len(chosen_U))
     with torch.no_grad():
-        total = sum(float(head.loss(rows.batch(b), plain).sum()) for b in batches(rows, chosen_U))
-    return total / int(rows.tasks.sizes_U[chosen_U].sum())
+        for b in batches(rows, chosen_U):
+            loss_U[place[np.searchsorted(chosen_U, b, sorter=place)]] = head.loss(rows.batch(b), plain).numpy()
+    return loss_U
 
 
 def responsibilities(head: Head, rows: Rows) -> Floats:
@@ -107,20 +134,6 @@ def spread(head: Head, rows: Rows, chosen_U: Ints) -> float:
     return float(np.sqrt(total / max(count, 1)))
 
 
-def batches(rows: Rows, chosen_U: Ints, rng: np.random.Generator | None = None) -> Iterator[Ints]:
-    """Tasks of like size together, about `BATCH_ROWS` rows of them; shuffled by `rng`."""
-    sizes = rows.tasks.sizes_U
-    order = chosen_U if rng is None else rng.permutation(chosen_U)
-    for start in range(0, len(order), WINDOW):
-        part = order[start : start + WINDOW]
-        part = part[np.argsort(sizes[part], kind="stable")]
-        rows_U = np.cumsum(sizes[part])
-        count = max(int(np.ceil(rows_U[-1] / BATCH_ROWS)), 1)
-        pieces = np.split(part, np.searchsorted(rows_U, rows_U[-1] / count * np.arange(1, count)))
-        turn = range(len(pieces)) if rng is None else rng.permutation(len(pieces))
-        yield from (pieces[k] for k in turn if len(pieces[k]))
-
-
 class _Loop:
     def __init__(self, head: Head, fit: Rows, stop: Rows, clock: Clock, bar: "tqdm[None]", seed: int):
         self.head, self.fit, self.stop, self.clock, self.bar = head, fit, stop, clock, bar
@@ -131,33 +144,63 @@ class _Loop:
         parts = list(batches(fit, np.arange(len(fit.tasks))))
         self.rows_per_batch = len(fit.arm_N) / len(parts)
 
-    def run(self, patience: int) -> HeadTraining:
+    def run(self, patience: int, extent: Extent) -> HeadTraining:
         step = self._plain()
-        pooled = best = mean_loss(self.head, self.stop, self.checked_U, plain=True)
         self.head.silence()
-        best_step, kept, ended_by, misses = step, _copy(self.head), "time", 0
-        start(self.head, self.fit, self.rng, self.seed)
+        pooled_U, kept, told = self._losses(), _copy(self.head), 0.0
+        if extent == "pooled":
+            return self._training(step, step, pooled_U, pooled_U, told, "pooled alone")
+        apart = differences(self.head, self.fit, self.rng)
+        before_U, used = pooled_U, 0
+        if extent == "whole" and (telling := tell(self.head, self.fit, apart.basis_ADK)):
+            used = put(self.head, self.fit, telling, apart.basis_ADK, self.head.rank // 2)
+            told_U = self._losses()
+            if told_U.sum() < pooled_U.sum():
+                before_U, kept, told = told_U, _copy(self.head), telling.evidence
+            else:
+                self.head.load_state_dict(kept)
+                used = 0
+        start(self.head, apart, used, self.seed)
+        if extent == "alike":
+            self._without_context()
+        best_step, best_U, best, misses, ended_by = step, before_U, kept, 0, "time"
         optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.98))
-        done = self.clock.spent(step)
+        first, done = step, self.clock.spent(step)
         while not done:
             self._step(optimizer, plain=False)
             step += 1
             done = self.clock.spent(step)
             if done or step % CHECK_EVERY == 0:
-                score = mean_loss(self.head, self.stop, self.checked_U)
-                self.bar.set_postfix_str(f"held-out loss {score:.4f}, pooled {pooled:.4f}", False)
-                if score < best - 1e-6:
-                    best, best_step, kept, misses = score, step, _copy(self.head), 0
+                score_U = self._losses()
+                told_of = f"held-out loss {self._per_row(score_U):.4f}, pooled {self._per_row(pooled_U):.4f}"
+                self.bar.set_postfix_str(told_of, False)
+                if score_U.sum() < best_U.sum() - 1e-6:
+                    best_U, best_step, best, misses = score_U, step, _copy(self.head), 0
                 else:
                     misses += 1
                 if misses >= patience:
                     ended_by = "held-out loss no longer falls"
                     break
-        self.head.load_state_dict(kept)
+        if not _helps(before_U - best_U):
+            best_step, best_U, best = first, before_U, kept
+        self.head.load_state_dict(best)
         if self.clock.steps is not None and step >= self.clock.steps:
             ended_by = "steps"
-        apart = spread(self.head, self.stop, self.checked_U)
-        return HeadTraining(step, best_step, pooled, best, apart, self.clock.elapsed_s(), ended_by)
+        return self._training(step, best_step, pooled_U, best_U, told, ended_by)
+
+    def _training(
+        self, step: int, best_step: int, pooled_U: Floats, best_U: Floats, told: float, ended_by: str
+    ) -> HeadTraining:
+        apart, seconds = spread(self.head, self.stop, self.checked_U), self.clock.elapsed_s()
+        pooled, best = self._per_row(pooled_U), self._per_row(best_U)
+        return HeadTraining(step, best_step, pooled, best, apart, told, seconds, ended_by)
+
+    def _losses(self) -> Floats:
+        """Of the held-out tasks that are looked at."""
+        return losses(self.head, self.stop, self.checked_U)
+
+    def _per_row(self, loss_U: Floats) -> float:
+        return float(loss_U.sum()) / int(self.stop.tasks.sizes_U[self.checked_U].sum())
 
     def _plain(self) -> int:
         """Fit the pooled prior's own parameters: a coarse grid, then gradient steps."""
@@ -200,6 +243,12 @@ class _Loop:
         optimizer.step()
         self.bar.update()
 
+    def _without_context(self) -> None:
+        """h = 0 and g the same for all."""
+        self.head.direct.data.zero_()
+        for parameter in (self.head.first, self.head.last, self.head.direct, self.head.shift_ADR):
+            parameter.requires_grad_(False)
+
     def _groups(self) -> list[dict[str, object]]:
         head = self.head
         size = head.shift_ADR.detach().square().mean().sqrt().item()
@@ -212,26 +261,48 @@ class _Loop:
         ]
 
 
-def start(head: Head, fit: Rows, rng: np.random.Generator, seed: int) -> None:
-    """Point U and V along the main differences between users, and codes a little toward their clusters."""
-    delta_UAD = _own_means(head, fit, _some(len(fit.tasks), 1_000, rng))
+@dataclass(frozen=True)
+class Differences:
+    """The main directions in which users' own posterior means differ, as large as they do, and where users stand.
+
+    basis_ADK; place_UK: of unit variance.
+    """
+
+    basis_ADK: Floats
+    place_UK: Floats
+
+
+def differences(head: Head, fit: Rows, rng: np.random.Generator) -> Differences:
+    """Twice as many directions as the head has ranks, of at most `MEASURED` users."""
+    delta_UAD = _own_means(head, fit, _some(len(fit.tasks), MEASURED, rng))
     arms, dimension = delta_UAD.shape[1:]
     flat = (delta_UAD - delta_UAD.mean(0)).reshape(len(delta_UAD), -1)
     size = np.sqrt(_second_moment(fit, arms, dimension)).ravel()
     left, values, right = np.linalg.svd(flat * size, full_matrices=False)
-    rank = min(head.rank, int((values > 1e-9 * max(values[0], 1e-12)).sum()))
+    count = min(2 * head.rank, int((values > 1e-9 * max(values[0], 1e-12)).sum()))
+    scale = values[:count] / np.sqrt(len(flat))
+    basis = np.divide(right[:count], size, out=np.zeros_like(right[:count]), where=size > 1e-9) * scale[:, None]
+    return Differences(basis.T.reshape(arms, dimension, count), left[:, :count] * np.sqrt(len(flat)))
+
+
+def start(head: Head, apart: Differences, used: int, seed: int) -> None:
+    """Point V along the main differences, and U beside its first `used` directions, codes a little toward clusters."""
+    rank = min(head.rank, apart.basis_ADK.shape[-1])
     if rank == 0:
         return
-    scale = values[:rank] / np.sqrt(len(flat))
-    basis = np.divide(right[:rank], size, out=np.zeros_like(right[:rank]), where=size > 1e-9) * scale[:, None]
-    place_UR = left[:, :rank] * np.sqrt(len(flat))
+    place_UR = apart.place_UK[:, : rank - used]
     clusters = min(head.codes, len(np.unique(place_UR, axis=0)))
     centres = KMeans(clusters, n_init=4, random_state=seed).fit(place_UR).cluster_centers_
     with torch.no_grad():
-        fresh = torch.from_numpy(basis.T.reshape(arms, dimension, rank))
-        head.shift_ADR[..., :rank] = fresh
-        head.spread_ADR[..., :rank] = fresh
-        head.direct[:rank, -head.codes :][:, :clusters] = START * torch.from_numpy(centres.T.copy())
+        basis = torch.from_numpy(apart.basis_ADK)
+        head.shift_ADR[..., used:rank] = basis[..., : rank - used]
+        head.spread_ADR[..., :rank] = basis[..., :rank]
+        head.direct[used:rank, -head.codes :][:, :clusters] = START * torch.from_numpy(centres.T.copy())
+
+
+def _helps(gain_U: Floats) -> bool:
+    """Whether a gain over users is above its standard error."""
+    return bool(gain_U.sum() > gain_U.std() * np.sqrt(len(gain_U)))
 
 
 def _own_means(head: Head, rows: Rows, chosen_U: Ints) -> Floats:

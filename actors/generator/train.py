@@ -18,7 +18,7 @@ from actors.generator.backbone import Backbone
 from actors.generator.checkpoint import Checkpoint
 from actors.generator.clock import Clock
 from actors.generator.contexts import ContextMap
-from actors.generator.fitting import fit_head
+from actors.generator.fitting import Extent, fit_head
 from actors.generator.gang import Workers
 from actors.generator.generator import Embedding, Generator, Report
 from actors.generator.head import Head
@@ -146,6 +146,7 @@ def train_head(
     settings: Settings,
     whole: pooled.Pooled | None,
     progress: bool,
+    extent: Extent = "whole",
 ) -> Generator:
     """Cross-fit the pooled prior, read both parts' contexts, fit the head; the clock starts at the fit.
 
@@ -180,6 +181,7 @@ def train_head(
         patience=own.patience,
         seed=settings.seed,
         progress=progress,
+        extent=extent,
     )
     report = Report(training, head_training, len(fit), reading.left_out, len(stop), context_map.fit)
     mean_AD = head.mean_scale.item() * priors.mean_FAD[priors.whole]
