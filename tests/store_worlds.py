@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from actors.content.entry import Change, Delete, Entry, Feedback, Move, Put, Vectors
-from actors.content.memory import Memory
-from actors.content.store import Store
+from actors.content.vectors.entry import Change, Delete, Entry, Feedback, Move, Put, Vectors
+from actors.content.vectors.memory import Memory
+from actors.content.vectors.store import Store
 
 WIDTH = 8
 

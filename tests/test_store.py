@@ -9,9 +9,9 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from actors.content.entry import Delete, Entry, Feedback, Filter, Move, Outcomes, Put
-from actors.content.space import Space
-from actors.content.store import Store
+from actors.content.vectors.entry import Delete, Entry, Feedback, Filter, Move, Outcomes, Put
+from actors.content.vectors.space import Space
+from actors.content.vectors.store import Store
 from cluster.errors import DataError, StateError
 from tests.store_worlds import WIDTH, clustered, entries, nearest, vectors
 

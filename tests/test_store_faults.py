@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.content.entry import Delete, Entry, Put
-from actors.content.log import Log, create, read
-from actors.content.memory import Memory
-from actors.content.snapshot import Snapshot
-from actors.content.store import Store
+from actors.content.vectors.entry import Delete, Entry, Put
+from actors.content.vectors.log import Log, create, read
+from actors.content.vectors.memory import Memory
+from actors.content.vectors.snapshot import Snapshot
+from actors.content.vectors.store import Store
 from cluster.errors import StateError
 from tests.store_worlds import WIDTH, commit, number_of, state, vectors
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from actors.content.entry import Vectors
-from actors.content.log import sync
-from actors.content.payloads import SCHEMA, Payloads
+from actors.content.vectors.entry import Vectors
+from actors.content.vectors.log import sync
+from actors.content.vectors.payloads import SCHEMA, Payloads
 from cluster.errors import StateError
 
 FORMAT = 1

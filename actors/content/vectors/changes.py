@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from actors.content.entry import Delete, Entry, Move, Outcomes, Put
+from actors.content.vectors.entry import Delete, Entry, Move, Outcomes, Put
 
 Settled: TypeAlias = Put | Delete | Move
 """A change that says what is to be, whatever was."""

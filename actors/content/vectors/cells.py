@@ -11,20 +11,21 @@ Shapes: R rows of a space, C cells, E size, Q queries, N found.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.content.entry import Vectors
+from actors.content.vectors.entry import Vectors
 
 faiss: Any = import_module("faiss")  # its types know neither the keyword arguments nor the constants used here
 Ints: TypeAlias = NDArray[np.int64]
 
 TARGET = 0.995
 """Least recall in calibration, the worse of the two kinds of queries."""
-MOST = 32
+MOST = 24
 """Neighbours that recall is measured for; a search for more is exact."""
 SHARES = (1.0, 3 / 8, 1 / 8, 1 / 32)
 TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -128,6 +129,11 @@ class Cells:
 
     def parameters(self, probes: int, selector: Any = None) -> Any:
         return faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+
+    @cached_property
+    def unfiltered(self) -> Any:
+        """Parameters where every row may be found; only where `probes(len(self), 1.0)` is not 0."""
+        return self.parameters(self.probes_S[0])
 
     def _calibrated(self, vectors_RE: Vectors) -> tuple[int, ...]:
         rng = np.random.default_rng(SEED)

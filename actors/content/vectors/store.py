@@ -16,12 +16,12 @@ from threading import RLock
 
 import numpy as np
 
-from actors.content import log, snapshot
-from actors.content.changes import decode, encode
-from actors.content.entry import Change, Entry, Filter, Neighbours, Vectors, checked
-from actors.content.memory import Memory
-from actors.content.snapshot import Snapshot
-from actors.content.space import Flat
+from actors.content.vectors import log, snapshot
+from actors.content.vectors.changes import decode, encode
+from actors.content.vectors.entry import Change, Entry, Filter, Neighbours, Vectors, checked
+from actors.content.vectors.memory import Memory
+from actors.content.vectors.snapshot import Snapshot
+from actors.content.vectors.space import Flat
 from cluster.errors import DataError, StateError
 
 

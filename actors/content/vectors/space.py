@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from actors.content.cells import MOST, Cells, Ints, bitmap, faiss
-from actors.content.entry import Vectors
+from actors.content.vectors.cells import MOST, Cells, Ints, bitmap, faiss
+from actors.content.vectors.entry import Vectors
 
 LARGE = 8_192
 """Rows from which on a space gets cells, at the store's next checkpoint."""
@@ -136,10 +136,8 @@ class Space:
         return self._ordered(query_QE, row_QN, most)
 
     def _of_all(self, query_QE: Vectors, wanted: int) -> Ints:
-        if self.cells is not None and wanted <= MOST + SLACK:
-            probes = self.cells.probes(self._rows, 1.0)
-            if probes:
-                return self.cells.search(query_QE, wanted, self.cells.parameters(probes))
+        if self.cells is not None and wanted <= MOST + SLACK and self.cells.probes(self._rows, 1.0):
+            return self.cells.search(query_QE, wanted, self.cells.unfiltered)
         if self._flat is not None:
             if self._whole[0] != self.generation:
                 self._whole = (self.generation, self._flat(self.vectors_RE))

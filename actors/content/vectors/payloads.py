@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.content.entry import Outcomes
+from actors.content.vectors.entry import Outcomes
 
 Payload: TypeAlias = tuple[Mapping[str, float], Mapping[str, Outcomes]]
 """An entry's models and outcomes."""

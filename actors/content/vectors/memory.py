@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.content.cells import Cells, Ints
-from actors.content.changes import Settled
-from actors.content.entry import (
+from actors.content.vectors.cells import Cells, Ints
+from actors.content.vectors.changes import Settled
+from actors.content.vectors.entry import (
     Change,
     Delete,
     Entry,
@@ -28,8 +28,8 @@ from actors.content.entry import (
     Scope,
     Vectors,
 )
-from actors.content.snapshot import Arrays, Snapshot
-from actors.content.space import LARGE, Flat, Selection, Space
+from actors.content.vectors.snapshot import Arrays, Snapshot
+from actors.content.vectors.space import LARGE, Flat, Selection, Space
 
 SELECTIONS_BYTES = 256 * 2**20
 """For copies of what filters select, kept until the entries change."""
