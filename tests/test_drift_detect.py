@@ -70,17 +70,6 @@ def test_what_moved_is_told_and_when(moved: dict[str, Any], signal: str) -> None
     assert drift.first_s <= drift.since_s <= drift.last_s <= drift.alarm_s
 
 
-@pytest.mark.parametrize("loss", [0.5, 0.8, 1.0])
-def test_a_loss_in_proportion_is_no_turn(loss: float) -> None:
-    """A counter that loses this share of all rewards: what was the better choice still is."""
-    plain = stream(1)
-    late_N = plain.second_N >= CHANGE * DAYS * 86_400
-    kept_N = ~late_N | (np.random.default_rng(4).random(EVENTS) >= loss)
-    drift = detect(replace(plain, reward_N=plain.reward_N * kept_N), DriftSettings()).drift
-    assert drift is not None
-    assert (drift.signal, drift.turned) == ("down", False)
-
-
 def test_a_turn_of_some_choices_is_one() -> None:
     """Three of five features say the opposite, two what they said."""
     drift = found(turned=4).drift

@@ -15,7 +15,7 @@ from tune.drift.alarm import Evidence
 from tune.drift.signals import SIGNALS, Signals
 from tune.drift.stream import Stream
 
-TURN = SIGNALS.index("turn")
+SHAPE = SIGNALS.index("shape")
 LEAST_BLOCKS = 10
 """Blocks of the first stretch, from which what is usual is known."""
 
@@ -24,8 +24,8 @@ LEAST_BLOCKS = 10
 class Drift:
     """signal: which of SIGNALS spoke most for it. Times are seconds since 1970; first_s and last_s bound since_s.
 
-    turned: "turn" raises the alarm alone: what was the better choice is no longer. Otherwise all rewards moved, or all
-    differences in proportion, or who asks, and the better choices may be what they were.
+    turned: "shape" raises the alarm alone: what was the better choice is no longer. Otherwise all rewards moved, or
+    who asks, and the better choices may be what they were.
     """
 
     signal: str
@@ -79,7 +79,7 @@ def detect(
         levels.append(level_S.sum())
         ends.append(float(stream.second_N[rows.stop - 1]))
         progress(number + 1 - first, len(blocks) - first)
-        turned = bool(level_S[TURN] >= 1 / settings.alpha)
+        turned = bool(level_S[SHAPE] >= 1 / settings.alpha)
         if turned or (drift is None and levels[-1] >= 1 / settings.alpha):
             alarm_s = ends[-1] if drift is None else drift.alarm_s
             signal = SIGNALS[int(np.argmax(level_S))] if drift is None else drift.signal

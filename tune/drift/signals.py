@@ -2,15 +2,11 @@
 
 Every expectation is made before the block is seen. What learning does to the choices is no drift: rewards are compared
 given the features of what was chosen, by a model that goes on learning, and calibrated by level, slope, hour and
-weekday. Five signals:
+weekday. Four signals:
 
     down, up    Σe: rewards lie below, or above, what is expected of them
     shape       Σ(e − ē)·f(φ): one choice against another, they have moved the way f says, a quick model of the errors
                 of the last few blocks
-    turn        Σ(e' − ē')·f'(φ): the same when a change of all differences in proportion, which leaves the better
-                choices what they were, is taken off: with b the slope of f on what the model says,
-                f' = f − max(b, −1)·said and e' = e − max(b, −1)·said. A loss of all rewards has a slope of −1; one
-                below that points the other way
     context     Σg(x): contexts have moved, given hour and weekday, the way they did in the last few blocks
 
 f and g are learned on one half of the users and tried on the other, so that a user who comes again does not confirm
@@ -29,7 +25,7 @@ from actors.bandits.posterior import Statistics
 from actors.features.features import Floats
 from tune.drift.stream import Stream
 
-SIGNALS = ("down", "up", "shape", "context", "turn")
+SIGNALS = ("down", "up", "shape", "context")
 KEEP = 0.8
 """What a block's evidence on the way of a change still counts when the next one comes."""
 RIDGE = 30.0
@@ -59,8 +55,7 @@ class Signals:
         self._seen = 0
         said_N = self._said(self._model, first)
         self._calibration.learn(first, said_N)
-        error_N = first.reward_N - self._calibration.expected(first, said_N)
-        term_SN = self._terms_SN(first, error_N, said_N)
+        term_SN = self._terms_SN(first, first.reward_N - self._calibration.expected(first, said_N))
         for rows in blocks:
             self._scale(first.take(rows), term_SN[:, rows])
 
@@ -68,7 +63,7 @@ class Signals:
         """z_S of a block and the greatest part that a user has of it, (S,); the block is then learned."""
         said_N = self._said(self._model, block)
         error_N = block.reward_N - self._calibration.expected(block, said_N)
-        looked = self._scale(block, self._terms_SN(block, error_N, said_N))
+        looked = self._scale(block, self._terms_SN(block, error_N))
         for half, errors in enumerate(self._errors):
             inside_N = block.half_N == half
             errors.forget(KEEP)
@@ -78,15 +73,12 @@ class Signals:
         self._model.learn_batch(block.phi_ND, block.arm_N, block.reward_N)
         return looked
 
-    def _terms_SN(self, block: Stream, error_N: Floats, said_N: Floats) -> Floats:
-        """What each signal adds up; the ways of a change in units of a root mean square of 1 beside the error."""
-        quick_HN = [_said(errors, block) for errors in self._errors]
-        moved_N = _centred(np.where(block.half_N == 0, quick_HN[1], quick_HN[0]))
-        shape_N = _centred(error_N) * _unit(moved_N)
-        said_N = _centred(said_N)
-        slope = max(float(moved_N @ said_N) / max(float(said_N @ said_N), 1e-12), -1.0)
-        turn_N = _centred(error_N - slope * said_N) * _unit(moved_N - slope * said_N)
-        return np.stack([-error_N, error_N, shape_N, _unit(self._contexts.moved(block)), turn_N])
+    def _terms_SN(self, block: Stream, error_N: Floats) -> Floats:
+        """What each signal adds up; shape and context in units of a root mean square of 1 beside the error."""
+        said_HN = [_said(errors, block) for errors in self._errors]
+        moved_N = np.where(block.half_N == 0, said_HN[1], said_HN[0])
+        shape_N = (error_N - error_N.mean()) * _unit(moved_N - moved_N.mean())
+        return np.stack([-error_N, error_N, shape_N, _unit(self._contexts.moved(block))])
 
     def _scale(self, block: Stream, term_SN: Floats) -> tuple[Floats, Floats]:
         """(Σ terms − tolerance·N·s) / standard error between users, and the greatest user's terms in that unit.
@@ -102,7 +94,7 @@ class Signals:
         self._largest_S = np.maximum(self._largest_S, total_SU.max(axis=1))
         self._seen += len(block)
         spread = float(np.sqrt(np.mean(term_SN[0] ** 2)))
-        allowed_S = self._tolerance * len(block) * np.array([spread, spread, spread, 1.0, spread])
+        allowed_S = self._tolerance * len(block) * np.array([spread, spread, spread, 1.0])
         unit_S = np.where(error_S > 0, error_S, np.inf)
         return (term_SN.sum(axis=1) - allowed_S) / unit_S, self._largest_S / unit_S
 
@@ -177,10 +169,6 @@ def _quick(model: Statistics) -> Statistics:
 def _said(model: Statistics, block: Stream) -> Floats:
     theta_AD = np.linalg.solve(model.precision_ADD, model.shift_AD[..., None])[..., 0]
     return np.asarray(np.einsum("nd,nd->n", block.phi_ND, theta_AD[block.arm_N]))
-
-
-def _centred(value_N: Floats) -> Floats:
-    return np.asarray(value_N - value_N.mean())
 
 
 def _unit(value_N: Floats) -> Floats:
