@@ -9,18 +9,16 @@ Shapes: U tasks.
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from actors.bandits import pooled
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
+from actors.generator.climb import Climb
 from actors.generator.clock import Clock
 from actors.generator.contexts import ContextMap, ridge
-from actors.generator.fitting import CHECK_EVERY, RATES, HeadTraining, mean_loss, spread
 from actors.generator.generator import Generator, Report
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
@@ -29,7 +27,6 @@ from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.tasks import Tasks, user_keys
 from actors.generator.train import FOLDS, Reading
 from cluster.config import Settings
-from cluster.progress import steps
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,8 @@ def tune(
     training = _language(generator, reading, settings, progress)
     tuned = replace(generator, contexts=_contexts(generator, reading.fit))
     head, fit_rows = copy.deepcopy(generator.head), _rows(tuned, reading.fit, priors, cross=True)
-    found = _climb(head, generator.report.head, fit_rows, _rows(tuned, reading.stop, priors), settings, progress)
+    climb = Climb(head, fit_rows, _rows(tuned, reading.stop, priors), settings)
+    found = climb.run(generator.report.head, progress)
     fit, stop = len(reading.fit), len(reading.stop)
     tuned = replace(
         tuned,
@@ -74,63 +72,6 @@ def tune(
         report=Report(training, found, fit, reading.left_out, stop, tuned.contexts.fit),
     )
     return Tuned(tuned, before_U, losses(head, _rows(tuned, held_out, priors)), held_out.sizes_U)
-
-
-def _climb(head: Head, last: HeadTraining, fit: Rows, stop: Rows, settings: Settings, progress: bool) -> HeadTraining:
-    """Gradient steps on `fit` from where the head stands; the weights of the least loss on `stop` are kept."""
-    own = settings.generator
-    clock, rng = Clock(settings.budgets.head_s, own.head_steps), np.random.default_rng(settings.seed)
-    optimizer = torch.optim.Adam(_groups(head), betas=(0.9, 0.98))
-    start = best = mean_loss(head, stop)
-    best_step, kept, step, ended_by = 0, copy.deepcopy(head.state_dict()), 0, "time"
-    with steps("tuning of the head", progress, clock.steps) as bar:
-        for chosen_U in _endless(fit, rng):
-            if clock.spent(step):
-                break
-            optimizer.zero_grad(set_to_none=True)
-            (head.loss(fit.batch(chosen_U)).sum() / fit.tasks.sizes_U[chosen_U].sum()).backward()
-            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimizer.step()
-            step += 1
-            bar.update()
-            if step % CHECK_EVERY == 0 or clock.spent(step):
-                score = mean_loss(head, stop)
-                bar.set_postfix_str(f"held-out loss {score:.4f}, at the start {start:.4f}", False)
-                if score < best - 1e-6:
-                    best, best_step, kept = score, step, copy.deepcopy(head.state_dict())
-                elif step - best_step >= own.patience * CHECK_EVERY:
-                    ended_by = "held-out loss no longer falls"
-                    break
-    head.load_state_dict(kept)
-    if clock.steps is not None and step >= clock.steps:
-        ended_by = "steps"
-    everyone = np.arange(len(stop.tasks))
-    return replace(
-        last,
-        steps=step,
-        best_step=best_step,
-        pooled_loss=mean_loss(head, stop, plain=True),
-        head_loss=best,
-        spread=spread(head, stop, everyone),
-        seconds=clock.elapsed_s(),
-        ended_by=ended_by,
-    )
-
-
-def _groups(head: Head) -> list[dict[str, object]]:
-    size = head.shift_ADR.detach().square().mean().sqrt().item()
-    return [
-        {"params": [head.mean_scale], "lr": RATES["mean"]},
-        {"params": [head.log_noise], "lr": RATES["noise"]},
-        {"params": [head.log_tempering, head.log_extra_AD], "lr": RATES["extra"]},
-        {"params": [head.shift_ADR, head.spread_ADR], "lr": RATES["basis"] * size},
-        {"params": [head.first, head.last, head.direct], "lr": RATES["network"]},
-    ]
-
-
-def _endless(rows: Rows, rng: np.random.Generator) -> Iterator[Ints]:
-    while True:
-        yield from batches(rows, np.arange(len(rows.tasks)), rng)
 
 
 def losses(head: Head, rows: Rows) -> Floats:
