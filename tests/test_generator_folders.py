@@ -62,6 +62,7 @@ def test_a_context_longer_than_the_budget_is_cut_at_its_end(default: Backbone) -
     whole = default.tokenizer(long)["input_ids"]
     assert len(whole) > 24
     assert default.encode([long]) == [whole[:24]]
+    assert default.cut([long, "colour=red age=3", long, ""]) == 0.5
     told = default.tokenizer.decode(whole[:24])
     assert default.tokenizer(told)["input_ids"] == whole[:24]
     np.testing.assert_allclose(default.embed([long]), default.embed([told]), atol=1e-6)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from actors.bandits import pooled
 from actors.bandits.posterior import gaussian
+from cluster.config import changed
 from tests.compose_cases import Proposed, proposed, quick, two_kinds
 from tune.evaluate import select
 from tune.groundwork import Groundwork
@@ -103,7 +104,8 @@ def test_the_generators_base_is_the_scaled_pooled_posterior_of_fit(case: Propose
 def test_a_run_that_was_killed_goes_on_with_its_language_model(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work, said = Groundwork.of(two_kinds(users=80), quick(tmp_path)), io.StringIO()
+    own = changed(quick(tmp_path), {"generator.tokens": 2})
+    work, said = Groundwork.of(two_kinds(users=80), own), io.StringIO()
     stages = Stages(tmp_path / "run" / "compose.json", Console(file=said, width=200))
     one = train(work, stages, None, None)
     assert (tmp_path / "run" / "training" / "language_model").exists()
@@ -117,6 +119,7 @@ def test_a_run_that_was_killed_goes_on_with_its_language_model(
     for name, value in one.head.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), two.head.state_dict()[name].numpy(), err_msg=name)
     assert re.search(r"language model: 4 steps at [\d,]+ tokens/s; held-out loss \d\.\d+ -> ", said.getvalue())
+    assert re.search(r"\d+% of contexts are longer than generator.tokens = 2: their ends are cut off", said.getvalue())
     assert re.search(r"head: \d+ steps; held-out loss ", said.getvalue())
     forget(stages)
     assert not (tmp_path / "run" / "training").exists()

@@ -30,6 +30,8 @@ from tune.groundwork import Groundwork
 from tune.stages import Stage, Stages
 from tune.walk import Trail, Walk, walk
 
+LOOKED = 1_000
+"""Contexts looked at for how many are too long to be read whole."""
 TRAINING = "training"
 """Folder of a run with the checkpoints of its trainings."""
 TEMPERATURES = (0.03, 0.1, 0.3)
@@ -129,6 +131,10 @@ def train(work: Groundwork, stages: Stages, pool: Pool | None, folder: Path | No
             stage.left_out = f"{reading.left_out:,} tasks left out of training"
     if training:
         stages.say(training.in_words())
+    if backbone is not None and (share := backbone.cut(reading.fit.texts[:LOOKED])):
+        stages.say(
+            f"{share:.0%} of contexts are longer than generator.tokens = {backbone.tokens}: their ends are cut off"
+        )
     with stages.stage("head", budgets.head_s, bar=False):
         embed = None
         if backbone is not None:

@@ -84,6 +84,11 @@ class Backbone:
         filler = self.tokenizer.eos_token_id or 0
         return [row or [filler] for row in rows]
 
+    def cut(self, texts: Sequence[str]) -> float:
+        """Share of the texts that are longer than the budget."""
+        rows = self.tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
+        return sum(len(row) > self.tokens for row in rows) / max(len(texts), 1)
+
     def embed(self, texts: Sequence[str]) -> Floats32:
         """c of each text, (N, H): the last hidden state averaged over its tokens. Equal texts are read once."""
         unique = sorted(set(texts))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from cluster.disk import flush
 
 log = logging.getLogger(__name__)
 EVERY_S = 30.0
@@ -39,8 +40,7 @@ class Checkpoint:
         aside = self.path.with_name(f"{self.path.name}.partial")
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(held, aside, metadata={"key": key, "facts": json.dumps(facts)})
-        with aside.open("rb") as file:
-            os.fsync(file)
+        flush(aside)
         aside.replace(self.path)
         self.saved_at = time.monotonic()
 
