@@ -1,5 +1,6 @@
 """Serving on a real Ray Serve with its HAProxy ingress, as `python -m serve.deploy` starts it."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,7 +9,10 @@ import pytest
 
 from cluster import config
 from cluster.errors import ClusterError
+from cluster.registry import DEFAULT_NAME
 from serve import deploy
+from serve.app import LearnerActor
+from serve.decisions.histories import Missed, Recalled
 from tests.served import Served, until
 from tests.servers import free_port
 
@@ -59,6 +63,21 @@ def test_rewards_are_learned_and_seen_by_the_replica(served: Served) -> None:
         reward = {"decision_id": decision["decision_id"], "value": 1.0}
         assert served.call("/v1/rewards", {"rewards": [reward]})[1]["accepted"] == 1
     until(lambda: score() > before + 0.05, "a better score")
+
+
+def test_the_learner_s_actor_gives_histories(served: Served) -> None:
+    """As a replica asks for those that it has no room for; the user's of the test before, and none of a stranger's."""
+    missed = [Missed("shop", 1, "u7"), Missed("shop", 1, "stranger")]
+    learner = LearnerActor(served.settings, DEFAULT_NAME)
+
+    def learned() -> Recalled | None:
+        (found,) = asyncio.run(learner.recall(missed))
+        return found if found.histories["u7"] else None
+
+    found = until(learned, "the user's history")
+    assert found.epoch > 1
+    assert len(found.histories["u7"]) > 0
+    assert found.histories["stranger"] is None
 
 
 def test_another_port_is_refused(served: Served) -> None:
