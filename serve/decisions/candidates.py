@@ -34,8 +34,8 @@ def candidates(catalogue: Catalogue | None, own: Mapping[str, str | None], asked
         check_items(request.items, asked.index, most)
     items = _of_request(asked, own) if catalogue is None else _of_catalogue(catalogue, asked)
     if len(items) < request.slots:
-        left = f"{request.slots} slots, but {len(items)} eligible items are left"
-        raise RequestError((*asked.where, "slots"), f"{left} after {_rules(asked)}" if _rules(asked) else left)
+        left, rules = f"{request.slots} slots, but {len(items)} eligible items are left", _rules(asked)
+        raise RequestError((*asked.where, "slots"), f"{left} after {rules}" if rules else left)
     if request.baseline_item is not None and request.baseline_item not in items:
         message = f"{request.baseline_item!r} is not among the eligible items"
         raise RequestError((*asked.where, "baseline_item"), message)
@@ -43,16 +43,15 @@ def candidates(catalogue: Catalogue | None, own: Mapping[str, str | None], asked
 
 
 def _of_catalogue(catalogue: Catalogue, asked: Asked) -> Sequence[str]:
-    request, row = asked.request, catalogue.feature_map.row
-    if request.items is None:
-        passed_I = _passed(catalogue.columns, asked)
-        return shelved(catalogue, {*request.exclude, *asked.seen}, passed_I, asked.scored is not None)
-    unknown = catalogues.missing(catalogue.known, request.items)
-    if unknown is not None:
-        message = f"unknown item {request.items[unknown]!r}; PUT it to /v1/items/{{item_id}} first"
+    named = asked.request.items
+    unknown = None if named is None else catalogues.missing(catalogue.known, named)
+    if named is not None and unknown is not None:
+        message = f"unknown item {named[unknown]!r}; PUT it to /v1/items/{{item_id}} first"
         raise RequestError((*asked.where, "items", unknown), message)
     passed_I = _passed(catalogue.columns, asked)
-    return _kept(request.items, asked, passed_I, row)
+    if named is None:
+        return shelved(catalogue, {*asked.request.exclude, *asked.seen}, passed_I, asked.scored is not None)
+    return _kept(named, asked, passed_I, catalogue.feature_map.row)
 
 
 def _of_request(asked: Asked, own: Mapping[str, str | None]) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from starlette._utils import get_route_path
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -23,7 +22,7 @@ class Direct:
         self._hot = hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._hot.get((scope["method"], get_route_path(scope))) if scope["type"] == "http" else None
+        found = self._hot.get((scope["method"], _path(scope))) if scope["type"] == "http" else None
         if found is None:
             await self._app(scope, receive, send)
             return
@@ -38,3 +37,10 @@ class Direct:
                 raise
             response = await handlers[known](request, error)
         await response(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    """Below the application's own root."""
+    path: str = scope["path"]
+    below = path.removeprefix(scope.get("root_path", ""))
+    return below if below.startswith("/") else path
