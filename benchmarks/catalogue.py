@@ -74,6 +74,21 @@ def main() -> None:
     quick = parser.parse_args().quick
     sizes, repeats, seconds = ((1_000, 30_000), 1, 1.5) if quick else ((1_000, 10_000, 100_000, 1_000_000), 5, 4.0)
     base, contexts = fitted()
+    figures = measured(base, contexts, sizes, repeats, seconds)
+    with CONSOLE.status("what a part keeps"):
+        value = value_kept(grown(base, 5_000 if quick else MIDDLE), contexts, 10 if quick else 40)
+    finish("catalogue", [*compare(figures[0], figures[-1]), value])
+
+
+def p50_million(quick: bool) -> Measure:
+    """The greatest size against the least, as `main` has it."""
+    sizes, repeats, seconds = ((1_000, 30_000), 1, 1.5) if quick else ((1_000, 1_000_000), 5, 4.0)
+    return compare(*measured(*fitted(), sizes, repeats, seconds))[0]
+
+
+def measured(
+    base: Version, contexts: list[dict[str, Any]], sizes: tuple[int, ...], repeats: int, seconds: float
+) -> list[Figures]:
     figures = []
     for items in sizes:
         with CONSOLE.status(f"{items:,} items"), tempfile.TemporaryDirectory(prefix="medley-bench-") as folder:
@@ -83,9 +98,7 @@ def main() -> None:
             f"{items:>9,} items: {statistics.median(one.http_ms):.2f} ms a call, {one.decide_ms:.2f} ms CPU inside, "
             f"{one.resident_bytes / 2**20:,.0f} MiB of the server"
         )
-    with CONSOLE.status("what a part keeps"):
-        value = value_kept(grown(base, 5_000 if quick else MIDDLE), contexts, 10 if quick else 40)
-    finish("catalogue", [*compare(figures[0], figures[-1]), value])
+    return figures
 
 
 def fitted() -> tuple[Version, list[dict[str, Any]]]:

@@ -14,6 +14,8 @@ rps_16_of_noop, noop_same_ingress   the same requests/s against a deployment on 
 p50_ms_1, default_serve       median latency of one connection, ms (ratio: ours over the peer's, less is better).
 batch64, default_serve        decisions/s over 4 connections with 64 requests in each call, against the decisions/s that
     the default proxy gives one by one over 16 connections (what a caller without batches gets).
+p50_million, p50_thousand     median latency of one connection over the whole catalogue of a million items, against a
+    thousand (with --quick 30,000), under uvicorn: see benchmarks.catalogue.
 rps_16_of_uvicorn, fastapi_uvicorn   the same gateway in one uvicorn process without Ray Serve: what Serve's
     scaling, healing and rolling deploys cost.
 
@@ -71,7 +73,13 @@ def main() -> None:
     failures = sum(one["failures"] for runs in found.values() for one in runs)
     if failures:
         raise SystemExit(f"{failures} requests were not answered with 200; the figures would mean nothing")
-    finish("serve", measures(found))
+    finish("serve", [*measures(found), size(quick)])
+
+
+def size(quick: bool) -> Measure:
+    from benchmarks.catalogue import p50_million  # it makes its models as this module does
+
+    return p50_million(quick)
 
 
 def make(home: Path, port: int) -> tuple[list[dict[str, Any]], str]:
