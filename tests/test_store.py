@@ -137,14 +137,20 @@ def test_a_reward_moves_the_sums_of_its_kind_and_takes_embedding_and_weights(tmp
         store.commit(
             [
                 Feedback(Entry("i", "p", "c", first_E, {"a": 1.0}), "stay", 5.0),
-                Feedback(Entry("i", "q", "d", second_E, {"a": 0.5, "b": 0.5}), "click", -1.0),
+                Feedback(Entry("i", "p", "d", second_E, {"a": 0.5, "b": 0.5}), "click", -1.0),
             ]
         )
         found = store.get(["i"])["i"]
     # click: count 1, then 1/2 + 1; reward 3, then 3/2 - 1; square 9, then 9/2 + 1
     assert found.outcomes == {"click": Outcomes(1.5, 0.5, 5.5), "stay": Outcomes(1.0, 5.0, 25.0)}
-    assert (found.provider_id, found.cluster, found.models) == ("q", "d", {"a": 0.5, "b": 0.5})
+    assert (found.provider_id, found.cluster, found.models) == ("p", "d", {"a": 0.5, "b": 0.5})
     assert found.embedding_E.tobytes() == second_E.tobytes()
+
+
+def test_an_item_of_another_provider_begins_anew(store: Store) -> None:
+    for provider in ("p", "q"):
+        store.commit([Feedback(Entry("i", provider, "c", vectors(1, 1)[0]), "click", 1.0)])
+        assert store.get(["i"])["i"].outcomes == {"click": Outcomes(1.0, 1.0, 1.0)}
 
 
 def test_rewards_of_one_commit_follow_each_other_and_what_stands_before_them(store: Store) -> None:
@@ -305,7 +311,8 @@ class AsADict(RuleBasedStateMachine):
     def feedback(self, item: int, provider: int, cluster: int, reward: float) -> None:
         entry = self.entry(item, provider, cluster)
         self.store.commit([Feedback(entry, "click", reward)])
-        old = self.model[entry.item_id].outcomes if entry.item_id in self.model else {}
+        there = self.model.get(entry.item_id)
+        old = there.outcomes if there is not None and there.provider_id == entry.provider_id else {}
         half, was = 0.5**0.5, old.get("click", Outcomes())
         sums = Outcomes(half * was.count + 1, half * was.reward + reward, half * was.square + reward**2)
         self.model[entry.item_id] = replace(entry, outcomes={**old, "click": sums})

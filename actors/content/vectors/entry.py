@@ -69,7 +69,7 @@ class Put:
 class Feedback:
     """A reward: the entry as it is now, its stored outcomes of this kind one reward further.
 
-    `entry.outcomes` counts only where the item was not in the store.
+    `entry.outcomes` counts only where the item was not in the store, or was of another provider: then it begins anew.
     """
 
     entry: Entry
@@ -146,6 +146,7 @@ class VectorStore(Protocol):
         provider_id: str | None = None,
         where: Filter | None = None,
         own: Sequence[str | None] | None = None,
+        wider: bool = True,
     ) -> list[Neighbours]:
         """The k nearest by cosine of each query, in the narrowest of three scopes that has k which may be neighbours.
 
@@ -153,6 +154,7 @@ class VectorStore(Protocol):
             cluster, provider_id: the first scope is the provider within the cluster, the second the cluster, the last
                 all. An unknown one has no entries.
             own: for each query the item whose entry is never its neighbour.
+            wider: False looks into the first scope alone, and finds what it has.
         """
 
     def __len__(self) -> int: ...

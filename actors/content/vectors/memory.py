@@ -69,8 +69,10 @@ class Memory:
         for change in changes:
             match change:
                 case Feedback(entry, kind, reward):
-                    there = known[entry.item_id] if entry.item_id in known else self._entry(entry.item_id)
-                    outcomes = dict((there or entry).outcomes)
+                    old = known[entry.item_id] if entry.item_id in known else self._entry(entry.item_id)
+                    if old is None or old.provider_id != entry.provider_id:
+                        old = entry
+                    outcomes = dict(old.outcomes)
                     outcomes[kind] = outcomes.get(kind, Outcomes()).after(reward, decay)
                     known[entry.item_id] = replace(entry, outcomes=outcomes)
                     found.append(Put(replace(entry, outcomes=outcomes)))
@@ -78,7 +80,10 @@ class Memory:
                 case Put(entry):
                     known[entry.item_id] = entry
                 case Delete(item_id):
+                    there = known[item_id] is not None if item_id in known else item_id in self._slot_of
                     known[item_id] = None
+                    if not there:
+                        continue
                 case Move():
                     pass  # outcomes move along
             found.append(change)
@@ -96,9 +101,10 @@ class Memory:
         provider_id: str | None,
         where: Filter | None,
         own: Sequence[str | None] | None,
+        wider: bool,
     ) -> list[Neighbours]:
         most = k if own is None else k + 1
-        scope, regions = self._scope(most, cluster, provider_id, where)
+        scope, regions = self._scope(most, cluster, provider_id, where, wider)
         found = [region.space.nearest(query_QE, most, chosen) for region, chosen in regions]
         similarity_QK, slot_QK = found[0] if len(found) == 1 else _merged(found, len(query_QE), most)
         if own is not None:
@@ -234,7 +240,7 @@ class Memory:
             new[part] = moved
 
     def _scope(
-        self, most: int, cluster: str | None, provider_id: str | None, where: Filter | None
+        self, most: int, cluster: str | None, provider_id: str | None, where: Filter | None, wider: bool
     ) -> tuple[Scope, list[tuple[Region, Selection | None]]]:
         """The narrowest scope with `most` entries that may be found."""
         part = self._part_of.get((cluster or "", provider_id or ""))
@@ -243,10 +249,11 @@ class Memory:
             ("cluster", [self._clusters[cluster]] if cluster in self._clusters else []),
             ("all", list(self._clusters.values())),
         ]
-        for scope, regions in tried:
+        first = 0 if provider_id is not None else 1 if cluster is not None else 2
+        for scope, regions in tried[first:]:
             found = [(region, self._selected(region, where)) for region in regions]
             count = sum(len(r.space) if chosen is None else len(chosen.row_N) for r, chosen in found)
-            if scope == "all" or count >= most:
+            if not wider or scope == "all" or count >= most:
                 break
         return scope, [pair for pair in found if pair[1] is None or len(pair[1].row_N)]
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 
 import numpy as np
 
@@ -40,7 +40,8 @@ class Store:
 
     def __init__(self, folder: Path, width: int, half_life: float = 1_000.0, flat: Flat | None = None) -> None:
         self.folder, self.width = folder, width
-        self._decay, self._flat, self._lock = 0.5 ** (1 / half_life), flat, RLock()
+        self._decay, self._flat = 0.5 ** (1 / half_life), flat
+        self._writing, self._lock = Lock(), Lock()
         self._alone = _alone(folder)
         try:
             self._open()
@@ -49,7 +50,7 @@ class Store:
             raise
 
     def close(self) -> None:
-        with self._lock:
+        with self._writing, self._lock:
             if self._alone >= 0:
                 self._log.close()
                 os.close(self._alone)
@@ -71,11 +72,13 @@ class Store:
 
     def commit(self, changes: Sequence[Change]) -> None:
         found = self.checked(changes)
-        with self._lock:
-            settled = self._memory.settled(found, self._decay)
+        with self._writing:
+            with self._lock:
+                settled = self._memory.settled(found, self._decay)
             if settled:
-                self._log.append(encode(settled))
-                self._memory.apply(settled)
+                self._log.append(encode(settled))  # who searches does not wait for the disk
+                with self._lock:
+                    self._memory.apply(settled)
 
     def checked(self, changes: Sequence[Change]) -> list[Change]:
         """The changes as `commit` takes them; raises DataError as it does."""
@@ -99,6 +102,7 @@ class Store:
         provider_id: str | None = None,
         where: Filter | None = None,
         own: Sequence[str | None] | None = None,
+        wider: bool = True,
     ) -> list[Neighbours]:
         if k < 1 or (own is not None and len(own) != len(query_QE)):
             raise DataError(
@@ -110,7 +114,9 @@ class Store:
                 "encoder of this store's entries"
             )
         with self._lock:
-            return self._memory.search(np.ascontiguousarray(query_QE, np.float32), k, cluster, provider_id, where, own)
+            return self._memory.search(
+                np.ascontiguousarray(query_QE, np.float32), k, cluster, provider_id, where, own, wider
+            )
 
     def checkpoint(self) -> None:
         """Fit cells to spaces that became large, write a snapshot, and begin an empty log; nothing is served meanwhile.
@@ -118,7 +124,7 @@ class Store:
         Raises:
             StateError: it cannot be written; then the store goes on as it was.
         """
-        with self._lock:
+        with self._writing, self._lock:
             number = self._number + 1
             try:
                 log.create(self._path("log", number), self.width)
