@@ -82,6 +82,20 @@ def test_a_prior_for_kinds_that_the_linear_model_cannot_see_is_admitted(kinds: t
         assert LAMPS[int(np.argmax(found.pi_K))].startswith(colour)
 
 
+def test_context_features_tell_the_kinds_without_a_language_model(
+    tmp_path: Path, kinds: tuple[Composed, Composed]
+) -> None:
+    own = {"reader": "numeric", "prototypes": 3, "codes": 2, "rank": 2, "head_steps": 90}
+    made = composed(two_kinds(), tmp_path, features=PLAIN, generator=own)
+    assert made.result["admitted"]
+    assert made.result["gate"]["difference"] == pytest.approx(0.3, abs=0.15)
+    assert "language model: 4 steps" in kinds[0].said
+    assert "language model" not in made.said
+    for done in (made, *kinds):
+        assert "head: " in done.said
+        assert not (done.settings.home / "run" / "training").exists(), "nothing to go on from: it is finished"
+
+
 def test_equal_steps_and_seed_give_equal_bits(kinds: tuple[Composed, Composed]) -> None:
     one, two = (safetensors.numpy.load_file(made.folder / "arrays.safetensors") for made in kinds)
     assert one.keys() == two.keys()

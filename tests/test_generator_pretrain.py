@@ -254,6 +254,14 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken_up(
     assert "cannot be read" in caplog.text
 
 
+def test_a_checkpoint_that_cannot_be_written_costs_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert trained(small(), Clock(600, steps=3), checkpoint=Checkpoint(tmp_path / "file" / "lm")).steps == 3
+    assert "cannot be written" in caplog.text
+
+
 def test_time_spent_before_a_kill_counts(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "lm")
     before = trained(small(), Clock(0.5), checkpoint=checkpoint)

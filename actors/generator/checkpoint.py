@@ -30,19 +30,22 @@ class Checkpoint:
         return time.monotonic() - self.saved_at >= self.every_s
 
     def save(self, key: str, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Write aside, then rename.
+        """Write aside, then rename; where that cannot be the log says so, and the training goes on without.
 
         Args:
             key: of all that the training depends on.
             facts: what JSON holds exactly (numbers, text).
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.saved_at = time.monotonic()
         aside = self.path.with_name(f"{self.path.name}.partial")
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(held, aside, metadata={"key": key, "facts": json.dumps(facts)})
-        flush(aside)
-        aside.replace(self.path)
-        self.saved_at = time.monotonic()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(held, aside, metadata={"key": key, "facts": json.dumps(facts)})
+            flush(aside)
+            aside.replace(self.path)
+        except (OSError, SafetensorError) as error:
+            log.warning("%s cannot be written (%s): a kill would cost the training so far", self.path, error)
 
     def load(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """What was saved under this key; None where there is nothing, or another training's."""
