@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from actors.features.features import Floats
 from cluster import config
 from cluster.config import ServeSettings, Settings
 from cluster.database import upgrade, url_of
@@ -31,6 +33,7 @@ from cluster.registry import DEFAULT_NAME
 from serve.assembly import assemble
 from serve.decisions.asked import Bundle
 from serve.decisions.histories import Missed, Recalled
+from serve.decisions.reading import Generator, Told
 from serve.learning.service import LearnerService, News
 from serve.observed import logs
 from serve.observed.prometheus import Exporter
@@ -97,6 +100,38 @@ class LearnerActor:
         return rows
 
 
+class ReaderProcess:
+    """A generator's language model that reads contexts, as a process of Ray: no other process of Serve loads torch."""
+
+    def __init__(self, registry: str, threads: int) -> None:
+        logs.install()
+        from actors.generator.reading import ContextReader
+
+        self._reader = ContextReader(registry, threads)
+
+    def codes(self, generator: Generator, told: Sequence[Told]) -> Floats:
+        return self._reader.codes(generator, told)
+
+
+class ReaderActor:
+    """It by its name; made where it is not there, and gone with the process that made it. Calls await."""
+
+    def __init__(self, settings: Settings) -> None:
+        actor: Any = ray.remote(ReaderProcess).options(
+            name=f"medley-reader-{_digest(settings.registry_uri)}",
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            num_cpus=0.1,
+            num_gpus=settings.generator.gpus,
+            resources=_pinned(settings),
+        )
+        self._actor: Any = actor.remote(settings.registry_uri, settings.generator.threads)
+
+    async def codes(self, generator: Generator, told: Sequence[Told]) -> Floats:
+        found: Floats = await self._actor.codes.remote(generator, list(told))
+        return found
+
+
 class ModelReplicas:
     """The `models` deployment as a gateway sees it."""
 
@@ -147,7 +182,8 @@ class IngressDeployment:
     ) -> None:
         logs.install()
         known = Settings.model_validate(settings)
-        self._parts = assemble(known, name, lambda: LearnerActor(known, name), ModelReplicas(models))
+        learner, reader = partial(LearnerActor, known, name), partial(ReaderActor, known)
+        self._parts = assemble(known, name, learner, ModelReplicas(models), reader)
         await self._parts.replica.start()
         self._exporter = Exporter(self._parts.metrics)
 
@@ -220,7 +256,11 @@ def end_learner(settings: Settings, name: str) -> None:
 def learner_name(settings: Settings, name: str) -> str:
     """One learner per home, database, registry and name of versions."""
     place = f"{settings.home}|{settings.database_url}|{settings.registry_uri}|{name}"
-    return f"medley-learner-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
+    return f"medley-learner-{_digest(place)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _scaling(options: ServeSettings, least: int, most: int, target_p95_ms: float | None = None) -> AutoscalingConfig:

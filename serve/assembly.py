@@ -10,6 +10,7 @@ from cluster.journal.journal import Journal, Reader, journal_url
 from cluster.keys import Keys
 from cluster.tenants import tenants
 from serve.decisions.deciding import Deciding, Models
+from serve.decisions.reading import Model, Reading
 from serve.durable import Durable
 from serve.gateway import Gateway
 from serve.http.access import Access
@@ -28,11 +29,14 @@ class Assembly:
     gateway: Gateway
     metrics: Metrics
     deciding: Deciding
+    reading: Reading | None
 
     async def stop(self) -> None:
         """Answer the calls that are here, then commit what waits, then end."""
         await self.gateway.edge.drain(self.replica.settings.serve.drain_s)
         await self.replica.stop()
+        if self.reading is not None:
+            await self.reading.stop()
         self.deciding.close()
         await asyncio.to_thread(self.journal.close)
 
@@ -42,6 +46,7 @@ def assemble(
     name: str,
     learner: Callable[[], Learner],
     models: Models | None = None,
+    reader: Callable[[], Model] | None = None,
     close_every_s: float = 0.1,
 ) -> Assembly:
     """Open the journal and wire the parts.
@@ -49,6 +54,7 @@ def assemble(
     Args:
         settings, name, learner: as in `Replica`.
         models: as in `Deciding`.
+        reader: as in `Reading`; None, or `serve.generate_ms` of 0: nobody reads.
         close_every_s: as in `Journal`.
 
     Raises:
@@ -58,7 +64,9 @@ def assemble(
     journal = Journal(journal_url(settings), settings.rewards, close_every_s=close_every_s)
     metrics, ids = replica.metrics, DecisionIds(journal.secret)
     durable = Durable(journal, metrics)
-    deciding = Deciding(replica.engine, Reader(journal_url(settings)), settings.serve, models)
+    wait_ms = settings.serve.generate_ms
+    reading = Reading(reader, metrics, wait_ms) if reader is not None and wait_ms else None
+    deciding = Deciding(replica.engine, Reader(journal_url(settings)), settings.serve, models, reading)
     keys = Keys(Database(url_of(settings)))
     gateway = Gateway(
         engine=replica.engine,
@@ -74,4 +82,4 @@ def assemble(
         deciding=deciding,
         settings=settings.serve,
     )
-    return Assembly(replica, journal, gateway, metrics, deciding)
+    return Assembly(replica, journal, gateway, metrics, deciding, reading)

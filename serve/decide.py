@@ -27,6 +27,7 @@ from serve.decisions.choice import Choice, Draft
 from serve.decisions.current import Current, Loaded, Update, updated
 from serve.decisions.eligible import is_field
 from serve.decisions.histories import Histories
+from serve.decisions.reading import Generator
 from serve.decisions.shelf import Shelf
 from serve.decisions.versions import Versions
 from serve.ids import seed_of
@@ -221,6 +222,21 @@ class Engine:
         columns = current.catalogue.columns
         return partial(columns.read, names) if (names := columns.unread(fields)) else None
 
+    def strangers(
+        self, client: str, requests: Sequence[DecisionRequest]
+    ) -> tuple[Generator, dict[int, DecisionRequest]] | None:
+        """The generator whose language model reads the contexts of users without a history, and their requests by
+        place; None where none reads or nobody is unknown. Without a user or a session nobody is.
+        """
+        current = self._current(client)
+        if current is None or (generator := current.loaded.reader) is None:
+            return None
+        users = [request.user_id or request.session_id for request in requests]
+        unknown = {
+            i: requests[i] for i, user in enumerate(users) if user and self._known(current, client, user)[0] is None
+        }
+        return (generator, unknown) if unknown else None
+
     def decide_many(self, asked: Sequence[Asked]) -> list[DecisionRecord]:
         """`decide_all`, where one that is refused refuses the call.
 
@@ -309,26 +325,31 @@ class Engine:
         assert current is not None
         request, seed = asked.request, seed_of(asked.decision_id, self._seed)
         history, forgotten = self._history(current, asked)
+        code_H = asked.code.code_H if asked.code and asked.code.generator == current.loaded.reader else None
         if isinstance(items, Shelf):
             own = () if asked.mode == "live" else baseline.own_choice(request, items)
-            question, names, scored = part.question(current, request, items, own, history, seed, asked.scored)
+            question, names, scored = part.question(current, request, items, own, history, seed, asked.scored, code_H)
             return Draft(current, names, question, scored, forgotten)
         catalogue = current.catalogue
         rows_K = catalogue.rows if items is catalogue.ids else None
         features = catalogue.feature_map.features(request.context, items, request.user_id, rows_K)
+        features = features if code_H is None else replace(features, code_H=code_H)
         return Draft(current, items, law.Question(features, history, seed, request.slots), forgotten=forgotten)
 
     def _history(self, current: Current, asked: Asked) -> tuple[History | None, bool]:
         """The user's history as far as it is in memory, and whether there may be more of it."""
         if asked.user is None:
             return None, False
-        loaded, learned, forgotten = current.loaded, None, True
-        if not asked.forgotten:
-            epoch = current.published.epoch
-            learned, forgotten = self.histories.get(asked.client, loaded.number, asked.user, epoch)
+        if asked.forgotten:
+            return current.loaded.version.ensemble.histories.get(asked.user), True
+        return self._known(current, asked.client, asked.user)
+
+    def _known(self, current: Current, client: str, user: str) -> tuple[History | None, bool]:
+        loaded, epoch = current.loaded, current.published.epoch
+        learned, forgotten = self.histories.get(client, loaded.number, user, epoch)
         if learned is not None:
             return learned, False
-        return loaded.version.ensemble.histories.get(asked.user), forgotten
+        return loaded.version.ensemble.histories.get(user), forgotten
 
     def _tenant(self, client: str) -> Tenant:
         """The client's state, made where it is not there. The lock is held."""

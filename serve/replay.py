@@ -26,6 +26,7 @@ from cluster.journal.journal import DecisionRecord, Reader, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
 from serve.decide import Engine
 from serve.decisions import evidence
+from serve.decisions.asked import Asked, Code
 from serve.decisions.current import load
 from serve.decisions.rebuilt import Rebuilt, rebuilt
 from serve.messages import DecisionRequest
@@ -65,17 +66,19 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
     record = reader.decision(decision_id)
     if record is None:
         raise JournalError(f"no decision {decision_id!r} in the journal; give the decision_id of an answer")
-    request = DecisionRequest.model_validate_json(record.request)
-    engine = Engine(settings.seed, settings.serve.max_items)
+    engine, generator = Engine(settings.seed, settings.serve.max_items), None
     if record.version is not None:
-        engine.install(load(record.version, version(record.version)))
+        made = version(record.version)
+        engine.install(load(record.version, made))
+        generator = made.reader
+    asked = _asked(record, generator)
     _catalogue(engine, reader, record)
     states = rebuilt(settings, reader, version, record) if record.version and record.epoch > 1 else [_UNLEARNED]
     found = None
     for tried, state in enumerate(states, 1):
         for update in state.updates:
             engine.publish(update)
-        again = _again(engine, record, request)
+        again = engine.decide_many([asked])[0]
         found = Replayed(_whole(record), _whole(again), record.epoch, state.seq, state.outcomes, tried)
         if found.same:
             break
@@ -87,14 +90,18 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
 _UNLEARNED = Rebuilt(0, 0, [])
 
 
-def _again(engine: Engine, record: DecisionRecord, request: DecisionRequest) -> DecisionRecord:
+def _asked(record: DecisionRecord, generator: tuple[str, int] | None) -> Asked:
+    """The request with what was known of it when it was decided; `generator` is that of its version, if one reads."""
+    request = DecisionRequest.model_validate_json(record.request)
     mode = "live" if record.mode == "baseline" else cast(ClientMode, record.mode)
     beside = _beside(record)
-    terms = {"scored": beside.get("part"), "seen": beside.get("seen", ()), "forgotten": "forgotten" in beside}
+    part, seen, forgotten, text = (beside.get(name) for name in ("part", "seen", "forgotten", "code"))
     if record.evidence is not None and mode == "live":
         known = evidence.unpack(record.evidence)
-        terms = {"scored": known.part, "seen": known.seen, "forgotten": known.forgotten}
-    return engine.decide(record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), **terms)
+        part, seen, forgotten, text = known.part, known.seen, known.forgotten, known.code
+    code = Code(generator, evidence.unpack_code(text)) if generator and text else None
+    terms: dict[str, Any] = {"scored": part, "seen": seen or (), "forgotten": bool(forgotten), "code": code}
+    return Asked(record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), **terms)
 
 
 def _whole(record: DecisionRecord) -> dict[str, Any]:

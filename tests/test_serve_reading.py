@@ -66,7 +66,8 @@ async def test_one_call_reads_all_and_each_has_its_own() -> None:
     model = Model()
     made, metrics = await warm(model)
     found = await made.codes(OURS, {4: asked(1.0)[0], 7: asked(2.0)[0]}, LONG_MS)
-    assert {place: code.tolist() for place, code in found.items()} == {4: [1.0, 1.0], 7: [2.0, 1.0]}
+    assert {place: code.code_H.tolist() for place, code in found.items()} == {4: [1.0, 1.0], 7: [2.0, 1.0]}
+    assert {code.generator for code in found.values()} == {OURS}
     assert model.calls == [[({"age": 1.0}, "u"), ({"age": 2.0}, "u")]]
     assert outcomes(metrics) == {"read": 2}
 
@@ -79,7 +80,7 @@ async def test_what_comes_too_late_is_there_for_the_next_decision() -> None:
     model.let_go.set()
     await settled()
     found = await made.codes(OURS, asked(1.0), LONG_MS)
-    assert found[0].tolist() == [1.0, 1.0]
+    assert found[0].code_H.tolist() == [1.0, 1.0]
     assert len(model.calls) == 1
     assert outcomes(metrics) == {"late": 2, "kept": 1}
 
@@ -115,7 +116,7 @@ async def test_nobody_waits_for_a_model_that_starts() -> None:
     assert len(model.calls) == 1
     model.let_go.set()
     await settled()
-    assert (await made.codes(OURS, asked(4.0), LONG_MS))[0].tolist() == [4.0, 1.0]
+    assert (await made.codes(OURS, asked(4.0), LONG_MS))[0].code_H.tolist() == [4.0, 1.0]
     assert outcomes(metrics) == {"late": 3, "read": 1}
 
 
@@ -128,7 +129,7 @@ async def test_a_model_that_is_gone_costs_its_codes_and_is_found_again() -> None
     await asyncio.sleep(0.2)
     assert await made.codes(OURS, asked(1.0), LONG_MS) == {}
     await settled()
-    assert (await made.codes(OURS, asked(1.0), LONG_MS))[0].tolist() == [1.0, 1.0]
+    assert (await made.codes(OURS, asked(1.0), LONG_MS))[0].code_H.tolist() == [1.0, 1.0]
     assert [len(model.calls) for model in models] == [1, 1]
     assert outcomes(metrics) == {"failed": 1, "late": 2, "kept": 1}
 

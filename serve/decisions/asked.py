@@ -1,9 +1,10 @@
 """A request on its way to an answer: who asks, on which terms, and what is known when it is decided again."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from actors.features.features import Floats
 from cluster.config import ClientMode
 from serve.messages import DecisionRequest
 
@@ -12,10 +13,19 @@ Reason: TypeAlias = Literal["no_version", "broken", "slow"]
 
 
 @dataclass(frozen=True)
+class Code:
+    """code_H of a context, as this generator (its name and number in the registry) reads it."""
+
+    generator: tuple[str, int]
+    code_H: Floats
+
+
+@dataclass(frozen=True)
 class Asked:
     """index: place of the request in its call, named in errors. mode: whose choice is answered. reason: why no model
     is asked. seen: what the user was shown within the request's `unseen_s`. scored and forgotten: when the decision is
     made again, the part of a large catalogue that was scored, and whether the replica had no room for the history.
+    code: of the context, where a language model has read it.
     """
 
     client: str
@@ -27,6 +37,7 @@ class Asked:
     seen: Collection[str] = ()
     scored: str | None = None
     forgotten: bool = False
+    code: Code | None = None
 
     @property
     def where(self) -> tuple[str | int, ...]:
@@ -40,22 +51,43 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Background:
+    """What was found out for the requests of a call, by the places of those that have any: `Asked`'s seen and code."""
+
+    seen: Mapping[int, Collection[str]] = field(default_factory=dict)
+    codes: Mapping[int, Code] = field(default_factory=dict)
+
+
+def all_asked(
+    client: str,
+    mode: ClientMode,
+    requests: Sequence[DecisionRequest],
+    ids: Sequence[str],
+    background: Background,
+    reason: Reason | None = None,
+) -> list[Asked]:
+    """The requests of a call, each with its own background."""
+    seen, codes = background.seen, background.codes
+    return [
+        Asked(client, request, one, i, mode, reason, seen.get(i, ()), code=codes.get(i))
+        for i, (request, one) in enumerate(zip(requests, ids, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """The requests (JSON) of one call on their way to a model replica.
 
-    seen: of the requests that have any, by place. revision: of the client's catalogue, which the replica must know.
+    revision: of the client's catalogue, which the replica must know.
     """
 
     client: str
     mode: ClientMode
     bodies: Sequence[str]
     ids: Sequence[str]
-    seen: Mapping[int, Collection[str]]
+    background: Background
     revision: int
 
     def asked(self) -> list[Asked]:
-        pairs = enumerate(zip(self.bodies, self.ids, strict=True))
-        return [
-            Asked(self.client, DecisionRequest.model_validate_json(body), one, i, self.mode, seen=self.seen.get(i, ()))
-            for i, (body, one) in pairs
-        ]
+        requests = [DecisionRequest.model_validate_json(body) for body in self.bodies]
+        return all_asked(self.client, self.mode, requests, self.ids, self.background)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.journal.journal import DecisionRecord
-from serve.decisions import baseline
+from serve.decisions import baseline, evidence
 from serve.decisions.asked import Asked, Reason
 from serve.decisions.baseline import record
 from serve.decisions.choice import Choice
@@ -60,6 +60,8 @@ class Case:
                 beside["part"] = choice.part
             if choice.forgotten:
                 beside["forgotten"] = True
+            if choice.features.code_H is not None:
+                beside["code"] = evidence.pack_code(choice.features.code_H)
         made = record(asked.client, asked.request, answer, number, epoch, beside=beside, reason=reason)
         if choice is not None and asked.mode == "apprentice":
             return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))

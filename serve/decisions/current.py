@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow as pa
 from actors.bandits import learn
 from actors.bandits.history import History
 from actors.bandits.members import Member, Shared, followed
+from actors.bandits.mixture import Mixture
 from actors.bandits.published import Published
 from actors.bandits.version import Version
 from actors.features.features import Floats
@@ -42,6 +44,12 @@ class Loaded:
     names: tuple[str, ...]
     rows: Mapping[str, int]
     variants: dict[tuple[str, ...], "Loaded"] = field(default_factory=dict)
+
+    @cached_property
+    def reader(self) -> tuple[str, int] | None:
+        """The generator whose language model reads the contexts of unknown users; None where nobody has use for it."""
+        members = self.version.ensemble.members
+        return self.version.reader if any(isinstance(m, Mixture) and m.decoder is not None for m in members) else None
 
     def of(self, client: str) -> "Loaded":
         """The version with the members that decide for this client; alike for clients with the same members."""

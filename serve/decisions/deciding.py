@@ -16,9 +16,10 @@ from cluster.config import ClientMode, ServeSettings
 from cluster.errors import RequestError, StateError
 from cluster.journal.journal import DecisionRecord, Reader, Repeat
 from serve.decide import Engine, Load
-from serve.decisions.asked import Asked, Bundle, Reason
+from serve.decisions.asked import Asked, Background, Bundle, Code, Reason, all_asked
 from serve.decisions.baseline import request_json
 from serve.decisions.pace import Pace, Stopwatch
+from serve.decisions.reading import Reading
 from serve.decisions.seen import Seen
 from serve.decisions.turns import Turns
 from serve.messages import DecisionRequest
@@ -28,8 +29,6 @@ _QUICK = 64
 """Answers without a model that hold the event loop at a time."""
 
 Records: TypeAlias = list[DecisionRecord]
-Lately: TypeAlias = Mapping[int, Collection[str]]
-"""What the users of requests were shown, by the requests' places."""
 
 
 class Models(Protocol):
@@ -53,9 +52,8 @@ class Call:
         requests, ids = [self.requests[i] for i in places], [self.ids[i] for i in places]
         return Call(self.client, self.mode, requests, ids, self.start)
 
-    def asked(self, seen: Lately, reason: Reason | None = None) -> list[Asked]:
-        pairs = enumerate(zip(self.requests, self.ids, strict=True))
-        return [Asked(self.client, one, id_, i, self.mode, reason, seen.get(i, ())) for i, (one, id_) in pairs]
+    def asked(self, background: Background, reason: Reason | None = None) -> list[Asked]:
+        return all_asked(self.client, self.mode, self.requests, self.ids, background, reason)
 
 
 class Deciding:
@@ -66,14 +64,23 @@ class Deciding:
         reader: the journal: what users were shown, and stored answers.
         settings: the budget, and the sizes of calls.
         models: where calls of `settings.models_batch` requests or more go; None keeps them.
+        reading: where contexts of unknown users go to be read; None leaves them.
     """
 
-    def __init__(self, engine: Engine, reader: Reader, settings: ServeSettings, models: Models | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Reader,
+        settings: ServeSettings,
+        models: Models | None = None,
+        reading: Reading | None = None,
+    ) -> None:
         self._engine = engine
         self._reader = reader
         self._seen = Seen(reader.shown)
         self._settings = settings
         self._models = models
+        self._reading = reading
         self._pace = Pace()
         self._turns = Turns(engine, self._pace)
         self._closed = False
@@ -113,29 +120,29 @@ class Deciding:
 
     async def _decided(self, call: Call) -> Records:
         number = len(call.requests)
-        seen = await self._lately(call)
+        background = Background(await self._lately(call), await self._codes(call))
         if (read := self._engine.unread(call.client, call.requests)) is not None:
             await asyncio.to_thread(read)
         load = self._engine.load(call.client, call.requests)
         if load is None or call.mode == "off":
-            return await self._quick(call.asked(seen))
-        left_ms = self._budget_ms(call.requests) - 1e3 * (time.perf_counter() - call.start)
+            return await self._quick(call.asked(background))
+        left_ms = self._left_ms(call)
         way = self._pace.way(load.who, load.items, number, left_ms)
         if way == "not":
-            return await self._quick(call.asked(seen, "slow"))
+            return await self._quick(call.asked(background, "slow"))
         if way == "here" and not self._large(number):
-            return await self._turns(call.asked(seen), load, left_ms)
+            return await self._turns(call.asked(background), load, left_ms)
         try:
-            return await asyncio.wait_for(self._beside(call, load, seen), left_ms / 1e3)
+            return await asyncio.wait_for(self._beside(call, load, background), left_ms / 1e3)
         except TimeoutError:
             self._pace.missed(load.who, load.items, left_ms / number)
-            return await self._quick(call.asked(seen, "slow"))
+            return await self._quick(call.asked(background, "slow"))
 
-    async def _beside(self, call: Call, load: Load, seen: Lately) -> Records:
+    async def _beside(self, call: Call, load: Load, background: Background) -> Records:
         if self._models is not None and self._large(len(call.requests)):
             bodies = [request.model_dump_json() for request in call.requests]
             revision = self._engine.revision(call.client)
-            records = await self._models.decide(Bundle(call.client, call.mode, bodies, call.ids, seen, revision))
+            records = await self._models.decide(Bundle(call.client, call.mode, bodies, call.ids, background, revision))
             if records is not None:
                 return records
         loop = asyncio.get_running_loop()
@@ -143,7 +150,7 @@ class Deciding:
         def work() -> Records:
             watch = Stopwatch()
             try:
-                return self._engine.decide_many(call.asked(seen))
+                return self._engine.decide_many(call.asked(background))
             finally:  # also when nobody waits any more
                 each_ms = watch.ms() / len(call.requests)
                 loop.call_soon_threadsafe(self._pace.took, load.who, load.items, each_ms)
@@ -162,7 +169,14 @@ class Deciding:
     def _large(self, number: int) -> bool:
         return self._models is not None and number >= self._settings.models_batch
 
-    async def _lately(self, call: Call) -> Lately:
+    async def _codes(self, call: Call) -> Mapping[int, Code]:
+        """Read by the language model, for the unknown users of the call."""
+        if self._reading is None or call.mode == "off":
+            return {}
+        strangers = self._engine.strangers(call.client, call.requests)
+        return await self._reading.codes(*strangers, self._left_ms(call)) if strangers else {}
+
+    async def _lately(self, call: Call) -> Mapping[int, Collection[str]]:
         """Read off the event loop, for the requests that ask."""
         asking: dict[int, tuple[str, float]] = {}
         for i, request in enumerate(call.requests):
@@ -192,7 +206,8 @@ class Deciding:
 
         return await asyncio.to_thread(look)
 
-    def _budget_ms(self, requests: Sequence[DecisionRequest]) -> float:
-        """The least of the requests' own budgets; without any, the settings' for each of them."""
-        own = [request.budget_ms for request in requests if request.budget_ms is not None]
-        return min(own, default=self._settings.budget_ms * len(requests))
+    def _left_ms(self, call: Call) -> float:
+        """Of the least of the requests' own budgets; without any, of the settings' for each of them."""
+        own = [request.budget_ms for request in call.requests if request.budget_ms is not None]
+        budget_ms = min(own, default=self._settings.budget_ms * len(call.requests))
+        return budget_ms - 1e3 * (time.perf_counter() - call.start)

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from actors.features.features import Floats
+from serve.decisions.asked import Code
 from serve.messages import DecisionRequest
 from serve.observed.logs import Seldom
 from serve.observed.metrics import Metrics
@@ -27,8 +28,8 @@ Generator: TypeAlias = tuple[str, int]
 """Name and number in the registry."""
 Told: TypeAlias = tuple[Mapping[str, Any], str | None]
 """A context, and the user who comes with it."""
-Codes: TypeAlias = Mapping[int, Floats]
-"""code_H of requests, by their places."""
+Codes: TypeAlias = Mapping[int, Code]
+"""Of requests, by their places."""
 _Key: TypeAlias = tuple[Generator, bytes]
 
 MOST = 64
@@ -62,7 +63,7 @@ class Reading:
         self._find, self._metrics, self._wait_ms = find, metrics, wait_ms
         self._most, self._again_s = kept, again_s
         self._model: Model | None = None
-        self._kept: OrderedDict[_Key, Floats] = OrderedDict()
+        self._kept: OrderedDict[_Key, Code] = OrderedDict()
         self._asked: dict[_Key, asyncio.Task[None]] = {}
         self._ready: set[Generator] = set()
         self._failed_at = float("-inf")
@@ -93,7 +94,7 @@ class Reading:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _look(self, keys: Mapping[int, _Key]) -> dict[int, Floats]:
+    def _look(self, keys: Mapping[int, _Key]) -> dict[int, Code]:
         found = {place: self._kept[key] for place, key in keys.items() if key in self._kept}
         for place in found:
             self._kept.move_to_end(keys[place])
@@ -117,7 +118,7 @@ class Reading:
             if not np.isfinite(codes_NH).all():
                 raise ValueError("its codes are not finite")
             for key, code_H in zip(told, codes_NH.astype(np.float64), strict=True):
-                self._kept[key] = code_H
+                self._kept[key] = Code(generator, code_H)
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
             self._ready.add(generator)
