@@ -37,6 +37,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ class Size:
         return Settings(generator=generator, budgets=budgets)
 
 
-FULL = Size(8, 100_000, 60_000, 4_000, 150, 400)
-QUICK = Size(2, 4_000, 4_000, 400, 5, 80)
+FULL = Size(5, 50_000, 30_000, 2_000, 60, 400)
+QUICK = Size(2, 3_000, 3_000, 300, 3, 70)
 LOGS = ("coupon", "retail", "marketplace")
 
 
@@ -218,11 +219,13 @@ def main() -> None:
     size = QUICK if options.quick else FULL
     found: dict[str, list[dict[str, Scores]]] = {}
     with bar(CONSOLE, "splits") as tell, tempfile.TemporaryDirectory() as folder:
-        for n, log in enumerate(LOGS):
-            dataset = read(log, folders, size.data)
-            for j in range(size.splits):
-                found.setdefault(log, []).append(contest(dataset, size.settings, FIRST_SPLIT + j, Path(folder)))
-                tell(n * size.splits + j + 1, len(LOGS) * size.splits)
+        datasets = {log: read(log, folders, size.data) for log in LOGS}
+        for n, (j, log) in enumerate(product(range(size.splits), LOGS), 1):
+            scores = contest(datasets[log], size.settings, FIRST_SPLIT + j, Path(folder))
+            found.setdefault(log, []).append(scores)
+            told = ", ".join(f"{name} {each.within:.4f}" for name, each in scores.items())
+            CONSOLE.print(f"{log}, split {j + 1} of {size.splits}, within: {told}", highlight=False, soft_wrap=True)
+            tell(n, len(LOGS) * size.splits)
     rows = measures(found)
     show(found, rows)
     print(json.dumps({"benchmark": "cold_start", "measures": rounded(rows)}))

@@ -23,7 +23,7 @@ from actors.generator.likelihood import Rows
 
 PRECISIONS = np.logspace(0, 6, 25)
 LEAST_EVIDENCE = 3.0
-"""Nats by which contexts must raise the evidence; e³ is a strong one (Kass & Raftery 1995)."""
+"""Nats by which the evidence must rise; e³ is a strong one (Kass & Raftery 1995)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Telling:
 
 
 def tell(head: Head, rows: Rows, basis_ADK: Floats) -> Telling | None:
-    """The best B, or None where contexts tell too little.
+    """The best B: of contexts where they tell more than a constant does, which only mends μ₀ for users who are counted
+    alike however many rows they have; None where neither tells enough.
 
     Args:
         head: with the pooled prior's own parameters fitted.
@@ -43,11 +44,13 @@ def tell(head: Head, rows: Rows, basis_ADK: Floats) -> Telling | None:
     """
     features_UF = features(head, rows.code_UQ)
     gram_UKK, pull_UK = _normal(head, rows, basis_ADK)
-    codes = rows.code_UQ.shape[1]
-    parts = [np.arange(1 + codes), np.append(0, np.arange(1 + codes, features_UF.shape[1]))]
-    found = [_best(features_UF, part, gram_UKK, pull_UK) for part in (*parts, np.arange(features_UF.shape[1]))]
+    constant, first = np.arange(1), 1 + rows.code_UQ.shape[1]
+    parts = [np.arange(first), np.append(0, np.arange(first, features_UF.shape[1])), np.arange(features_UF.shape[1])]
+    alike, *found = (_best(features_UF, part, gram_UKK, pull_UK) for part in (constant, *parts))
     best = max(found, key=lambda each: each.evidence)
-    return best if best.evidence > LEAST_EVIDENCE else None
+    if best.evidence > max(alike.evidence, 0.0) + LEAST_EVIDENCE:
+        return best
+    return alike if alike.evidence > LEAST_EVIDENCE else None
 
 
 def features(head: Head, code_UQ: Floats) -> Floats:
