@@ -123,10 +123,10 @@ def test_the_embedded_clip_is_trained_once_while_its_settings_stay(tmp_path: Pat
 def test_a_sample_is_read_in_blocks_and_the_same_each_time(tmp_path: Path) -> None:
     catalogue = Catalogue.open(imported(tmp_path / "data"))
     assert catalogue.items == ITEMS_THERE
-    whole = catalogue.sample(10_000, 0)
+    whole = list(catalogue.sample(10_000, 0))
     assert [item_id for item_id, _ in whole] == [f"i{n:03}" for n in range(300)]
-    some = catalogue.sample(50, 0)
-    assert some == catalogue.sample(50, 0) != catalogue.sample(50, 1)
+    some, again, other = (list(catalogue.sample(50, seed)) for seed in (0, 0, 1))
+    assert some == again != other
     assert len(some) == 50
     assert all(whole[int(item_id[1:])] == (item_id, content) for item_id, content in some)
 

@@ -3,7 +3,7 @@
 Shapes: N examples, S side of a stored picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,16 +17,16 @@ class Examples:
     """Texts and decoded pictures of N items; an item may have either or both.
 
     Args:
-        contents: the N items; what has neither text nor a readable picture is left out.
-        products: N names; examples of one product are positives of each other.
+        named: (product, content) of each item; examples of one product are positives of each other. What has neither
+            text nor a readable picture is left out.
         side: S of the pictures kept.
     """
 
-    def __init__(self, contents: Sequence[Content], products: Sequence[str], side: int) -> None:
+    def __init__(self, named: Iterable[tuple[str, Content]], side: int) -> None:
         self.texts: list[str] = []
         names: list[str] = []
         pictures: list[Pictures | None] = []
-        for content, product in zip(contents, products, strict=True):
+        for product, content in named:
             image = _stored(content.image or _middle(content.video), side)
             if content.text.strip() or image is not None:
                 self.texts.append(content.text.strip())

@@ -46,17 +46,15 @@ class Catalogue:
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{self.path}: cannot be read ({error}); run `medley import` again") from error
 
-    def sample(self, most: int, seed: int) -> list[tuple[str, Content]]:
+    def sample(self, most: int, seed: int) -> Iterator[tuple[str, Content]]:
         """At most `most` items with their ids, equal for equal seeds, in order."""
         chosen = np.sort(np.random.default_rng(seed).permutation(self.items)[:most])
-        found: list[tuple[str, Content]] = []
         start = 0
         for block in self.blocks(COLUMNS):
             rows = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + len(block))] - start
             part = block.take(pa.array(rows))
-            found += zip(part["item_id"].to_pylist(), contents(part), strict=True)
+            yield from zip(part["item_id"].to_pylist(), contents(part), strict=True)
             start += len(block)
-        return found
 
     def write(self, published: Published) -> None:
         """Put vectors into the items' column `embedding`, null where there is none; whole or not at all.

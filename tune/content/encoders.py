@@ -78,9 +78,8 @@ def choose(catalogue: Catalogue, settings: Settings, name: str, *, retrain: bool
 
 def _trained(catalogue: Catalogue, settings: Settings, progress: bool) -> tuple[Encoder, dict[str, Any]]:
     own, seed = settings.content, settings.seed
-    sample = catalogue.sample(own.pairs, seed)
-    encoder = build([content.text for _, content in sample if content.text], own, seed)
-    examples = Examples([content for _, content in sample], [item_id for item_id, _ in sample], own.pixels)
+    examples = Examples(catalogue.sample(own.pairs, seed), own.pixels)
+    encoder = build([text for text in examples.texts if text], own, seed)
     training = train(encoder, examples, Clock(own.train_s, own.train_steps), seed=seed, progress=progress)
     return encoder, asdict(training)
 
