@@ -256,6 +256,22 @@ def test_a_large_space_gets_cells_and_still_finds_the_nearest(tmp_path: Path) ->
         assert not any(int(i[1:]) % 3 == 0 for answer in answers for i in answer.item_ids if i.startswith("i"))
 
 
+def test_cells_that_are_not_worth_it_are_neither_kept_nor_fitted_again(tmp_path: Path) -> None:
+    """Uniform on the sphere: the nearest of a query are in all directions."""
+    vectors_NE, query_QE = vectors(8_500, 1, 48), vectors(20, 2, 48)
+    with Store(tmp_path, 48) as store:
+        store.commit([Put(e) for e in entries(vectors_NE, 1, 1)])
+        store.checkpoint()
+        store.commit([Put(Entry("new", "p0", "c0", query_QE[0]))])
+        store.checkpoint()
+        space = store._memory._clusters["c0"].space
+        assert (space.cells, space.tried, len(space)) == (None, 8_500, 8_501)
+        truth_QK = -np.sort(-(query_QE[1:].astype(float) @ vectors_NE.astype(float).T), 1)[:, :10]
+        found_QK = [answer.similarity_K for answer in store.search(query_QE[1:], 10)]
+        assert np.stack(found_QK) == pytest.approx(truth_QK, abs=1e-6)
+        assert store.search(query_QE[:1], 1)[0].item_ids == ["new"]
+
+
 def test_another_way_to_find_the_nearest_gives_the_same_answer() -> None:
     """Where a GPU has the vectors, FAISS's own index finds them; here one on the processor stands in its place."""
     import faiss
