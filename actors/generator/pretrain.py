@@ -104,8 +104,7 @@ def pretrain(
             f"{len(rows)} histories to train the language model on and {len(checks)} to check it with; both "
             "the fit and the stop part need users with context: import more events, or map more columns"
         )
-    cpu = backbone.device.type == "cpu"
-    with torch.random.fork_rng(devices=[] if cpu else None):
+    with torch.random.fork_rng(devices=[] if backbone.device.type == "cpu" else [backbone.device]):
         torch.manual_seed(seed)
         model = _adapted(backbone.model) if lora else backbone.model
         updates = Updates(_lengths(rows), backbone.batch, accumulate, seed)
