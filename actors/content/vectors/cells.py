@@ -27,7 +27,7 @@ TARGET = 0.995
 """Least recall in calibration, the worse of the two kinds of queries."""
 MOST = 24
 """Neighbours that recall is measured for; a search for more is exact."""
-SHARES = (1.0, 3 / 8, 1 / 8, 1 / 32)
+SHARES = (1.0, 0.3, 0.1, 0.03)
 TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 QUERIES = 128
 SEED = 1
