@@ -179,11 +179,12 @@ def test_new_users_who_teach_nothing_change_nothing_and_are_asked_again_when_the
 
 
 def test_only_events_after_the_watermark_teach(tmp_path: Path) -> None:
-    """Of 3,000 events 40 are new: of too few users for a judgement."""
+    """Of 3,000 events 40 are new, of too few users for a judgement; or one, of whom nobody judges."""
     shop, dataset = Shop(tmp_path), traffic(300)
-    found = shop.tune(dataset, dataset.events["event_id"].combine_chunks()[-40:])
-    assert (found["action"], found["new"]) == ("wait", 40)
-    assert found["waits"].endswith("new users to judge by, 30 needed")
+    for new in (40, 1):
+        found = shop.tune(dataset, dataset.events["event_id"].combine_chunks()[-new:])
+        assert (found["action"], found["new"]) == ("wait", new)
+        assert found["waits"].endswith("new users to judge by, 30 needed")
 
 
 def test_a_version_without_a_generator_waits_for_one(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from actors.features.features import Ints
 from actors.generator.generator import Generator
 from actors.generator.people import People
-from actors.generator.tasks import Logged, Tasks, build
+from actors.generator.tasks import Logged, Tasks, build, user_keys
 from actors.generator.train import Reading
 from actors.generator.tuning import Tuned, tune
 from cluster.journal.journal import Reader
@@ -78,7 +78,7 @@ class GeneratorTuning:
         at = self.refinement
         if at.running.generator is None:
             return f"version {at.number} has no generated member"
-        users = len(self._tasks(self._work.split.confirm))
+        users = len(set(user_keys(self._work.dataset.events.take(pa.array(self._of(self._work.split.confirm))))))
         if users < at.settings.gate.least_users:
             return f"{users:,} new users to judge by, {at.settings.gate.least_users:,} needed"
         if len(self._new) < GROWTH * tried:
@@ -117,13 +117,16 @@ class GeneratorTuning:
         reward = self._work.settings.reward
         return Logged.of(self._work.dataset, rows, self._work.feature_map, reward.low, reward.high)
 
+    def _of(self, part: Ints) -> Ints:
+        """The new rows of a part."""
+        return part[np.isin(part, self._new)]
+
     def _tasks(self, part: Ints, share: int = 1) -> Tasks:
         """The new tasks of a part, at most `generator.tasks` over `share`."""
         settings = self._work.settings
-        rows = part[np.isin(part, self._new)]
         return build(
             self._work.dataset,
-            self._logged(rows),
+            self._logged(self._of(part)),
             self._generator.serialiser,
             limit=max(settings.bandits.history, 1),
             most=max(settings.generator.tasks // share, 1),
