@@ -7,6 +7,7 @@
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -159,6 +160,7 @@ class ModelDeployment:
         self._replica = Replica(known, name, lambda: LearnerActor(known, name))
         self._in_work = 0
         await self._replica.start()
+        gc.freeze()  # else a full collection looks at 200,000 objects of libraries, while no decision is made
 
     async def decide(self, bundle: Bundle) -> list[DecisionRecord] | None:
         """None where the gateway knows more of the client's catalogue; raises RequestError like the engine."""
@@ -185,6 +187,7 @@ class IngressDeployment:
         learner, reader = partial(LearnerActor, known, name), partial(ReaderActor, known)
         self._parts = assemble(known, name, learner, ModelReplicas(models), reader)
         await self._parts.replica.start()
+        gc.freeze()  # as above
         self._exporter = Exporter(self._parts.metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

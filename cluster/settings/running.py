@@ -74,7 +74,9 @@ class ServeSettings(Section):
         "what comes later is there for the next decision in that context. 0: it never reads",
     )
     small_call: Count = Field(8, description="requests of a call up to which its time counts for target_p95_ms")
-    models_batch: Count = Field(128, description="requests of one call above which the model replicas decide them")
+    models_batch: Count = Field(
+        32, description="requests of one call from which on model replicas decide a share of it"
+    )
     models_replicas: Count = Field(1, description="model replicas at the start and at least")
     models_max_replicas: Count = Field(2, description="model replicas at most")
     keys_refresh_s: Positive = Field(10.0, description="age at which a cached API key is looked up again, seconds")

@@ -65,29 +65,40 @@ def all_asked(
     ids: Sequence[str],
     background: Background,
     reason: Reason | None = None,
+    first: int = 0,
 ) -> list[Asked]:
-    """The requests of a call, each with its own background."""
+    """The requests of a call, or of the part of it that begins at the place `first`."""
     seen, codes = background.seen, background.codes
     return [
-        Asked(client, request, one, i, mode, reason, seen.get(i, ()), code=codes.get(i))
+        Asked(client, request, one, first + i, mode, reason, seen.get(i, ()), code=codes.get(i))
         for i, (request, one) in enumerate(zip(requests, ids, strict=True))
     ]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The requests (JSON) of one call on their way to a model replica.
+    """Requests (JSON) of one call on their way to a model replica.
 
-    revision: of the client's catalogue, which the replica must know.
+    first: the place of the first in its call. background: by place in the bundle. revision: of the client's catalogue,
+    which the replica must know.
     """
 
     client: str
     mode: ClientMode
+    first: int
     bodies: Sequence[str]
     ids: Sequence[str]
     background: Background
     revision: int
 
+    @classmethod
+    def of(cls, asked: Sequence[Asked], revision: int) -> "Bundle":
+        bodies = [one.request.model_dump_json(exclude_defaults=True) for one in asked]
+        seen = {i: one.seen for i, one in enumerate(asked) if one.seen}
+        codes = {i: one.code for i, one in enumerate(asked) if one.code is not None}
+        ids, one = [one.decision_id for one in asked], asked[0]
+        return cls(one.client, one.mode, one.index, bodies, ids, Background(seen, codes), revision)
+
     def asked(self) -> list[Asked]:
         requests = [DecisionRequest.model_validate_json(body) for body in self.bodies]
-        return all_asked(self.client, self.mode, requests, self.ids, self.background)
+        return all_asked(self.client, self.mode, requests, self.ids, self.background, first=self.first)

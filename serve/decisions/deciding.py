@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -18,7 +18,7 @@ from cluster.journal.journal import DecisionRecord, Reader, Repeat
 from serve.decide import Engine, Load
 from serve.decisions.asked import Asked, Background, Bundle, Code, Reason, all_asked
 from serve.decisions.baseline import request_json
-from serve.decisions.pace import Pace, Stopwatch
+from serve.decisions.pace import Pace, Stopwatch, Way
 from serve.decisions.reading import Reading
 from serve.decisions.seen import Seen
 from serve.decisions.turns import Turns
@@ -63,7 +63,7 @@ class Deciding:
         engine: decides here and in threads.
         reader: the journal: what users were shown, and stored answers.
         settings: the budget, and the sizes of calls.
-        models: where calls of `settings.models_batch` requests or more go; None keeps them.
+        models: get a share of calls of `settings.models_batch` requests or more; None keeps them.
         reading: where contexts of unknown users go to be read; None leaves them.
     """
 
@@ -83,6 +83,9 @@ class Deciding:
         self._reading = reading
         self._pace = Pace()
         self._turns = Turns(engine, self._pace)
+        self._sent = 0
+        """Requests that model replicas have."""
+        self._threaded = 0
         self._closed = False
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="decide")
 
@@ -130,32 +133,64 @@ class Deciding:
         way = self._pace.way(load.who, load.items, number, left_ms)
         if way == "not":
             return await self._quick(call.asked(background, "slow"))
-        if way == "here" and not self._large(number):
-            return await self._turns(call.asked(background), load, left_ms)
-        try:
-            return await asyncio.wait_for(self._beside(call, load, background), left_ms / 1e3)
-        except TimeoutError:
-            self._pace.missed(load.who, load.items, left_ms / number)
-            return await self._quick(call.asked(background, "slow"))
+        asked = call.asked(background)
+        if self._models is not None and number >= self._settings.models_batch:
+            return await self._shared(asked, load, way, left_ms)
+        return await self._own(asked, load, way, left_ms)
 
-    async def _beside(self, call: Call, load: Load, background: Background) -> Records:
-        if self._models is not None and self._large(len(call.requests)):
-            bodies = [request.model_dump_json() for request in call.requests]
-            revision = self._engine.revision(call.client)
-            records = await self._models.decide(Bundle(call.client, call.mode, bodies, call.ids, background, revision))
-            if records is not None:
-                return records
+    async def _shared(self, asked: Sequence[Asked], load: Load, way: Way, left_ms: float) -> Records:
+        """A large call, in pieces."""
+        size = self._settings.models_batch
+        pieces = [asked[first : first + size] for first in range(0, len(asked), size)]
+        tasks = [asyncio.ensure_future(self._piece(piece, load, way, left_ms)) for piece in pieces]
+        try:
+            return [record for records in await asyncio.gather(*tasks) for record in records]
+        finally:
+            for task in tasks:
+                task.cancel()  # those of a call that is refused, or whose caller is gone
+
+    async def _piece(self, asked: Sequence[Asked], load: Load, way: Way, left_ms: float) -> Records:
+        """Where fewer requests wait: with the model replicas, or here."""
+        models, begin = self._models, time.perf_counter()
+        if models is None or self._sent > self._turns.waiting + self._threaded:
+            return await self._own(asked, load, way, left_ms)
+        self._sent += len(asked)
+        try:
+            bundle = Bundle.of(asked, self._engine.revision(asked[0].client))
+            records = await asyncio.wait_for(models.decide(bundle), left_ms / 1e3)
+        except TimeoutError:
+            return await self._missed(asked, load, left_ms)
+        finally:
+            self._sent -= len(asked)
+        if records is not None:
+            return records
+        return await self._own(asked, load, way, left_ms - 1e3 * (time.perf_counter() - begin))
+
+    async def _own(self, asked: Sequence[Asked], load: Load, way: Way, left_ms: float) -> Records:
+        """In this process: on the event loop, or in a thread."""
+        if way == "here":
+            return await self._turns(asked, load, left_ms)
         loop = asyncio.get_running_loop()
 
         def work() -> Records:
             watch = Stopwatch()
             try:
-                return self._engine.decide_many(call.asked(background))
+                return self._engine.decide_many(asked)
             finally:  # also when nobody waits any more
-                each_ms = watch.ms() / len(call.requests)
-                loop.call_soon_threadsafe(self._pace.took, load.who, load.items, each_ms)
+                loop.call_soon_threadsafe(self._pace.took, load.who, load.items, watch.ms() / len(asked))
 
-        return await loop.run_in_executor(self._threads, work)
+        self._threaded += len(asked)
+        try:
+            return await asyncio.wait_for(loop.run_in_executor(self._threads, work), left_ms / 1e3)
+        except TimeoutError:
+            return await self._missed(asked, load, left_ms)
+        finally:
+            self._threaded -= len(asked)
+
+    async def _missed(self, asked: Sequence[Asked], load: Load, left_ms: float) -> Records:
+        """The time is over."""
+        self._pace.missed(load.who, load.items, left_ms / len(asked))
+        return await self._quick([replace(one, reason="slow") for one in asked])
 
     async def _quick(self, asked: Sequence[Asked]) -> Records:
         """What asks no model."""
@@ -165,16 +200,6 @@ class Deciding:
             if len(records) < len(asked):
                 await asyncio.sleep(0)
         return records
-
-    def _large(self, number: int) -> bool:
-        return self._models is not None and number >= self._settings.models_batch
-
-    async def _codes(self, call: Call) -> Mapping[int, Code]:
-        """Read by the language model, for the unknown users of the call."""
-        if self._reading is None or call.mode == "off":
-            return {}
-        strangers = self._engine.strangers(call.client, call.requests)
-        return await self._reading.codes(*strangers, self._left_ms(call)) if strangers else {}
 
     async def _lately(self, call: Call) -> Mapping[int, Collection[str]]:
         """Read off the event loop, for the requests that ask."""
@@ -190,6 +215,13 @@ class Deciding:
             return {}
         items = partial(self._seen.items, call.client)
         return await asyncio.to_thread(lambda: {i: items(*one) for i, one in asking.items()})
+
+    async def _codes(self, call: Call) -> Mapping[int, Code]:
+        """Of unknown users' contexts, those that the language model has read in time."""
+        found = None if self._reading is None else self._engine.strangers(call.client, call.requests)
+        if self._reading is None or found is None:
+            return {}
+        return await self._reading.codes(*found, self._left_ms(call))
 
     async def _answered(self, call: Call) -> dict[int, Repeat]:
         """Stored answers of the requests that were made before."""

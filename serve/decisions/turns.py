@@ -39,6 +39,11 @@ class Turns:
         self._pace = pace
         self._calls: list[_Waiting] = []
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are not decided yet."""
+        return sum(len(call.asked) - len(call.records) for call in self._calls)
+
     async def __call__(self, asked: Sequence[Asked], load: Load, left_ms: float) -> list[DecisionRecord]:
         """Decide a call's requests, of which those that are not begun in `left_ms` get the caller's own choice.
 
