@@ -71,7 +71,7 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
         made = version(record.version)
         engine.install(load(record.version, made))
         generator = made.reader
-    asked = _asked(record, generator)
+    asked = asked_again(record, generator)
     _catalogue(engine, reader, record)
     states = rebuilt(settings, reader, version, record) if record.version and record.epoch > 1 else [_UNLEARNED]
     found = None
@@ -90,7 +90,7 @@ def replay(settings: Settings, reader: Reader, version: Callable[[int], Version]
 _UNLEARNED = Rebuilt(0, 0, [])
 
 
-def _asked(record: DecisionRecord, generator: tuple[str, int] | None) -> Asked:
+def asked_again(record: DecisionRecord, generator: tuple[str, int] | None) -> Asked:
     """The request with what was known of it when it was decided; `generator` is that of its version, if one reads."""
     request = DecisionRequest.model_validate_json(record.request)
     mode = "live" if record.mode == "baseline" else cast(ClientMode, record.mode)

@@ -1,7 +1,7 @@
 """A small published version and a replica in the test's own process: engine, journal on disk, HTTP by ASGI."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import DEFAULT_NAME, Registry
 from serve.app import prepare
 from serve.assembly import Assembly, assemble
+from serve.decisions.reading import Model
 from serve.gateway import Gateway
 from serve.learning.service import LearnerService
 from serve.observed.metrics import Metrics
@@ -123,8 +124,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, learner: LearnerService | None = None) -> AsyncIterator[Running]:
-    """A gateway over a real engine and journal; `learner` is followed where it is given.
+async def running(
+    settings: Settings, learner: LearnerService | None = None, reader: Callable[[], Model] | None = None
+) -> AsyncIterator[Running]:
+    """A gateway over a real engine and journal; `learner` is followed, and `reader` asked, where they are given.
 
     A busy machine is no slow model: the budget of a decision is long unless the settings name one.
     """
@@ -142,7 +145,7 @@ async def running(settings: Settings, learner: LearnerService | None = None) -> 
             raise ConnectionError("this test has no learner")
         return learner
 
-    parts = assemble(settings, DEFAULT_NAME, find, close_every_s=0.02)
+    parts = assemble(settings, DEFAULT_NAME, find, reader=reader, close_every_s=0.02)
     await parts.replica.start()
     transport = httpx.ASGITransport(parts.gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:
