@@ -11,12 +11,12 @@ from sklearn.metrics import adjusted_rand_score
 from actors.bandits import pooled
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
-from actors.generator.clock import Clock
 from actors.generator.fitting import HeadTraining, fit_head, mean_loss, responsibilities, spread
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
 from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.tasks import Tasks
+from cluster.clock import Clock
 
 KINDS, D, NOISE = 4, 6, 0.3
 

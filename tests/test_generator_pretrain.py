@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 from actors.generator import embedded
 from actors.generator.backbone import Backbone
 from actors.generator.checkpoint import Checkpoint
-from actors.generator.clock import Clock
 from actors.generator.pretrain import Training, pretrain
 from actors.generator.updates import UPDATE_TOKENS, Updates, cut
+from cluster.clock import Clock
 from cluster.errors import ModelError
 
 COLOURS, LAMPS = ("red", "green", "blue"), ("Sun", "Moon", "Star")

@@ -12,10 +12,10 @@ import torch
 
 from actors.features.features import Ints
 from actors.generator.batching import batches
-from actors.generator.clock import Clock
 from actors.generator.fitting import CHECK_EVERY, RATES, HeadTraining, mean_loss, spread
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
+from cluster.clock import Clock
 from cluster.config import Settings
 from cluster.progress import steps
 

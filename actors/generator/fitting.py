@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
-from actors.generator.clock import Clock
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
 from actors.generator.telling import put, tell
+from cluster.clock import Clock
 from cluster.progress import steps
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from transformers.pytorch_utils import Conv1D
 from actors.features.features import Ints
 from actors.generator.backbone import Backbone, pad
 from actors.generator.checkpoint import Checkpoint
-from actors.generator.clock import Clock
 from actors.generator.gang import Alone, Workers
 from actors.generator.updates import Updates, cut
+from cluster.clock import Clock
 from cluster.errors import ModelError
 from cluster.progress import steps
 

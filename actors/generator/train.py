@@ -16,7 +16,6 @@ from actors.features.features import Ints
 from actors.generator import embedded
 from actors.generator.backbone import Backbone
 from actors.generator.checkpoint import Checkpoint
-from actors.generator.clock import Clock
 from actors.generator.contexts import ContextMap
 from actors.generator.fitting import Extent, fit_head
 from actors.generator.gang import Workers
@@ -28,6 +27,7 @@ from actors.generator.pretrain import Training, pretrain
 from actors.generator.priors import crossfit, fold_of
 from actors.generator.serialise import Serialiser
 from actors.generator.tasks import Logged, Source, Tasks, build, contexts, user_keys
+from cluster.clock import Clock
 from cluster.config import GeneratorSettings, Settings
 from cluster.records import Dataset
 

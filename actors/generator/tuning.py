@@ -17,7 +17,6 @@ from actors.bandits import pooled
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
 from actors.generator.climb import Climb
-from actors.generator.clock import Clock
 from actors.generator.contexts import ContextMap, ridge
 from actors.generator.generator import Generator, Report
 from actors.generator.head import Head
@@ -26,6 +25,7 @@ from actors.generator.pretrain import Training, pretrain
 from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.tasks import Tasks, user_keys
 from actors.generator.train import FOLDS, Reading
+from cluster.clock import Clock
 from cluster.config import Settings
 
 
