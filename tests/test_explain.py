@@ -112,6 +112,7 @@ def test_moves_are_those_of_each_feature_and_item(version: Version) -> None:
         sigma_DD = factor_DD @ factor_DD.T + ranks_DR @ ranks_DR.T
         assert found.spread == pytest.approx(np.sqrt(np.mean([phi @ sigma_DD @ phi for phi in phi_KD])))
         assert found.pooled_spread < found.spread
+        assert found.scale == proposed().proposal.generator.head.mean_scale.item()
 
 
 def test_with_parameters_per_item_each_items_own_weights_move() -> None:
@@ -208,7 +209,7 @@ def test_it_is_shown_as_tables(
     show(every[0])
     shown = capsys.readouterr().out
     for row in (*every[0].features, *every[0].items):
-        (line,) = (line for line in shown.splitlines() if row.name in line)
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"│ {row.name} "))
         assert f"{row.after:.4f}".replace("-", "−") in line
         assert f"{row.effect:+.4f}".replace("-", "−") in line
 

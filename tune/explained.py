@@ -32,10 +32,11 @@ def show(found: Explanation) -> None:
     console.print(f"{found.candidate}, made for {about['users']:,} of {found.users:,} users whose context is like")
     console.print(f"  {about['text']}", markup=False)
     console.print(
-        f"There it earned {about['value']:.4f} a decision, {_signed(about['difference'])} against {about['against']}"
+        f"There it is worth {about['value']:.4f} a decision, {_signed(about['difference'])} against {about['against']}"
         f" ({_signed(low)} to {_signed(high)}, 95 %).",
         f"Between such users an item's expected reward varies by {found.spread:.4f}, it says; the pooled model is sure "
         f"of the mean user's up to {found.pooled_spread:.4f}.",
+        f"Priors start from {found.scale:.2f} times the pooled mean.",
         sep="\n",
     )
     if found.range != (0.0, 1.0):

@@ -46,7 +46,8 @@ class Explanation:
     """spread, pooled_spread: sd of an item's expected reward under the prior and under the pooled posterior.
 
     They are root mean squares over the catalogue in the context that stands for the candidate's domain. All rewards
-    are scaled: 0 and 1 are the ends of the declared `range`. about: what the version tells of the candidate.
+    are scaled: 0 and 1 are the ends of the declared `range`. about: what the version tells of the candidate. scale:
+    of the pooled mean, that priors start from.
     """
 
     candidate: str
@@ -57,6 +58,7 @@ class Explanation:
     items: tuple[Moved, ...]
     spread: float
     pooled_spread: float
+    scale: float
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,6 +111,7 @@ class Explainer:
             _most(self.titles, before.mean_K, after.mean_K, np.ones(1), top),
             after.spread,
             before.spread,
+            self.member.follow.scale if self.member.follow else 1.0,
         )
 
     @cached_property
