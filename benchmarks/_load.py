@@ -25,11 +25,14 @@ async def load(host: str, port: int, requests: list[bytes], connections: int, se
         place = first
         while (sent := time.perf_counter()) < end:
             writer.write(requests[place % len(requests)])
-            status = await _answer(reader)
+            status, stays = await _answer(reader)
             if sent >= begin:
                 latencies.append(time.perf_counter() - sent)
                 failures += status != 200
             place += connections
+            if not stays:  # an ingress that reloads says so with an answer
+                writer.close()
+                reader, writer = await asyncio.open_connection(host, port)
         writer.close()
 
     await asyncio.gather(*[connection(n) for n in range(connections)])
@@ -38,12 +41,13 @@ async def load(host: str, port: int, requests: list[bytes], connections: int, se
     return {"requests": len(latencies), "seconds": time.perf_counter() - begin, "failures": failures, **at}
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
-    head = await reader.readuntil(b"\r\n\r\n")
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """Status, and whether the connection stays open."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
     for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
+        if line.startswith(b"content-length:"):
             await reader.readexactly(int(line.split(b":")[1]))
-    return int(head.split(b" ", 2)[1])
+    return int(head.split(b" ", 2)[1]), b"\r\nconnection: close" not in head
 
 
 def http(path: str, key: str, body: dict[str, Any]) -> bytes:
