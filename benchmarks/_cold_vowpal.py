@@ -163,7 +163,8 @@ def warm(dataset: Dataset, feature_map: FeatureMap, split: Split, folder: Path) 
 
 
 def _rewards(dataset: Dataset, rows_N: Ints) -> Floats:
-    return dataset.events["reward"].take(pa.array(rows_N)).to_numpy().astype(np.float64)
+    reward_N: Floats = dataset.events["reward"].take(pa.array(rows_N)).to_numpy().astype(np.float64)
+    return reward_N
 
 
 def _labelled(line: str, reward: float) -> str:

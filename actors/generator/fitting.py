@@ -31,7 +31,8 @@ from cluster.clock import Clock
 from cluster.progress import steps
 
 log = logging.getLogger(__name__)
-PLAIN_STEPS = 60
+PLAIN_STEPS = 240
+"""At most, and half of the steps that a training has in all."""
 CHECK_EVERY = 10
 CHECKED = 1_000
 START = 0.1
@@ -145,7 +146,7 @@ class _Loop:
         self.rows_per_batch = len(fit.arm_N) / len(parts)
 
     def run(self, patience: int, extent: Extent) -> HeadTraining:
-        step = self._plain()
+        step = self._plain(patience)
         self.head.silence()
         pooled_U, kept, told = self._losses(), _copy(self.head), 0.0
         if extent == "pooled":
@@ -202,7 +203,7 @@ class _Loop:
     def _per_row(self, loss_U: Floats) -> float:
         return float(loss_U.sum()) / int(self.stop.tasks.sizes_U[self.checked_U].sum())
 
-    def _plain(self) -> int:
+    def _plain(self, patience: int) -> int:
         """Fit the pooled prior's own parameters: a coarse grid, then gradient steps."""
         head = self.head
         some_U = _some(len(self.fit.tasks), 256, self.rng)
@@ -219,14 +220,16 @@ class _Loop:
                 {"params": [head.log_tempering, head.log_extra_AD], "lr": PLAIN_RATES["extra"]},
             ]
         )
-        best, kept, step = np.inf, _copy(head), 0
-        while step < PLAIN_STEPS and not self.clock.spent(step):
+        best, kept, step, misses = np.inf, _copy(head), 0, 0
+        most = PLAIN_STEPS if self.clock.steps is None else min(PLAIN_STEPS, self.clock.steps // 2)
+        while step < most and misses < patience and not self.clock.spent(step):
             self._step(optimizer, plain=True)
             step += 1
             if step % CHECK_EVERY == 0:
                 score = mean_loss(head, self.stop, self.checked_U, plain=True)
+                misses += 1
                 if score < best:
-                    best, kept = score, _copy(head)
+                    best, kept, misses = score, _copy(head), 0
         head.load_state_dict(kept)
         return step
 
