@@ -88,6 +88,7 @@ def test_moves_are_those_of_each_feature_and_item(version: Version) -> None:
     """By one decision at a time: φ of each logged item, φ of each lamp, the dense covariance."""
     case, explainer = proposed(), Explainer.of(version)
     member, pooled_D = parts(version)
+    pooled_D *= proposed().proposal.generator.head.mean_scale.item()
     events = case.work.events(case.work.split.select).to_pylist()
     feature_map = version.feature_map
     shown_ND = [

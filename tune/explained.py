@@ -36,7 +36,7 @@ def show(found: Explanation) -> None:
         f" ({_signed(low)} to {_signed(high)}, 95 %).",
         f"Between such users an item's expected reward varies by {found.spread:.4f}, it says; the pooled model is sure "
         f"of the mean user's up to {found.pooled_spread:.4f}.",
-        f"Priors start from {found.scale:.2f} times the pooled mean.",
+        f"Priors start from {found.scale:.2f} times the pooled mean; what the context changed of that:",
         sep="\n",
     )
     if found.range != (0.0, 1.0):

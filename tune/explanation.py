@@ -1,15 +1,16 @@
 """What the generator changed for one candidate, against the pooled model that the same version has.
 
-The candidate's prior mean is m_c, the pooled model's posterior mean μ. A weight's move (m_c − μ)_d counts times the
-standard deviation of φ_d in the traffic: the reward that it moves from one decision to the next. With parameters per
-item that holds of each item's own; there the intercept, which tells items apart, counts as it is.
+The candidate's prior mean is m_c; the pooled model's posterior mean is μ, and all priors start from aμ, a scalar a. So
+what a context changed is m_c − aμ. A weight's move counts times the standard deviation of φ_d in the traffic: the
+reward that it moves from one decision to the next. With parameters per item that holds of each item's own; there the
+intercept, which tells items apart, counts as it is.
 
 Shapes: C candidates, A arms, D features, K items, R rank.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,7 +100,9 @@ class Explainer:
         if candidate not in self.names:
             raise ModelError(f"no candidate {candidate!r} in this version; there are {', '.join(self.names)}")
         c, about = self.names.index(candidate), self.told["candidates"][candidate]
-        pooled = gaussian(self.linear.precision_ADD, self.linear.shift_AD)
+        scale = self.member.follow.scale if self.member.follow else 1.0
+        found = gaussian(self.linear.precision_ADD, self.linear.shift_AD)
+        pooled = replace(found, mean_AD=scale * found.mean_AD)
         prior = Gaussian(self.member.means_CAD[c], self.member.factor_ADD)
         before, after = self._scores(about, pooled, None), self._scores(about, prior, self.member.ranks_CADR[c])
         return Explanation(
@@ -111,7 +114,7 @@ class Explainer:
             _most(self.titles, before.mean_K, after.mean_K, np.ones(1), top),
             after.spread,
             before.spread,
-            self.member.follow.scale if self.member.follow else 1.0,
+            scale,
         )
 
     @cached_property
