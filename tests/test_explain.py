@@ -210,9 +210,9 @@ def test_it_is_shown_as_tables(
     show(every[0])
     shown = capsys.readouterr().out
     for row in (*every[0].features, *every[0].items):
-        (line,) = (line for line in shown.splitlines() if line.startswith(f"│ {row.name} "))
-        assert f"{row.after:.4f}".replace("-", "−") in line
-        assert f"{row.effect:+.4f}".replace("-", "−") in line
+        numbers = [f"{row.after:.4f}".replace("-", "−"), f"{row.effect:+.4f}".replace("-", "−")]
+        lines = [line for line in shown.splitlines() if line.startswith(f"│ {row.name} ")]  # an item and its feature
+        assert any(all(number in line for number in numbers) for line in lines)
 
 
 def test_an_unknown_candidate_is_told_which_there_are(version: Version) -> None:
