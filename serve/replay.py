@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from actors.bandits.version import Version
@@ -176,7 +177,7 @@ def _pairs(found: Replayed) -> list[tuple[str, list[dict[str, Any]], list[dict[s
 
 
 def _cell(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
 
 
 if __name__ == "__main__":

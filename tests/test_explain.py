@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from actors.bandits.ensemble import Admission, Ensemble, Prior
@@ -218,3 +219,20 @@ def test_it_is_shown_as_tables(
 def test_an_unknown_candidate_is_told_which_there_are(version: Version) -> None:
     with pytest.raises(ModelError, match="no candidate 'p9z9' in this version; there are p"):
         Explainer.of(version).explain("p9z9", 3)
+
+
+def test_brackets_of_titles_and_texts_are_shown_as_they_are(
+    version: Version, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are markup to the library that draws the tables: a closing one without its opening is an error there."""
+    monkeypatch.setenv("COLUMNS", "400")
+    items, place = version.items, version.items.schema.get_field_index("title")
+    titles = pa.array([f"[/{item}] of [red]" for item in items["item_id"].to_pylist()], pa.string())
+    explainer = Explainer.of(replace(version, items=items.set_column(place, items.schema.field(place), titles)))
+    found = explainer.explain(explainer.names[0], 2)
+    show(found)
+    assert f"│ {found.items[0].name} " in capsys.readouterr().out
+    show_all([replace(found, about=found.about | {"text": "badge=[/b] [bold]x"})])
+    listed = capsys.readouterr().out
+    assert "badge=[/b] [bold]x" in listed
+    assert found.features[0].name in listed

@@ -20,7 +20,7 @@ from serve.decisions.current import load
 from serve.learning.ledger import Ledger
 from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
-from serve.replay import replay
+from serve.replay import Replayed, replay, show
 from tests import serving
 from tests.test_learner import WAIT_S, World
 
@@ -197,3 +197,10 @@ def test_the_command(world: World) -> None:
     assert json.loads(done.stdout)["same"]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert "the same, to the bit" in shown.stdout
+
+
+def test_brackets_of_item_ids_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    slots = [{"item_id": "[/x] of [red]", "propensity": 0.5, "score": 0.2}]
+    answer = {"decision_id": "D", "mode": "live", "version": 1, "slots": slots}
+    show(Replayed(answer, answer, 1, 0, 0))
+    assert "│ [/x] of [red] │" in capsys.readouterr().out

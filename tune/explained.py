@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tune.explanation import Explanation, Moved
@@ -17,8 +18,8 @@ def show_all(every: Sequence[Explanation]) -> None:
         table.add_row(
             each.candidate,
             f"{each.about['users']:,} of {each.users:,}",
-            each.about["text"],
-            f"{most.name} {_signed(most.effect)}" if most else "nothing",
+            escape(each.about["text"]),
+            f"{escape(most.name)} {_signed(most.effect)}" if most else "nothing",
             f"{_signed(each.about['difference'])} ({each.about['against']})",
             f"{_signed(low)} to {_signed(high)}",
         )
@@ -50,7 +51,7 @@ def _table(name: str, before: str, after: str, effect: str, rows: Sequence[Moved
     for column in (before, after, effect):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row.name, _minus(row.before), _minus(row.after), _signed(row.effect))
+        table.add_row(escape(row.name), _minus(row.before), _minus(row.after), _signed(row.effect))
     return table
 
 
