@@ -18,7 +18,7 @@ from actors.features.features import Floats
 from actors.generator.generator import Generator
 from actors.generator.train import train
 from cluster import config
-from cluster.config import ClientMode, Settings
+from cluster.config import ClientMode, ServeSettings, Settings
 from cluster.journal.journal import Reader, journal_url
 from cluster.registry import Registry
 from serve import app
@@ -27,14 +27,21 @@ from serve.decisions import evidence
 from serve.decisions.asked import Asked, Code
 from serve.decisions.catalogue import Large
 from serve.decisions.current import load
-from serve.decisions.reading import Told
+from serve.decisions.deciding import Call, Deciding
+from serve.decisions.reading import Reading, Told
 from serve.messages import DecisionRequest
+from serve.observed.metrics import Metrics
 from serve.releases import Releases
 from serve.replay import asked_again, replay
 from tests import serving
 
 NAME, OWN = "medley", "medley-generator"
 MOBILE = {"device": "mobile", "hour": 3}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @cache
@@ -174,6 +181,22 @@ def test_nobody_reads_for_whom_no_model_is_needed(home: Path, changes: dict[str,
 
     asyncio.run(main())
     assert model.told == 0
+
+
+@pytest.mark.anyio
+async def test_nobody_reads_for_a_client_whom_no_model_answers(home: Path) -> None:
+    model, settings = Model(), ServeSettings()
+    engine, reading = Engine(seed=1), Reading(lambda: model, Metrics(), wait_ms=5_000.0)
+    engine.install(load(1, version()))
+    deciding = Deciding(engine, Reader(journal_url(published())), settings, reading=reading)
+    request = DecisionRequest(user_id="new", context=MOBILE)
+    modes: tuple[ClientMode, ...] = ("off", "shadow")
+    for mode, told in zip(modes, (0, 1), strict=True):
+        records, _ = await deciding(Call("shop", mode, [request], [mode], time.perf_counter()))
+        await asyncio.sleep(0.1)
+        assert (records[0].mode, model.told) == (mode, told)
+    await reading.stop()
+    deciding.close()
 
 
 @pytest.mark.ray

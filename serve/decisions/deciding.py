@@ -217,9 +217,11 @@ class Deciding:
         return await asyncio.to_thread(lambda: {i: items(*one) for i, one in asking.items()})
 
     async def _codes(self, call: Call) -> Mapping[int, Code]:
-        """Of unknown users' contexts, those that the language model has read in time."""
-        found = None if self._reading is None else self._engine.strangers(call.client, call.requests)
-        if self._reading is None or found is None:
+        """Of unknown users' contexts, those that the language model has read in time; none where no model decides."""
+        if self._reading is None or call.mode == "off":
+            return {}
+        found = self._engine.strangers(call.client, call.requests)
+        if found is None:
             return {}
         return await self._reading.codes(*found, self._left_ms(call))
 
