@@ -82,6 +82,7 @@ def test_the_environment_comes_before_the_file(tmp_path: Path, monkeypatch: pyte
         ("bandits: {predefined: [linear, uniform, linear]}", "two members named 'linear'; list each"),
         ("bandits: {custom: ['mine:Own', 'yours.own:OWN']}", "two members named 'own'"),
         ("bandits: {custom: ['mine:Generated']}", "two members named 'generated'"),
+        ("generator: {hidden: 7}", "generator.hidden = 7: .*multiple of 2"),
         ("reward_kind: clicks", "'clicks' is not one of rewards"),
         ("- a\n- b", "expected keys and values, found list"),
         ("a: [", "cannot read the configuration"),
