@@ -199,7 +199,10 @@ def test_the_command(world: World) -> None:
     assert "the same, to the bit" in shown.stdout
 
 
-def test_brackets_of_item_ids_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_of_item_ids_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     slots = [{"item_id": "[/x] of [red]", "propensity": 0.5, "score": 0.2}]
     answer = {"decision_id": "D", "mode": "live", "version": 1, "slots": slots}
     show(Replayed(answer, answer, 1, 0, 0))
