@@ -97,7 +97,7 @@ class Size:
 
 
 FULL = Size(5, 50_000, 30_000, 2_000, 60, 400)
-QUICK = Size(2, 3_000, 3_000, 300, 3, 70)
+QUICK = Size(2, 2_000, 2_000, 200, 2, 70)
 LOGS = ("coupon", "retail", "marketplace")
 
 
