@@ -13,6 +13,7 @@ from scipy.special import expit
 from scipy.stats import binom, norm
 from sklearn.metrics import adjusted_rand_score
 
+from actors.content.regrouping import kept
 from actors.content.regrouping.groups import Groups
 from actors.content.regrouping.regrouping import Regrouping
 from actors.content.regrouping.tree import grow, performance
@@ -74,6 +75,7 @@ def test_the_tree_of_known_rows() -> None:
     assert tree.cut is not None
     assert tree.linkage[1, 2] < tree.cut < tree.linkage[2, 2]
     assert grow(mean_PC, 1e4 * noise_PCC, ALPHA, 0).labels_P.tolist() == [0, 0, 0, 0]
+    assert grow(mean_PC, noise_PCC, ALPHA, 0, lambda *_: False).labels_P.tolist() == [0, 0, 0, 0], "it does not pay"
     assert grow(mean_PC[:1], noise_PCC[:1], ALPHA, 0).labels_P.tolist() == [0]
 
 
@@ -103,7 +105,7 @@ def test_evidence_by_hand() -> None:
     assert np.exp(trial.log_e()[0]) == pytest.approx((first + len(STARTS) - 1) / len(STARTS), rel=1e-12)
     assert trial.since(0) == (DAY.toordinal(), 0.75, 2)
     assert trial.needed(0.05) == pytest.approx(np.log(40)), "the first of a year's tests has half of alpha"
-    assert Trial.begin(("b", "c"), 0, 2).needed(0.05) == pytest.approx(np.log(2 * 6 / 0.05))
+    assert Trial.begin(("b",), 0).again(("b", "c"), 9).needed(0.05) == pytest.approx(np.log(2 * 6 / 0.05))
     assert trial.at(DAY.toordinal() + 364) is trial
     assert trial.at(DAY.toordinal() + 365).users_S.sum() == 0, "a new year"
 
@@ -196,17 +198,29 @@ def test_scores_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_log_that_was_cut_or_changed_is_refused(tmp_path: Path) -> None:
-    groups = two().groups
-    groups.save(tmp_path)
-    assert Groups.load(tmp_path) == groups
-    facts = groups.facts()
+    state = two().look(DAY, {"p": np.tile([0.0, 0.8], (40, 1)), "q": np.tile([0.1, 0.0], (9, 1))})
+    kept.save(state, {"until": 7}, tmp_path)
+    loaded, about = kept.load(tmp_path)
+    assert (loaded.groups, loaded.alpha, about) == (state.groups, ALPHA, {"until": 7})
+    better = {"q": np.tile([0.2, 0.0], (9, 1))}
+    one, other = (each.look(DAY + timedelta(1), better).trials["q"] for each in (state, loaded))
+    np.testing.assert_array_equal(one.wealth_RSL, other.wealth_RSL)
+    facts = state.groups.facts()
     for broken in ({**facts, "format": 9}, {**facts, "moves": facts["moves"][1:]}, {"moves": []}):
         with pytest.raises(StateError, match="not a log of moves"):
             Groups.of(broken)
-    path = tmp_path / "regroup.json"
-    path.write_text(path.read_text()[:-9])
-    with pytest.raises(StateError, match="cannot be read"):
-        Groups.load(tmp_path)
+    for name in ("regroup.json", "wealth.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:-9])
+        with pytest.raises(StateError, match="no regrouping can be read"):
+            kept.load(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+
+
+def test_where_a_provider_was_on_a_day() -> None:
+    groups = Groups().move("p", "a", "2026-03-01", "", {}).move("p", "b", "2026-03-05", "", {})
+    days = {"2026-01-01": "a", "2026-03-05": "a", "2026-03-06": "b"}
+    assert {day: groups.before("p", day) for day in days} == days
 
 
 @settings(max_examples=50, deadline=None)

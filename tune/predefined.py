@@ -37,6 +37,10 @@ class Design:
     def __len__(self) -> int:
         return len(self.reward_N)
 
+    def take(self, rows: Ints) -> "Design":
+        """These rows only."""
+        return Design(self.phi_ND[rows], self.arm_N[rows], self.item_N[rows], self.reward_N[rows])
+
 
 @dataclass(frozen=True)
 class Predefined:

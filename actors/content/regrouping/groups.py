@@ -4,16 +4,13 @@ The log is all there is: a provider is where its last standing move put it. Noth
 move that is undone stays in it, marked by the number of the one that undid it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from cluster.errors import RequestError, StateError
 
-FILE = "regroup.json"
 CURRENT = 1
 """Of the file's format."""
 
@@ -112,20 +109,14 @@ class Groups:
                     raise ValueError(f"move {move.number} of {move.provider!r} does not follow the one before")
                 groups = groups._with(move)
         except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"{FILE}: not a log of moves ({error}); restore the last version") from error
+            raise StateError(f"not a log of moves ({error}); take an earlier version") from error
         return groups
 
-    def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(self.facts(), indent=1))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Groups":
-        """Raises StateError where there is none, or one that cannot be read."""
-        try:
-            facts = json.loads((folder / FILE).read_text())
-        except (OSError, ValueError) as error:
-            raise StateError(f"{folder / FILE}: cannot be read ({error}); restore the last version") from error
-        return cls.of(facts)
+    def before(self, provider: str, day: str) -> str:
+        """The cluster that a provider was in when this day (ISO) began; its first one before it was placed."""
+        own = [move for move in self.moves if move.provider == provider]
+        earlier = [move for move in own if move.day < day]
+        return (earlier[-1] if earlier else own[0]).after
 
 
 def _kind(move: Move) -> str:

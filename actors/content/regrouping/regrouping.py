@@ -11,7 +11,8 @@ from datetime import date
 import numpy as np
 
 from actors.content.regrouping.groups import Groups
-from actors.content.regrouping.trial import Floats, Trial
+from actors.content.regrouping.trial import Trial
+from actors.features.features import Floats
 from cluster.errors import ModelError
 
 
@@ -45,7 +46,7 @@ class Regrouping:
             trial = self._look(provider, own, today, scores_UC)
             if (best := trial.winner(self.alpha)) is not None:
                 groups = groups.move(provider, trial.rivals[best], day.isoformat(), *_why(trial, best, self.alpha))
-                trial = Trial.begin(_rivals(groups, provider), trial.began, trial.number + 1)
+                trial = trial.again(_rivals(groups, provider), today)
             trials[provider] = trial
         return Regrouping(groups, self.alpha, trials)
 
@@ -53,7 +54,7 @@ class Regrouping:
         rivals = _rivals(self.groups, provider)
         trial = self.trials.get(provider) or Trial.begin(rivals, today)
         if trial.rivals != rivals:  # there is a new cluster
-            trial = Trial.begin(rivals, trial.began, trial.number + 1)
+            trial = trial.again(rivals, today)
         clusters = self.groups.clusters
         gains_UR = scores_UC[:, [clusters.index(rival) for rival in rivals]] - scores_UC[:, [clusters.index(own)]]
         return trial.look(today, gains_UR)
@@ -64,8 +65,7 @@ class Regrouping:
         provider = groups.moves[-1].provider
         trials = dict(self.trials)
         if (before := trials.get(provider)) is not None:
-            now = before.at(day.toordinal())
-            trials[provider] = Trial.begin(_rivals(groups, provider), now.began, now.number + 1)
+            trials[provider] = before.again(_rivals(groups, provider), day.toordinal())
         return Regrouping(groups, self.alpha, trials)
 
     def place(

@@ -9,18 +9,24 @@ many rows, equal but for the standard error of each, are drawn and joined, DRAWS
 a node of n of P providers at alpha·(n − 1)/(P − 1), and no node below one that stays whole: where no provider differs,
 one cluster is found with a chance of 1 − alpha at least.
 
+Rows that differ are not yet worth models of their own: models of one audience, fitted on the content of different
+providers, err in different places. So a node that the rows would take apart must also pay: `pays` says whether models
+of its two sides predict the users on either side better than one model of both.
+
 Shapes: P providers, C models, U users.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
+from actors.features.features import Floats
 from cluster.errors import EvidenceError
 
-Floats = NDArray[np.float64]
 DRAWS = 999
 
 
@@ -58,7 +64,16 @@ def performance(scores: list[Floats]) -> tuple[Floats, Floats]:
     return mean_PC, np.stack(noise)
 
 
-def grow(mean_PC: Floats, noise_PCC: Floats, alpha: float, seed: int) -> Tree:
+Pays: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], float], bool]
+"""Rows on the left, rows on the right, error rate -> whether two models do better than one."""
+
+
+def always(_left: NDArray[np.int64], _right: NDArray[np.int64], _level: float) -> bool:
+    """Where rows that differ are all that is known."""
+    return True
+
+
+def grow(mean_PC: Floats, noise_PCC: Floats, alpha: float, seed: int, pays: Pays = always) -> Tree:
     """The tree of at least one provider; equal for equal seeds."""
     p, c = mean_PC.shape
     if p < 2:
@@ -72,13 +87,18 @@ def grow(mean_PC: Floats, noise_PCC: Floats, alpha: float, seed: int) -> Tree:
     while waiting:
         node = waiting.pop()
         leaves = np.array(node.pre_order())
-        if len(leaves) > 1 and _chance(node.dist, root_PCC[leaves], rng) <= _level(alpha, len(leaves), p):
+        level = _level(alpha, len(leaves), p)
+        if len(leaves) > 1 and _chance(node.dist, root_PCC[leaves], rng) <= level and pays(*_sides(node), level):
             waiting += [node.get_right(), node.get_left()]
         else:
             labels_P[leaves] = found
             found += 1
     _, first, inverse = np.unique(labels_P, return_index=True, return_inverse=True)
     return Tree(linkage, np.argsort(np.argsort(first))[inverse])
+
+
+def _sides(node: hierarchy.ClusterNode) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.array(node.get_left().pre_order()), np.array(node.get_right().pre_order())
 
 
 def _level(alpha: float, leaves: int, providers: int) -> float:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp, ndtri
 
+from actors.features.features import Floats
 from cluster.errors import ModelError
 
-Floats = NDArray[np.float64]
 BOUND = 1.0
 """Nats per outcome beyond which a user counts no further."""
 YEAR_DAYS, START_DAYS = 365, 28
@@ -33,7 +33,7 @@ class Trial:
 
     Args:
         rivals: R names of clusters.
-        began: day (ordinal) on which its year began.
+        began: day (ordinal) on which its year began; opened: on which this test did.
         number: which test of the year it is, from 1 on.
         wealth_RSL: logarithm of what each bettor holds of a stake of 1.
         users_S: values seen since each start; gain_RS: their sum against each rival, nats.
@@ -41,15 +41,21 @@ class Trial:
 
     rivals: tuple[str, ...]
     began: int
+    opened: int
     number: int
     wealth_RSL: Floats
     users_S: NDArray[np.int64]
     gain_RS: Floats
 
     @classmethod
-    def begin(cls, rivals: tuple[str, ...], day: int, number: int = 1) -> "Trial":
-        shape = (len(rivals), len(STARTS), len(BETS))
-        return cls(rivals, day, number, np.zeros(shape), np.zeros(len(STARTS), np.int64), np.zeros(shape[:2]))
+    def begin(cls, rivals: tuple[str, ...], day: int) -> "Trial":
+        """The first test of a year that begins on this day."""
+        return cls(rivals, day, day, 1, *_nothing(rivals))
+
+    def again(self, rivals: tuple[str, ...], day: int) -> "Trial":
+        """The next test of the year, of other rivals."""
+        now = self.at(day)
+        return Trial(rivals, now.began, day, now.number + 1, *_nothing(rivals))
 
     def at(self, day: int) -> "Trial":
         """As it is at the start of a day: every year has its own error rate."""
@@ -88,7 +94,11 @@ class Trial:
         """Where the evidence for a rival comes from: day of the start that holds most, mean gain since, users."""
         start = int(np.argmax(logsumexp(self.wealth_RSL[rival], axis=1)))
         users = int(self.users_S[start])
-        return self.began + int(STARTS[start]), float(self.gain_RS[rival, start]) / max(users, 1), users
+        return (
+            max(self.began + int(STARTS[start]), self.opened),
+            float(self.gain_RS[rival, start]) / max(users, 1),
+            users,
+        )
 
     def winner(self, alpha: float) -> int | None:
         """The rival that has shown that it does better, at the error rate alpha a year."""
@@ -97,6 +107,11 @@ class Trial:
         log_e_R = self.log_e()
         best = int(np.argmax(log_e_R))
         return best if log_e_R[best] >= self.needed(alpha) else None
+
+
+def _nothing(rivals: tuple[str, ...]) -> tuple[Floats, NDArray[np.int64], Floats]:
+    shape = (len(rivals), len(STARTS))
+    return np.zeros((*shape, len(BETS))), np.zeros(len(STARTS), np.int64), np.zeros(shape)
 
 
 def looks_needed(gain: float, deviation: float, users: int, rivals: int, alpha: float, chance: float = 0.95) -> float:

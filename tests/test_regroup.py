@@ -1,0 +1,164 @@
+"""The job that regroups providers: planted audiences in a data set, day by day, from grouping to undoing."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from actors.content.published import Published
+from actors.content.regrouping import kept
+from cluster.config import Settings
+from cluster.errors import EvidenceError
+from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
+from cluster.registry import Registry
+from tune.predefined import Design
+from tune.regrouping.job import Job, undo
+from tune.regrouping.models import LEAST, Sums, likelihood
+from tune.regrouping.traffic import number_of
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PROVIDERS, ITEMS_EACH, DAYS, A_DAY = 9, 10, 80, 150
+CHANGED, CHANGE_DAY, NEW, NEW_DAY = "p0", 45, "new", 50
+
+
+def taste(provider: str, day: int) -> int:
+    """The kind of audience, 0, 1 or 2: p0's changes from 0 to 1; the new provider's is 2."""
+    if provider == NEW:
+        return 2
+    return 1 if provider == CHANGED and day >= CHANGE_DAY else int(provider[1:]) % 3
+
+
+def planted(seed: int = 0) -> Dataset:
+    """Nine providers and, later, a tenth, to whom the old come, the young, or both alike."""
+    rng = np.random.default_rng(seed)
+    names = [f"p{p}" for p in range(PROVIDERS)] + [NEW]
+    price = {f"{name}-{i}": float(rng.uniform(1, 99)) for name in names for i in range(ITEMS_EACH)}
+    rows = []
+    for day in range(DAYS):
+        for n in range(A_DAY):
+            name = names[int(rng.integers(PROVIDERS + (day >= NEW_DAY)))]
+            item = f"{name}-{rng.integers(ITEMS_EACH)}"
+            slope = (0.8, -0.8, 0.0)[taste(name, day)]
+            age = float(rng.uniform(20, 70))
+            click = float(rng.random() < 0.5 + slope * (age - 45) / 50)
+            rows.append(
+                {
+                    "event_id": f"e{day}-{n}",
+                    "timestamp": START + timedelta(days=day, seconds=500 * n),
+                    "client_id": "c",
+                    "user_id": f"u{rng.integers(2_000)}",
+                    "context": encode({"age": age}),
+                    "candidates": [item],
+                    "item_id": item,
+                    "propensity": 1.0,
+                    "reward": click,
+                    "reward_kind": "reward",
+                }
+            )
+    items = [{"item_id": i, "provider_id": i.rpartition("-")[0], "price": value} for i, value in price.items()]
+    return Dataset(
+        "feedback", pa.Table.from_pylist(rows, EVENTS), pa.Table.from_pylist(items, ITEMS), USERS.empty_table()
+    )
+
+
+def quiet(done: int, total: int) -> None:
+    assert 0 < done <= total
+
+
+def test_from_grouping_to_undoing(tmp_path: Path) -> None:
+    dataset = planted()
+    settings = Settings.model_validate({"home": tmp_path / "home"})
+    registry = Registry(settings.registry_uri)
+    names = [*(f"p{p}" for p in range(PROVIDERS)), NEW]
+    vectors = np.eye(3, dtype=np.float32)[[taste(name, 0) for name in names]]
+    published = Published.of([f"{name}-0" for name in names], names, vectors, [], {})
+    registry.ensure("shop-content")
+    registry.publish("shop-content", published.save)
+
+    facts = Job.of(dataset, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+    state, about = kept.load(registry.fetch("shop-regrouping"))
+    assert about["until"] == number_of((START + timedelta(days=DAYS - 1)).date())
+    old = [f"p{p}" for p in range(PROVIDERS)]
+    first = [next(m.after for m in state.groups.moves if m.provider == name) for name in old]
+    assert adjusted_rand_score([taste(name, 0) for name in old], first) == 1.0
+    moves = [move for move in state.groups.moves if move.before is not None]
+    assert {move.provider for move in moves} == {CHANGED}
+    assert [moves[0].before, moves[-1].after] == [first[0], first[1]], "perhaps by way of the third"
+    assert START.date() + timedelta(days=CHANGE_DAY) < datetime.fromisoformat(moves[0].day).date()
+    assert state.groups.cluster_of[NEW] == first[2], "by its content"
+    assert facts["tree_clusters"] == 3
+    assert facts["gain_over_one_model"]["low"] > 0
+    shown = {row["provider"]: row for row in json.loads((tmp_path / "regroup.json").read_text())["providers"]}
+    assert shown["p3"]["cluster_before"] > shown["p3"]["one_model"]
+    assert shown[CHANGED]["cluster_of_the_day"] > shown[CHANGED]["cluster_before"]
+    assert (tmp_path / "regroup.png").stat().st_size > 10_000
+
+    again = Job.of(dataset, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+    assert (again["version"], again["outcomes"]["watched"], again["moves"]) == (2, 0, [])
+    assert kept.load(registry.fetch("shop-regrouping"))[0].groups == state.groups
+    back = undo(settings, "shop", moves[-1].number, about["until"])
+    assert (back["version"], back["provider"], back["cluster"]) == (3, CHANGED, moves[-1].before)
+
+
+def test_two_runs_are_as_one(tmp_path: Path) -> None:
+    """Days looked at in two runs, or in one: the same evidence, but for the feature map of the later run."""
+    dataset = planted(1)
+    events = dataset.events
+    early = Dataset("feedback", events.slice(0, 60 * A_DAY), dataset.items, dataset.users)
+    found = []
+    for name, parts in (("two", (early, dataset)), ("one", (dataset,))):
+        settings = Settings.model_validate({"home": tmp_path / name})
+        for part in parts:
+            Job.of(part, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+        found.append(kept.load(Registry(settings.registry_uri).fetch("shop-regrouping"))[0])
+    assert {m.provider for m in found[0].groups.moves if m.before} == {CHANGED}
+    partitions = [{frozenset(g.groups.members(c)) for c in g.groups.clusters} for g in found]
+    assert partitions[0] == partitions[1]
+
+
+def test_too_little_is_said(tmp_path: Path) -> None:
+    dataset = planted()
+    settings = Settings.model_validate({"home": tmp_path})
+    day = Dataset("feedback", dataset.events.slice(0, A_DAY), dataset.items, dataset.users)
+    with pytest.raises(EvidenceError, match="one day or two"):
+        Job.of(day, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+    few = Dataset(
+        "feedback", dataset.events.slice(0, 3 * A_DAY).take(list(range(0, 450, 9))), dataset.items, dataset.users
+    )
+    with pytest.raises(EvidenceError, match="no provider has 30 users"):
+        Job.of(few, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+    nobodys = dataset.items.set_column(1, ITEMS.field(1), pa.nulls(len(dataset.items), pa.string()))
+    with pytest.raises(EvidenceError, match="provider_id"):
+        Job.of(Dataset("feedback", dataset.events, nobodys, dataset.users), settings, "shop", 0.05)
+
+
+def test_models_by_hand() -> None:
+    """One feature, two groups: ridge towards the model of all; the likelihood of a click and of none."""
+    one = np.ones((4, 1))
+    zero = np.zeros(4, np.int64)
+    design = Design(one, zero, zero, np.array([1.0, 1.0, 0.0, 0.0]))
+    sums = Sums(2, 1, 1)
+    sums.add(design, np.array([0, 0, 1, -1]))
+    theta_GAD = sums.models(penalty=2.0)
+    together = 2 / (4 + 1)
+    assert theta_GAD.ravel() == pytest.approx([(2 + 2 * together) / 4, 2 * together / 3, together])
+    q = theta_GAD[0, 0, 0]
+    assert likelihood(theta_GAD, design)[:, 0] == pytest.approx(np.log([q, q, 1 - q, 1 - q]))
+    assert likelihood(np.array([[[5.0]]]), design)[:, 0] == pytest.approx(np.log([1 - LEAST] * 2 + [LEAST] * 2))
+    part = Sums(2, 1, 1)
+    part.add(design.take(np.array([0])), np.array([0]))
+    assert sums.models(2.0, without=part)[2, 0, 0] == pytest.approx(1 / 4)
+
+
+def test_the_program_says_what_it_lacks(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tune.regroup", "--data", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 1
+    assert done.stderr.startswith("regroup: ")
+    assert "no finished import" in done.stderr
