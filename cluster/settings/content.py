@@ -14,6 +14,10 @@ class ContentSettings(Section):
         "the embedded CLIP on the catalogue",
     )
     given: bool = Field(False, description="take the embeddings that items come with rather than encode the items")
+    neighbours: Count = Field(5, description="entries of the vector store that an item is compared with, the nearest")
+    temperature: Positive = Field(
+        0.1, description="of the neighbours' weights, cosine: one that is nearer by it counts e times as much"
+    )
     tokens: Count = Field(128, description="token budget of an item's text")
     frames: Count = Field(8, description="frames of a video, and windows of a sound, that are read at most")
     window_s: Positive = Field(10.0, description="longest stretch of a sound that is read at once, seconds")
