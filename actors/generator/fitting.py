@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
+from actors.generator.differences import Differences
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
 from actors.generator.telling import put, tell
@@ -36,8 +37,6 @@ PLAIN_STEPS = 240
 CHECK_EVERY = 10
 CHECKED = 1_000
 START = 0.1
-MEASURED = 1_000
-"""Users whose differences show the directions."""
 PLAIN_RATES = {"mean": 0.01, "noise": 0.03, "extra": 0.1}
 RATES = {"mean": 0.003, "noise": 0.01, "extra": 0.01, "basis": 0.02, "network": 0.005}
 """Adam's step sizes; those of U and V (`basis`) are relative to their size at the start."""
@@ -151,7 +150,7 @@ class _Loop:
         pooled_U, kept, told = self._losses(), _copy(self.head), 0.0
         if extent == "pooled":
             return self._training(step, step, pooled_U, pooled_U, told, "pooled alone")
-        apart = differences(self.head, self.fit, self.rng)
+        apart = Differences.of(self.head, self.fit, self.rng)
         before_U, used = pooled_U, 0
         if extent == "whole" and (telling := tell(self.head, self.fit, apart.basis_ADK)):
             used = put(self.head, self.fit, telling, apart.basis_ADK, self.head.rank // 2)
@@ -264,30 +263,6 @@ class _Loop:
         ]
 
 
-@dataclass(frozen=True)
-class Differences:
-    """The main directions in which users' own posterior means differ, as large as they do, and where users stand.
-
-    basis_ADK; place_UK: of unit variance.
-    """
-
-    basis_ADK: Floats
-    place_UK: Floats
-
-
-def differences(head: Head, fit: Rows, rng: np.random.Generator) -> Differences:
-    """Twice as many directions as the head has ranks, of at most `MEASURED` users."""
-    delta_UAD = _own_means(head, fit, _some(len(fit.tasks), MEASURED, rng))
-    arms, dimension = delta_UAD.shape[1:]
-    flat = (delta_UAD - delta_UAD.mean(0)).reshape(len(delta_UAD), -1)
-    size = np.sqrt(_second_moment(fit, arms, dimension)).ravel()
-    left, values, right = np.linalg.svd(flat * size, full_matrices=False)
-    count = min(2 * head.rank, int((values > 1e-9 * max(values[0], 1e-12)).sum()))
-    scale = values[:count] / np.sqrt(len(flat))
-    basis = np.divide(right[:count], size, out=np.zeros_like(right[:count]), where=size > 1e-9) * scale[:, None]
-    return Differences(basis.T.reshape(arms, dimension, count), left[:, :count] * np.sqrt(len(flat)))
-
-
 def start(head: Head, apart: Differences, used: int, seed: int) -> None:
     """Point V along the main differences, and U beside its first `used` directions, codes a little toward clusters."""
     rank = min(head.rank, apart.basis_ADK.shape[-1])
@@ -306,32 +281,6 @@ def start(head: Head, apart: Differences, used: int, seed: int) -> None:
 def _helps(gain_U: Floats) -> bool:
     """Whether a gain over users is above its standard error."""
     return bool(gain_U.sum() > gain_U.std() * np.sqrt(len(gain_U)))
-
-
-def _own_means(head: Head, rows: Rows, chosen_U: Ints) -> Floats:
-    """Shift of each task's own posterior mean from the pooled prior, (U, A, D): Σ Φᵀ G⁻¹ (r - Φμ)."""
-    arms, dimension = head.log_extra_AD.shape
-    shifts = np.zeros((len(chosen_U), arms, dimension))
-    place = {u: i for i, u in enumerate(chosen_U)}
-    prior_ADD = head.base_covariance(rows)
-    with torch.no_grad():
-        for b in batches(rows, chosen_U):
-            batch = rows.batch(b)
-            error = ((batch.reward_UN - head.mean_scale * batch.mean_UN) * batch.mask_UN)[..., None]
-            weight_UN = torch.linalg.solve(head.base(batch), error)[..., 0].numpy()
-            pulls = weight_UN[..., None] * batch.phi_UND.numpy()
-            for u, pull_ND, arm_N in zip(b, pulls, batch.arm_UN.numpy(), strict=True):
-                np.add.at(shifts[place[u]], arm_N, pull_ND)
-    result: Floats = np.einsum("ade,uae->uad", prior_ADD, shifts)
-    return result
-
-
-def _second_moment(rows: Rows, arms: int, dimension: int) -> Floats:
-    moment_AD = np.zeros((arms, dimension))
-    for arm in range(arms):
-        mine = rows.arm_N == arm
-        moment_AD[arm] = (rows.tasks.phi_ND[mine] ** 2).sum(0) / len(rows.arm_N)
-    return moment_AD
 
 
 def _set(head: Head, tempering: float, extra: float, noise: float) -> None:
