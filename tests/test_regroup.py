@@ -18,9 +18,10 @@ from cluster.errors import EvidenceError
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import Registry
 from tune.predefined import Design
+from tune.regrouping.first import First, first
 from tune.regrouping.job import Job, undo
 from tune.regrouping.models import LEAST, Sums, likelihood
-from tune.regrouping.traffic import number_of
+from tune.regrouping.traffic import Traffic, number_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PROVIDERS, ITEMS_EACH, DAYS, A_DAY = 9, 10, 80, 150
@@ -34,8 +35,8 @@ def taste(provider: str, day: int) -> int:
     return 1 if provider == CHANGED and day >= CHANGE_DAY else int(provider[1:]) % 3
 
 
-def planted(seed: int = 0) -> Dataset:
-    """Nine providers and, later, a tenth, to whom the old come, the young, or both alike."""
+def planted(seed: int = 0, *, alike: bool = False) -> Dataset:
+    """Nine providers and, later, a tenth, to whom the old come, the young, or both alike; to all the same if alike."""
     rng = np.random.default_rng(seed)
     names = [f"p{p}" for p in range(PROVIDERS)] + [NEW]
     price = {f"{name}-{i}": float(rng.uniform(1, 99)) for name in names for i in range(ITEMS_EACH)}
@@ -44,7 +45,7 @@ def planted(seed: int = 0) -> Dataset:
         for n in range(A_DAY):
             name = names[int(rng.integers(PROVIDERS + (day >= NEW_DAY)))]
             item = f"{name}-{rng.integers(ITEMS_EACH)}"
-            slope = (0.8, -0.8, 0.0)[taste(name, day)]
+            slope = 0.8 if alike else (0.8, -0.8, 0.0)[taste(name, day)]
             age = float(rng.uniform(20, 70))
             click = float(rng.random() < 0.5 + slope * (age - 45) / 50)
             rows.append(
@@ -104,6 +105,21 @@ def test_from_grouping_to_undoing(tmp_path: Path) -> None:
     assert kept.load(registry.fetch("shop-regrouping"))[0].groups == state.groups
     back = undo(settings, "shop", moves[-1].number, about["until"])
     assert (back["version"], back["provider"], back["cluster"]) == (3, CHANGED, moves[-1].before)
+
+
+def grouped(dataset: Dataset) -> First:
+    traffic = Traffic.of(dataset, Settings())
+    middle = int(traffic.day_N[len(traffic) // 2])
+    return first(traffic, traffic.feature_map(middle), middle, 0.05)
+
+
+def test_clusters_of_a_data_set_are_found_where_there_are_any() -> None:
+    """One audience is taken apart in at most 5 % of data sets: in three of six or more with a chance of 0.2 %."""
+    for seed in range(6):
+        found = grouped(planted(seed))
+        assert adjusted_rand_score([taste(name, 0) for name in found.rows], found.tree.labels_P) >= 0.95
+    alone = [int(grouped(planted(seed, alike=True)).tree.labels_P.max()) for seed in range(6)]
+    assert sum(label > 0 for label in alone) <= 2
 
 
 def test_two_runs_are_as_one(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Job:
         moves = watch.state.groups.moves[len(state.groups.moves) :]
         facts = self._facts(watch, grouped, start, end, moves)
         facts["version"] = self._publish(watch.state, {"until": max(start, end)} | facts)
-        dendrogram(grouped, folder / "regroup.png")
+        dendrogram(grouped, watch.state.groups.cluster_of, folder / "regroup.png")
         (folder / "regroup.json").write_text(json.dumps(facts | {"providers": table(watch, before)}, indent=1))
         return facts
 

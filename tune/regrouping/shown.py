@@ -1,5 +1,6 @@
 """The tree of providers as a picture, and the table of before and after."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#c2185b", "#56b4e9", "#8e24aa", "#7
 TALLEST_IN = 40.0
 
 
-def dendrogram(grouped: First, path: Path) -> None:
-    """Providers by whose models predict them alike; a colour for each cluster. Nothing is drawn of one provider."""
+def dendrogram(grouped: First, cluster_of: Mapping[str, str], path: Path) -> None:
+    """Providers by whose models predict them alike; a colour for each cluster of the tree, in brackets the cluster
+    that a provider is in. Nothing is drawn of one provider."""
     if len(grouped.rows) < 2:
         return
     labels_P = grouped.tree.labels_P
@@ -24,14 +26,14 @@ def dendrogram(grouped: First, path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, min(1.2 + 0.24 * len(labels_P), TALLEST_IN)), layout="constrained")
         axes = figure.subplots()
-        names = [f"{name}  ({cluster})" for name, cluster in grouped.clusters.items()]
+        names = [f"{name}  ({cluster_of.get(name, 'new')})" for name in grouped.rows]
         colours = _links(grouped)
         drawn = hierarchy.dendrogram(
             grouped.tree.linkage, orientation="left", labels=names, ax=axes, link_color_func=lambda link: colours[link]
         )
         for text, leaf in zip(axes.get_yticklabels(), drawn["leaves"], strict=True):
             text.set(color=colour_P[leaf], fontsize=9)
-        axes.set(xlabel="distance between performances (Ward), nats per outcome")
+        axes.set(xlabel="distance between performances (Ward), nats per outcome; in brackets the cluster now")
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         figure.savefig(path, dpi=130)
