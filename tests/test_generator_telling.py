@@ -8,11 +8,13 @@ from scipy.stats import multivariate_normal
 
 from actors.bandits import pooled
 from actors.features.features import Floats
+from actors.generator.fitting import fit_head
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
 from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.tasks import Tasks
 from actors.generator.telling import LEAST_EVIDENCE, PRECISIONS, features, put, tell
+from cluster.clock import Clock
 
 D, Q, NOISE = 4, 2, 0.3
 
@@ -86,6 +88,14 @@ def test_contexts_that_tell_nothing_are_seldom_heard() -> None:
     heard = sum(_told_by_contexts(planted(40, 6, seed, 0.0)) for seed in range(40))
     assert heard <= 4
     assert all(_told_by_contexts(planted(40, 6, seed, 0.6)) for seed in range(10))
+
+
+def test_a_head_with_more_ranks_than_users_have_directions_is_trained() -> None:
+    """Contexts tell of all four, and none is left for codes but those that are told already."""
+    fit, stop, head = planted(80, 6, 0, 0.6), planted(40, 6, 1, 0.6), Head(Q, 2, 2 * D, 1, D, NOISE**2, seed=0)
+    found = fit_head(head, fit, stop, Clock(600.0, 40), patience=8, seed=0, progress=False)
+    assert found.told > LEAST_EVIDENCE
+    assert found.head_loss < found.pooled_loss
 
 
 def _told_by_contexts(rows: Rows) -> bool:

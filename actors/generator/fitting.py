@@ -268,14 +268,15 @@ def start(head: Head, apart: Differences, used: int, seed: int) -> None:
     rank = min(head.rank, apart.basis_ADK.shape[-1])
     if rank == 0:
         return
-    place_UR = apart.place_UK[:, : rank - used]
+    end = min(head.rank, used + rank)
+    place_UR = apart.place_UK[:, : end - used]
     clusters = min(head.codes, len(np.unique(place_UR, axis=0)))
     centres = KMeans(clusters, n_init=4, random_state=seed).fit(place_UR).cluster_centers_
     with torch.no_grad():
         basis = torch.from_numpy(apart.basis_ADK)
-        head.shift_ADR[..., used:rank] = basis[..., : rank - used]
+        head.shift_ADR[..., used:end] = basis[..., : end - used]
         head.spread_ADR[..., :rank] = basis[..., :rank]
-        head.direct[used:rank, -head.codes :][:, :clusters] = START * torch.from_numpy(centres.T.copy())
+        head.direct[used:end, -head.codes :][:, :clusters] = START * torch.from_numpy(centres.T.copy())
 
 
 def _helps(gain_U: Floats) -> bool:
