@@ -19,13 +19,13 @@ from cluster.clock import Clock
 D, Q, NOISE = 4, 2, 0.3
 
 
-def planted(users: int, rows: int, seed: int, strength: float) -> Rows:
+def planted(users: int, rows: int, seed: int, strength: float, dimension: int = D) -> Rows:
     """θ_u = strength · q_u's first number along one direction, and a spread of its own."""
     rng = np.random.default_rng(seed)
     code_UQ = rng.normal(size=(users, Q))
-    theta_UD = 0.2 * rng.normal(size=(users, D))
+    theta_UD = 0.2 * rng.normal(size=(users, dimension))
     theta_UD[:, 2] += strength * code_UQ[:, 0]
-    phi_ND = rng.normal(size=(users * rows, D))
+    phi_ND = rng.normal(size=(users * rows, dimension))
     phi_ND[:, 0] = 1.0
     reward_N = np.einsum("nd,nd->n", phi_ND, np.repeat(theta_UD, rows, 0)) + NOISE * rng.normal(size=len(phi_ND))
     keys = tuple(f"{seed}/{u}" for u in range(users))
@@ -91,8 +91,9 @@ def test_contexts_that_tell_nothing_are_seldom_heard() -> None:
 
 
 def test_a_head_with_more_ranks_than_users_have_directions_is_trained() -> None:
-    """Contexts tell of all four, and none is left for codes but those that are told already."""
-    fit, stop, head = planted(80, 6, 0, 0.6), planted(40, 6, 1, 0.6), Head(Q, 2, 2 * D, 1, D, NOISE**2, seed=0)
+    """Contexts tell of all three directions, so that codes find none that is not used."""
+    fit, stop = planted(80, 6, 0, 0.6, dimension=3), planted(40, 6, 1, 0.6, dimension=3)
+    head = Head(Q, 2, 8, 1, 3, NOISE**2, seed=0)
     found = fit_head(head, fit, stop, Clock(600.0, 40), patience=8, seed=0, progress=False)
     assert found.told > LEAST_EVIDENCE
     assert found.head_loss < found.pooled_loss
