@@ -45,7 +45,7 @@ class Natural:
         """What this says of a node one edge away: E(Λ + E)⁻¹Λ and E(Λ + E)⁻¹b, E = diag(edge_D)."""
         both = np.concatenate([self.precision_ADD, self.shift_AD[:, :, None]], axis=2)
         found = edge_D[:, None] * np.linalg.solve(self.precision_ADD + np.diag(edge_D), both)
-        return Natural(_symmetric(found[:, :, :-1]), found[:, :, -1])
+        return Natural(_symmetric(found[:, :, :-1]), found[:, :, -1].copy())
 
 
 @dataclass(frozen=True)

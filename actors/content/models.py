@@ -8,7 +8,7 @@ many what they say.
 How far levels spread around the one above, by group of features, and σ² maximise the evidence of the rows, by MacKay's
 fixed point as in `actors.bandits.pooled`: 1/s² = γ/‖step‖², γ = Σ(1 − variance/s²), σ² = rss/(N − γ_leaves).
 
-A model of P providers is 4·P·D² numbers, twice as many while it is fitted.
+A model of P providers is 2·P·D² numbers, and six times as many while it is fitted.
 
 Shapes: N rows, A parameter rows, P providers, C clusters, D features, G groups of features.
 """
