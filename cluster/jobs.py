@@ -19,6 +19,7 @@ MODULES = {
     "compose": "tune.compose",
     "embed": "tune.embed",
     "refine": "tune.refine",
+    "regroup": "tune.regroup",
     "rehearse": "tune.rehearse",
     "sweep": "tune.sweep",
     "what-if": "tune.what_if",

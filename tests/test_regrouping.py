@@ -72,8 +72,8 @@ def test_the_tree_of_known_rows() -> None:
     noise_PCC = np.broadcast_to(1e-4 * np.eye(2), (4, 2, 2))
     tree = grow(mean_PC, noise_PCC, ALPHA, 0)
     assert tree.labels_P.tolist() == [0, 1, 0, 1]
-    assert tree.cut is not None
-    assert tree.linkage[1, 2] < tree.cut < tree.linkage[2, 2]
+    assert tree.chance == 1 / 1_000, "none of 999"
+    assert tree.linkage[:, 2] == pytest.approx([0.01 / 2**0.5, 0.01 / 2**0.5, 2 * 0.995]), "by hand"
     assert grow(mean_PC, 1e4 * noise_PCC, ALPHA, 0).labels_P.tolist() == [0, 0, 0, 0]
     assert grow(mean_PC, noise_PCC, ALPHA, 0, lambda *_: False).labels_P.tolist() == [0, 0, 0, 0], "it does not pay"
     assert grow(mean_PC[:1], noise_PCC[:1], ALPHA, 0).labels_P.tolist() == [0]

@@ -94,6 +94,7 @@ class Job:
             "outcomes": {"watched": int(users_U4[:, 3].sum()), "without_provider": self.traffic.left_out},
             "clusters": {name: len(groups.members(name)) for name in groups.clusters},
             "tree_clusters": len(set(grouped.clusters.values())),
+            "tree_chance": grouped.tree.chance,
             "moves": [{"move": m.number, "provider": m.provider, "after": m.after, "why": m.reason} for m in moves],
             "gain_over_one_model": gain,
         }

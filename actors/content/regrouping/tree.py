@@ -32,22 +32,12 @@ DRAWS = 999
 
 @dataclass(frozen=True)
 class Tree:
-    """linkage: SciPy's, (P − 1, 4); labels_P: clusters 0, 1, ... in the order of their first provider; cut: a height
-    that parts the tree into these clusters where one height does, else none."""
+    """linkage: SciPy's, (P − 1, 4); labels_P: clusters 0, 1, ... in the order of their first provider; chance: how
+    often rows that differ by chance alone give a tree this high."""
 
     linkage: Floats
     labels_P: NDArray[np.int64]
-
-    @property
-    def cut(self) -> float | None:
-        count = int(self.labels_P.max()) + 1
-        heights = np.concatenate([[0.0], self.linkage[:, 2]])
-        cut = float(heights[len(heights) - count : len(heights) - count + 2].mean()) if count > 1 else None
-        if cut is None:
-            return None
-        flat_P = hierarchy.fcluster(self.linkage, cut, "distance")
-        pairs = set(zip(flat_P.tolist(), self.labels_P.tolist(), strict=True))
-        return cut if len(pairs) == count == len(set(flat_P.tolist())) else None
+    chance: float
 
 
 def performance(scores: list[Floats]) -> tuple[Floats, Floats]:
@@ -77,24 +67,27 @@ def grow(mean_PC: Floats, noise_PCC: Floats, alpha: float, seed: int, pays: Pays
     """The tree of at least one provider; equal for equal seeds."""
     p, c = mean_PC.shape
     if p < 2:
-        return Tree(np.empty((0, 4)), np.zeros(p, np.int64))
+        return Tree(np.empty((0, 4)), np.zeros(p, np.int64), 1.0)
     centre_CC = np.eye(c) - 1 / c
     linkage = hierarchy.ward(mean_PC @ centre_CC)
     root_PCC = _roots(centre_CC @ noise_PCC @ centre_CC)
     rng = np.random.default_rng([seed, 0x7EE])
     labels_P = np.zeros(p, np.int64)
+    chances: list[float] = []
     waiting, found = [hierarchy.to_tree(linkage)], 0
     while waiting:
         node = waiting.pop()
         leaves = np.array(node.pre_order())
         level = _level(alpha, len(leaves), p)
-        if len(leaves) > 1 and _chance(node.dist, root_PCC[leaves], rng) <= level and pays(*_sides(node), level):
+        chance = _chance(node.dist, root_PCC[leaves], rng) if len(leaves) > 1 else 1.0
+        chances.append(chance)
+        if chance <= level and len(leaves) > 1 and pays(*_sides(node), level):
             waiting += [node.get_right(), node.get_left()]
         else:
             labels_P[leaves] = found
             found += 1
     _, first, inverse = np.unique(labels_P, return_index=True, return_inverse=True)
-    return Tree(linkage, np.argsort(np.argsort(first))[inverse])
+    return Tree(linkage, np.argsort(np.argsort(first))[inverse], chances[0])
 
 
 def _sides(node: hierarchy.ClusterNode) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
