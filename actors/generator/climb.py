@@ -12,7 +12,7 @@ import torch
 
 from actors.features.features import Ints
 from actors.generator.batching import batches
-from actors.generator.fitting import CHECK_EVERY, RATES, HeadTraining, mean_loss, spread
+from actors.generator.fitting import CHECK_EVERY, HeadTraining, mean_loss, optimizer, spread
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
 from cluster.clock import Clock
@@ -27,7 +27,7 @@ class Climb:
         self.head, self.fit, self.stop, self.patience = head, fit, stop, settings.generator.patience
         self.clock = Clock(settings.budgets.head_s, settings.generator.head_steps)
         self.batches = self._endless(np.random.default_rng(settings.seed))
-        self.optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.98))
+        self.optimizer = optimizer(head)
 
     def run(self, before: HeadTraining, progress: bool) -> HeadTraining:
         """What it did, in place of what the training `before` it did."""
@@ -72,15 +72,3 @@ class Climb:
     def _endless(self, rng: np.random.Generator) -> Iterator[Ints]:
         while True:
             yield from batches(self.fit, np.arange(len(self.fit.tasks)), rng)
-
-    def _groups(self) -> list[dict[str, object]]:
-        """Step sizes of the first training; those of U and V are relative to their size now."""
-        head = self.head
-        size = head.shift_ADR.detach().square().mean().sqrt().item()
-        return [
-            {"params": [head.mean_scale], "lr": RATES["mean"]},
-            {"params": [head.log_noise], "lr": RATES["noise"]},
-            {"params": [head.log_tempering, head.log_extra_AD], "lr": RATES["extra"]},
-            {"params": [head.shift_ADR, head.spread_ADR], "lr": RATES["basis"] * size},
-            {"params": [head.first, head.last, head.direct], "lr": RATES["network"]},
-        ]

@@ -164,10 +164,10 @@ class _Loop:
         if extent == "alike":
             self._without_context()
         best_step, best_U, best, misses, ended_by = step, before_U, kept, 0, "time"
-        optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.98))
+        climbing = optimizer(self.head)
         first, done = step, self.clock.spent(step)
         while not done:
-            self._step(optimizer, plain=False)
+            self._step(climbing, plain=False)
             step += 1
             done = self.clock.spent(step)
             if done or step % CHECK_EVERY == 0:
@@ -212,7 +212,7 @@ class _Loop:
             _set(head, tempering, extra, noise)
             scores[(tempering, extra)] = mean_loss(head, self.fit, some_U, plain=True)
         _set(head, *min(scores, key=lambda k: scores[k]), noise)
-        optimizer = torch.optim.Adam(
+        plain = torch.optim.Adam(
             [
                 {"params": [head.mean_scale], "lr": PLAIN_RATES["mean"]},
                 {"params": [head.log_noise], "lr": PLAIN_RATES["noise"]},
@@ -222,7 +222,7 @@ class _Loop:
         best, kept, step, misses = np.inf, _copy(head), 0, 0
         most = PLAIN_STEPS if self.clock.steps is None else min(PLAIN_STEPS, self.clock.steps // 2)
         while step < most and misses < patience and not self.clock.spent(step):
-            self._step(optimizer, plain=True)
+            self._step(plain, plain=True)
             step += 1
             if step % CHECK_EVERY == 0:
                 score = mean_loss(head, self.stop, self.checked_U, plain=True)
@@ -232,17 +232,17 @@ class _Loop:
         head.load_state_dict(kept)
         return step
 
-    def _step(self, optimizer: torch.optim.Optimizer, plain: bool) -> None:
+    def _step(self, steps: torch.optim.Optimizer, plain: bool) -> None:
         chosen_U = next(self.queue, None)
         if chosen_U is None:
             self.queue = batches(self.fit, np.arange(len(self.fit.tasks)), self.rng)
             chosen_U = next(self.queue)
         batch = self.fit.batch(chosen_U)
-        optimizer.zero_grad(set_to_none=True)
+        steps.zero_grad(set_to_none=True)
         loss = self.head.loss(batch, plain).sum() / self.rows_per_batch
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
-        optimizer.step()
+        steps.step()
         self.bar.update()
 
     def _without_context(self) -> None:
@@ -251,16 +251,18 @@ class _Loop:
         for parameter in (self.head.first, self.head.last, self.head.direct, self.head.shift_ADR):
             parameter.requires_grad_(False)
 
-    def _groups(self) -> list[dict[str, object]]:
-        head = self.head
-        size = head.shift_ADR.detach().square().mean().sqrt().item()
-        return [
-            {"params": [head.mean_scale], "lr": RATES["mean"]},
-            {"params": [head.log_noise], "lr": RATES["noise"]},
-            {"params": [head.log_tempering, head.log_extra_AD], "lr": RATES["extra"]},
-            {"params": [head.shift_ADR, head.spread_ADR], "lr": RATES["basis"] * size},
-            {"params": [head.first, head.last, head.direct], "lr": RATES["network"]},
-        ]
+
+def optimizer(head: Head) -> torch.optim.Optimizer:
+    """Adam; the step sizes of U and V are relative to their size now."""
+    size = head.shift_ADR.detach().square().mean().sqrt().item()
+    groups: list[dict[str, object]] = [
+        {"params": [head.mean_scale], "lr": RATES["mean"]},
+        {"params": [head.log_noise], "lr": RATES["noise"]},
+        {"params": [head.log_tempering, head.log_extra_AD], "lr": RATES["extra"]},
+        {"params": [head.shift_ADR, head.spread_ADR], "lr": RATES["basis"] * size},
+        {"params": [head.first, head.last, head.direct], "lr": RATES["network"]},
+    ]
+    return torch.optim.Adam(groups, betas=(0.9, 0.98))
 
 
 def start(head: Head, apart: Differences, used: int, seed: int) -> None:
