@@ -266,7 +266,7 @@ def explain(
     from cluster.parts import program
 
     given = {"version": version, "top": top, "config": configuration and configuration.absolute()}
-    words = [candidate] if candidate else []
+    words = [] if candidate is None else [candidate]
     words += [f"--{key}={value}" for key, value in given.items() if value is not None] + ["--json"] * json_line
     raise typer.Exit(program("tune.explain", words, config.load(configuration)))
 

@@ -191,6 +191,10 @@ def test_a_user_asks_for_it(home: Path, version: Version) -> None:
     name = Explainer.of(version).names[0]
     one = asked(home, "cluster.cli", "explain", name, "--version", "1", "--top", "2", "--json")
     assert json.loads(one.stdout) == json.loads(json.dumps(Explainer.of(version).explain(name, 2).facts()))
+    for given, said in ((("",), "no candidate ''"), ((name, "--top", "-1"), "--top must be at least 1")):
+        wrong = asked(home, "tune.explain", "--version", "1", *given)
+        assert wrong.returncode != 0
+        assert said in wrong.stderr
     newest = asked(home, "tune.explain")
     assert newest.returncode == 1
     assert "no generated member that could be explained among uniform, linear" in newest.stderr

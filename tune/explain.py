@@ -20,6 +20,8 @@ def main() -> int:
     parser.add_argument("--name", default="medley", help="name of the versions in the registry")
     parser.add_argument("--config", type=Path, help="settings in YAML")
     arguments = parser.parse_args()
+    if arguments.top < 1:
+        parser.error("--top must be at least 1")
 
     from actors.bandits.version import Version
     from cluster import config
