@@ -39,9 +39,7 @@ class ContextMap:
         scale = np.maximum(values[:kept], max(FLOOR * values[0], 1e-12))
         turn_HQ = right[:kept].T / scale
         code_NQ = (states - mean_H) @ turn_HQ
-        encoder_QX = ridge(context_NX, code_NQ)
-        left = ((code_NQ - context_NX @ encoder_QX.T) ** 2).sum() / max((code_NQ**2).sum(), 1e-12)
-        return cls(mean_H, turn_HQ, encoder_QX, float(1 - left))
+        return cls(mean_H, turn_HQ, *encoder(context_NX, code_NQ))
 
     @classmethod
     def numeric(cls, context_NX: Floats, rank: int) -> "ContextMap":
@@ -62,6 +60,13 @@ class ContextMap:
     def codes(self, states_NH: Floats) -> Floats:
         result: Floats = (states_NH.astype(np.float64) - self.mean_H) @ self.turn_HQ
         return result
+
+
+def encoder(context_NX: Floats, code_NQ: Floats) -> tuple[Floats, float]:
+    """encoder_QX from context features to codes, and the share of the codes' variance that it explains there."""
+    encoder_QX = ridge(context_NX, code_NQ)
+    left = ((code_NQ - context_NX @ encoder_QX.T) ** 2).sum() / max((code_NQ**2).sum(), 1e-12)
+    return encoder_QX, float(1 - left)
 
 
 def ridge(inputs_NX: Floats, targets_NQ: Floats) -> Floats:

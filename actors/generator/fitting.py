@@ -99,12 +99,13 @@ def fit_head(
 
 def mean_loss(head: Head, rows: Rows, chosen_U: Ints | None = None, plain: bool = False) -> float:
     """L per row over all tasks, or the chosen ones."""
+    sizes_U = rows.tasks.sizes_U if chosen_U is None else rows.tasks.sizes_U[chosen_U]
+    return float(losses(head, rows, chosen_U, plain).sum()) / int(sizes_U.sum())
+
+
+def losses(head: Head, rows: Rows, chosen_U: Ints | None = None, plain: bool = False) -> Floats:
+    """L of each task, or of the chosen ones."""
     chosen_U = np.arange(len(rows.tasks)) if chosen_U is None else chosen_U
-    return float(losses(head, rows, chosen_U, plain).sum()) / int(rows.tasks.sizes_U[chosen_U].sum())
-
-
-def losses(head: Head, rows: Rows, chosen_U: Ints, plain: bool = False) -> Floats:
-    """L of each of the chosen tasks."""
     place, loss_U = np.argsort(chosen_U), np.empty(len(chosen_U))
     with torch.no_grad():
         for b in batches(rows, chosen_U):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from actors.bandits import pooled
-from actors.features.features import Ints
+from actors.features.features import Floats, Ints
 from actors.generator import embedded
 from actors.generator.backbone import Backbone
 from actors.generator.checkpoint import Checkpoint
@@ -157,18 +157,12 @@ def train_head(
     fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
     priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, source.arms, FOLDS, whole)
     whitened = Whitened.of(priors)
-    states_UH = embed(fit.texts) if embed else fit.context_UX
-    stop_states_UH = embed(stop.texts) if embed else stop.context_UX
-    context_map = (
-        ContextMap.of(states_UH, fit.context_UX, own.context_rank)
-        if embed
-        else ContextMap.numeric(fit.context_UX, own.context_rank)
-    )
+    context_map, code_UQ, stop_code_UQ = read_contexts(fit, stop, embed, own.context_rank)
     fold_U = np.asarray([fold_of(key, FOLDS) for key in fit.keys])
     binomial = few_values(fit)
-    fit_ready = Rows(fit, context_map.codes(states_UH), fold_U, priors, whitened, binomial)
+    fit_ready = Rows(fit, code_UQ, fold_U, priors, whitened, binomial)
     stop_fold_U = np.full(len(stop), priors.whole)
-    stop_ready = Rows(stop, context_map.codes(stop_states_UH), stop_fold_U, priors, whitened, binomial)
+    stop_ready = Rows(stop, stop_code_UQ, stop_fold_U, priors, whitened, binomial)
     rank = context_map.turn_HQ.shape[1]
     noise = priors.noise / float(np.mean(fit_ready.scale_N**2))
     codes, floor = identified(fit, own.codes, noise)
@@ -198,6 +192,16 @@ def train_head(
         binomial,
         None if backbone is None else reading.people,
     )
+
+
+def read_contexts(fit: Tasks, stop: Tasks, embed: Embedding | None, rank: int) -> tuple[ContextMap, Floats, Floats]:
+    """The map of contexts to codes, fitted on *fit*, and both parts' codes; without `embed` from numbers alone."""
+    if embed is None:
+        numeric = ContextMap.numeric(fit.context_UX, rank)
+        return numeric, numeric.codes(fit.context_UX), numeric.codes(stop.context_UX)
+    states_UH, stop_states_UH = embed(fit.texts), embed(stop.texts)
+    found = ContextMap.of(states_UH, fit.context_UX, rank)
+    return found, found.codes(states_UH), found.codes(stop_states_UH)
 
 
 def few_values(tasks: Tasks) -> bool:

@@ -15,11 +15,10 @@ import numpy as np
 
 from actors.bandits import pooled
 from actors.features.features import Floats, Ints
-from actors.generator.batching import batches
 from actors.generator.climb import Climb
-from actors.generator.contexts import ContextMap, ridge
+from actors.generator.contexts import ContextMap, encoder
+from actors.generator.fitting import losses
 from actors.generator.generator import Generator, Report
-from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
 from actors.generator.pretrain import Training, pretrain
 from actors.generator.priors import Priors, crossfit, fold_of
@@ -56,11 +55,12 @@ def tune(
     fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
     arms = len(generator.mean_AD)
     priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, arms, FOLDS, whole)
-    before_U = losses(generator.head, _rows(generator, held_out, priors))
+    whitened = Whitened.of(priors)
+    before_U = losses(generator.head, _rows(generator, held_out, priors, whitened))
     training = _language(generator, reading, settings, progress)
     tuned = replace(generator, contexts=_contexts(generator, reading.fit))
-    head, fit_rows = copy.deepcopy(generator.head), _rows(tuned, reading.fit, priors, cross=True)
-    climb = Climb(head, fit_rows, _rows(tuned, reading.stop, priors), settings)
+    head, fit_rows = copy.deepcopy(generator.head), _rows(tuned, reading.fit, priors, whitened, cross=True)
+    climb = Climb(head, fit_rows, _rows(tuned, reading.stop, priors, whitened), settings)
     found = climb.run(generator.report.head, progress)
     fit, stop = len(reading.fit), len(reading.stop)
     tuned = replace(
@@ -71,15 +71,7 @@ def tune(
         people=generator.people and reading.people,
         report=Report(training, found, fit, reading.left_out, stop, tuned.contexts.fit),
     )
-    return Tuned(tuned, before_U, losses(head, _rows(tuned, held_out, priors)), held_out.sizes_U)
-
-
-def losses(head: Head, rows: Rows) -> Floats:
-    """L_u of each task, (U,)."""
-    loss_U = np.empty(len(rows.tasks))
-    for chosen_U in batches(rows, np.arange(len(loss_U))):
-        loss_U[chosen_U] = head.loss(rows.batch(chosen_U)).detach().numpy()
-    return loss_U
+    return Tuned(tuned, before_U, losses(head, _rows(tuned, held_out, priors, whitened)), held_out.sizes_U)
 
 
 def _language(generator: Generator, reading: Reading, settings: Settings, progress: bool) -> Training | None:
@@ -102,13 +94,11 @@ def _contexts(generator: Generator, fit: Tasks) -> ContextMap:
     """The same axes of the states; the encoder of the codes that they have now."""
     if generator.backbone is None:
         return generator.contexts
-    code_UQ = generator.codes(fit)
-    encoder_QX = ridge(fit.context_UX, code_UQ)
-    left = ((code_UQ - fit.context_UX @ encoder_QX.T) ** 2).sum() / max((code_UQ**2).sum(), 1e-12)
-    return replace(generator.contexts, encoder_QX=encoder_QX, fit=float(1 - left))
+    encoder_QX, explained = encoder(fit.context_UX, generator.codes(fit))
+    return replace(generator.contexts, encoder_QX=encoder_QX, fit=explained)
 
 
-def _rows(generator: Generator, tasks: Tasks, priors: Priors, cross: bool = False) -> Rows:
+def _rows(generator: Generator, tasks: Tasks, priors: Priors, whitened: Whitened, cross: bool = False) -> Rows:
     """Tasks as the generator reads them, under the fit on all users, or with `cross` the one without their own fold."""
     fold_U = np.asarray([fold_of(key, FOLDS) if cross else priors.whole for key in tasks.keys], np.int64)
-    return Rows(tasks, generator.codes(tasks), fold_U, priors, Whitened.of(priors), generator.binomial)
+    return Rows(tasks, generator.codes(tasks), fold_U, priors, whitened, generator.binomial)
