@@ -32,7 +32,10 @@ class Outcome:
 
     user: key of the history (user, else session), None where neither is known. phi_D, arm, item: the chosen
     item's features. reward: as the world gave it. propensity and member_propensities_M: π(a), π_m(a); None where
-    the members had no say, so that nothing can be said of their values.
+    the members had no say, so that nothing can be said of their values. provider, cluster: the item's rows of
+    parameters of the members of these names, -1 for unknown. near_J, alpha_J: its neighbours (`Kin`). member_means_M:
+    what the members thought of it, in scaled reward, not a number for one without scores; None where that was not
+    logged.
     """
 
     user: str | None
@@ -42,6 +45,9 @@ class Outcome:
     reward: float
     propensity: float
     member_propensities_M: Floats | None
+    provider: int = -1
+    cluster: int = -1
+    member_means_M: Floats | None = None
 
 
 @dataclass

@@ -36,7 +36,9 @@ from actors.features.keys import item_keys, key
 from actors.features.lift import Lift
 from actors.features.lift_fitting import fit_lift, room
 from actors.features.recent import RECENT, known_recent, recent_padded
+from actors.features.relations import Relations
 from cluster.config import FeatureSettings
+from cluster.errors import ModelError
 from cluster.records import Dataset, Value
 
 CHUNK = 200_000
@@ -48,6 +50,7 @@ class FeatureMap:
     """Made by `fit` or `load`; `with_items` follows a catalogue that changes.
 
     item_ids: the catalogue now. fitted_ids: the catalogue at the fit, whose places number the arms.
+    relations: how its items are related by their content, a row for each of `item_ids`; None where nobody looked.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class FeatureMap:
     taste_scale_T: Floats
     lift: Lift | None
     hashed: Hashed | None
+    relations: Relations | None = None
     _place: dict[str, int] = field(init=False, repr=False, compare=False)
     _row: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _keys_I: Keys = field(init=False, repr=False, compare=False)
@@ -69,6 +73,10 @@ class FeatureMap:
     _axes_FIQ: Sequence[Floats] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.relations is not None and len(self.relations.kin) != len(self.item_ids) + 1:
+            raise ModelError(
+                f"relations of {len(self.relations.kin) - 1} items do not fit a catalogue of {len(self.item_ids)}"
+            )
         place = {name: i for i, name in enumerate(self.fitted_ids)}
         axes_FIQ = self.joint.axes(self.tables) if self.joint and self.tables else ()
         self._know(
@@ -183,13 +191,14 @@ class FeatureMap:
         fitted_K = self._fitted_I.take(rows_K)
         context_X = self.context.one(context, user_id)
         tokens_1T = self.hashed.one(context, user_id)[None] if self.hashed else None
+        kin = self.relations.kin.take(rows_K) if self.relations else None
         if self.joint is None:
             phi_1D = self._arms(context_X[None], tokens_1T)
             phi_KD = np.broadcast_to(phi_1D, (len(rows_K), self.dimension))
-            return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X)
+            return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X, kin=kin)
         recent_BR = known_recent(context.get(RECENT), self._row)[None]
         context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, tokens_1T, fold(user_id))
-        return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0])
+        return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0], kin=kin)
 
     def batch(self, events: pa.Table) -> FeatureBatch:
         """Decisions of a table of events; null candidates mean the whole catalogue.
@@ -199,16 +208,17 @@ class FeatureMap:
         rows_BK, keys_BK, mask_BK = padded(events["candidates"], self._row, self._keys_I)
         fitted_BK = self._fitted_I[rows_BK]
         context_BX = self.context.many(events)
+        kin: dict[str, Any] = {"kin_I": self.relations.kin, "row_BK": rows_BK} if self.relations else {}
         tokens_BT = self.hashed.many(events) if self.hashed else None
         if self.joint is None:
             phi_BD = self._arms(context_BX, tokens_BT)
             phi_BKD = np.broadcast_to(phi_BD[:, None, :], (*rows_BK.shape, phi_BD.shape[1]))
-            return FeatureBatch(phi_BKD, fitted_BK, fitted_BK, keys_BK, mask_BK, context_BX)
+            return FeatureBatch(phi_BKD, fitted_BK, fitted_BK, keys_BK, mask_BK, context_BX, **kin)
         context_BX, phi_BKD = self._joint(
             context_BX, rows_BK, recent_padded(events, self._row), tokens_BT, folds(events["user_id"])
         )
         phi_BKD[~mask_BK] = 0.0
-        return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX)
+        return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX, **kin)
 
     def _arms(self, context_BX: Floats, tokens_BT: Keys | None) -> Floats:
         """phi_BD of contexts, the same for every item."""
@@ -260,7 +270,8 @@ class FeatureMap:
         if self.encoder is not None and tables is not None:
             tables = item_tables(self.encoder, items, self._place, tables.behaviour)
         hashed = self.hashed.with_items(items) if self.hashed else None
-        return dataclasses.replace(self, item_ids=ids, tables=tables, hashed=hashed)
+        relations = self.relations.take(np.append(row_numbers(self._row, ids), -1)) if self.relations else None
+        return dataclasses.replace(self, item_ids=ids, tables=tables, hashed=hashed, relations=relations)
 
     def with_changes(self, items: pa.Table, deleted: Collection[str]) -> "FeatureMap":
         """The same parameters over the same catalogue without the deleted ids and with these items after it.

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.features.kin import Kin
+
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.int64]
 Keys: TypeAlias = NDArray[np.uint64]
@@ -27,6 +29,7 @@ class Features:
     key_K: 64-bit hash of item_id, which keys an item's noise.
     context_X: features of the context alone.
     code_H: the context's code where a language model has read it (actors.bandits.mixture); None for most decisions.
+    kin: what the items' content says of them; None where the version has no relations of items.
     """
 
     phi_KD: Floats
@@ -35,6 +38,7 @@ class Features:
     key_K: Keys
     context_X: Floats
     code_H: Floats | None = None
+    kin: Kin | None = None
 
     def __len__(self) -> int:
         return len(self.arm_K)
@@ -46,12 +50,16 @@ class Features:
         else:
             phi_KD = self.phi_KD.take(rows, axis=0)
         arm_K, item_K = self.arm_K.take(rows), self.item_K.take(rows)
-        return Features(phi_KD, arm_K, item_K, self.key_K.take(rows), self.context_X, self.code_H)
+        kin = None if self.kin is None else self.kin.take(rows)
+        return Features(phi_KD, arm_K, item_K, self.key_K.take(rows), self.context_X, self.code_H, kin)
 
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """B decisions padded to K items; `mask_BK` is false on padding, `code_BH` not a number where there is no code."""
+    """B decisions padded to K items; `mask_BK` is false on padding, `code_BH` not a number where there is no code.
+
+    kin_I, row_BK: what is said of the items of the catalogue by their content, and each item's row there.
+    """
 
     phi_BKD: Floats
     arm_BK: Ints
@@ -60,6 +68,8 @@ class FeatureBatch:
     mask_BK: NDArray[np.bool_]
     context_BX: Floats
     code_BH: Floats | None = None
+    kin_I: Kin | None = None
+    row_BK: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.mask_BK)
@@ -80,6 +90,8 @@ class FeatureBatch:
             self.mask_BK[rows],
             self.context_BX[rows],
             None if self.code_BH is None else self.code_BH[rows],
+            self.kin_I,
+            None if self.row_BK is None else self.row_BK[rows],
         )
 
     def row(self, b: int) -> Features:
@@ -92,4 +104,5 @@ class FeatureBatch:
             self.key_BK[b, :n],
             self.context_BX[b],
             code_H,
+            None if self.kin_I is None or self.row_BK is None else self.kin_I.take(self.row_BK[b, :n]),
         )

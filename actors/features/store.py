@@ -55,19 +55,25 @@ def _strings(name: str, values: tuple[str, ...]) -> Arrays:
 
 
 def unpack(cls: type[T], arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], prefix: str = "") -> T:
-    """The inverse of `pack`.
+    """The inverse of `pack`. A field that is missing whole, as from before there was such a field, has its default.
 
     Raises:
         ModelError: an array or a fact of `cls` is missing.
     """
     try:
         hints = get_type_hints(cls)
-        fields = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
-        return cls(**{name: _get(hints[name], prefix + name, arrays, facts) for name in fields})
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+        later = {name for name, f in fields.items() if f.default is not dataclasses.MISSING}
+        saved = [name for name in fields if name not in later or _saved(prefix + name, arrays, facts)]
+        return cls(**{name: _get(hints[name], prefix + name, arrays, facts) for name in saved})
     except KeyError as error:
         raise ModelError(
             f"feature map: {error.args[0]!r} is missing from the saved version; publish the version again"
         ) from error
+
+
+def _saved(name: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> bool:
+    return name in facts or f"{name}#" in facts or name in arrays or f"{name}.ends" in arrays
 
 
 def _get(hint: Any, name: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Any:
