@@ -94,9 +94,11 @@ def test_an_unknown_provider_is_drawn_around_everyone() -> None:
     alone = by_provider(rows.phi_ND, rows.provider_N, rows.reward_N, np.append(CLUSTER_P, 2), GROUP_D)
     belief, other = model.posterior.gaussian(), alone.posterior.gaussian()
     assert other.mean_AD[5] == pytest.approx(belief.mean_AD[-1], abs=1e-9)
+    assert belief.mean_AD[6] == pytest.approx(belief.mean_AD[4], abs=1e-9)  # both new, of the second cluster
     spread_AD = (belief.factor_ADD**2).sum(axis=2)
     assert (spread_AD[-1] > spread_AD[4]).all()  # of a known cluster more is known
     assert (spread_AD[4] > spread_AD[:4].max(axis=0)).all()
+    assert spread_AD[6] == pytest.approx(spread_AD[4], abs=1e-9)
     assert not model.posterior.data_precision_ADD[4:].any()
 
 
@@ -114,6 +116,25 @@ def test_rows_of_unknown_providers_teach_nothing_and_order_says_nothing() -> Non
             learn(rows.phi_ND, rows.provider_N, rows.reward_N, CLUSTER_P),
         )
         assert found.posterior.gaussian().mean_AD == pytest.approx(same.posterior.gaussian().mean_AD, abs=1e-9)
+
+
+def test_after_a_change_other_rows_are_learned_at_the_same_scales() -> None:
+    """Of a new provider of the second cluster too, who is its cluster's row 5 + 1."""
+    rows, other = some(), some(9)
+    model = fitted(rows)
+    assert model.again(rows.phi_ND, rows.provider_N, rows.reward_N, GROUP_D).posterior.gaussian().mean_AD == (
+        pytest.approx(model.posterior.gaussian().mean_AD, abs=1e-12)
+    )
+    row_N = np.where(other.provider_N == 3, 6, other.provider_N)
+    again = model.again(other.phi_ND, row_N, other.reward_N, GROUP_D)
+    assert (again.precision_LG == model.precision_LG).all()
+    leaves_N = np.where(row_N == 6, 3, row_N)  # to the tree the same place: a leaf of the second cluster
+    nodes_LN = nodes(leaves_N)
+    covariance_NN = covariance(other.phi_ND, nodes_LN, model.precision_LG)
+    mean = other.reward_N.mean()
+    gain = covariance_NN @ np.linalg.inv(covariance_NN + model.posterior.noise * np.eye(60))
+    found_N, _ = again.posterior.gaussian().moments(other.phi_ND, row_N)
+    assert found_N == pytest.approx(mean + gain @ (other.reward_N - mean), abs=1e-9)
 
 
 def test_the_likelihood_of_rows() -> None:
@@ -137,7 +158,7 @@ def test_what_cannot_be_fitted() -> None:
         by_provider(rows.phi_ND, rows.provider_N, np.where(rows.provider_N == 2, np.nan, 0.5), CLUSTER_P)
     for learn in (by_cluster, by_provider):
         with pytest.raises(ModelError, match="provider 3"):
-            learn(rows.phi_ND, rows.provider_N, rows.reward_N, CLUSTER_P[:3])
+            learn(rows.phi_ND, rows.provider_N, rows.reward_N, CLUSTER_P[:1])
         with pytest.raises(ModelError, match="from -1"):
             learn(rows.phi_ND, rows.provider_N, rows.reward_N, CLUSTER_P - 1)
 
