@@ -15,6 +15,7 @@ import sys
 import numpy as np
 
 from benchmarks import _lockstep
+from benchmarks._ground import EACH, FEATURES, ITEMS, USERS, candidates, ground
 from benchmarks._memory import peak_bytes
 from benchmarks._pairs import Measure
 from tune import evaluate, progressive
@@ -36,8 +37,6 @@ def measures() -> list[Measure]:
 
 
 def main() -> None:
-    from benchmarks.evaluate import EACH, FEATURES, ITEMS, USERS, candidates, ground
-
     rng = np.random.default_rng(4)
     found: Ground = ground(rng, 64, USERS // 5, EACH, ITEMS, FEATURES)
     prior = candidates(rng, 256, 1, FEATURES)

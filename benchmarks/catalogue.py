@@ -39,7 +39,7 @@ from benchmarks._catalogues import synthetic_items
 from benchmarks._load import http, load
 from benchmarks._pairs import CONSOLE, Measure, finish
 from benchmarks._servers import settings_of, uvicorn_server
-from benchmarks.serve import version
+from benchmarks._ten_models import version
 from cluster.config import DataSettings, ServeSettings
 from cluster.database import Database, url_of
 from cluster.importers.imported import Options

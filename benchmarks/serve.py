@@ -36,26 +36,21 @@ from typing import Any
 import benchmarks._one_thread  # noqa: F401  before NumPy is imported
 
 # isort: split
-import numpy as np
-
-from actors.bandits import pooled
-from actors.bandits.ensemble import Ensemble, Part
-from actors.bandits.members import Uniform
-from actors.bandits.version import Version
-from actors.features.feature_map import FeatureMap
 from benchmarks._pairs import CONSOLE, Measure, finish
 from benchmarks._servers import settings_of
-from cluster.config import DataSettings, FeatureSettings, LawSettings, WeightSettings
+from benchmarks._ten_models import version
+from benchmarks.catalogue import p50_million
+from cluster.config import DataSettings
 from cluster.database import Database, url_of
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
 from cluster.keys import Keys
-from cluster.records import Dataset, decode
+from cluster.records import decode
 from cluster.registry import DEFAULT_NAME, Registry
 from serve.app import prepare
 from serve.deploy import free_port
 
-ITEMS, FEATURES, LINEAR, BODIES, BATCH = 100, 32, 8, 200, 64
+ITEMS, FEATURES, BODIES, BATCH = 100, 32, 200, 64
 LOADS = {"one": (1, 1), "sixteen": (16, 1), "batch": (4, BATCH)}
 """Connections, and requests in a call."""
 
@@ -73,13 +68,7 @@ def main() -> None:
     failures = sum(one["failures"] for runs in found.values() for one in runs)
     if failures:
         raise SystemExit(f"{failures} requests were not answered with 200; the figures would mean nothing")
-    finish("serve", [*measures(found), size(quick)])
-
-
-def size(quick: bool) -> Measure:
-    from benchmarks.catalogue import p50_million  # it makes its models as this module does
-
-    return p50_million(quick)
+    finish("serve", [*measures(found), p50_million(quick)])
 
 
 def make(home: Path, port: int) -> tuple[list[dict[str, Any]], str]:
@@ -87,46 +76,13 @@ def make(home: Path, port: int) -> tuple[list[dict[str, Any]], str]:
     settings = settings_of(home, port, "haproxy")
     data = DataSettings(marketplace_users=500, marketplace_items=ITEMS, marketplace_events=4_000)
     dataset = read_marketplace([], Options(), data, 0).dataset
-    made = version(dataset)
+    made = version(dataset, FEATURES)
     Registry(settings.registry_uri).publish(DEFAULT_NAME, made.save)
     prepare(settings)
     keys = Keys(Database(url_of(settings)))
     keys.create_client("bench")
     rows = dataset.events.slice(0, BODIES).to_pylist()
     return [{"user_id": row["user_id"], "context": decode(row["context"])} for row in rows], keys.create_key("bench")
-
-
-def version(dataset: Dataset, dimension: int = FEATURES) -> Version:
-    """10 models: uniform, popularity and eight linear ones of different memory."""
-    rows = np.arange(len(dataset.events))
-    settings = FeatureSettings(kind="joint", max_dimension=dimension)
-    feature_map = FeatureMap.fit(dataset, rows, settings, 0)
-    place = {item_id: i for i, item_id in enumerate(feature_map.item_ids)}
-    item_N = np.array([place[item_id] for item_id in dataset.events["item_id"].to_pylist()])
-    everything = dataset.events.set_column(
-        dataset.events.schema.get_field_index("candidates"),
-        "candidates",
-        [[[item_id] for item_id in dataset.events["item_id"].to_pylist()]],
-    )
-    batch = feature_map.batch(everything.cast(dataset.events.schema))
-    reward_N = dataset.events["reward"].to_numpy().astype(np.float64)
-    linear = pooled.fit(batch.phi_BKD[:, 0], batch.arm_BK[:, 0], reward_N, feature_map.arms)
-    popular = pooled.popularity(item_N, reward_N, len(place))
-    members: tuple[Part, ...] = (
-        Uniform(),
-        popular.prior("popularity", "items"),
-        *(linear.prior(f"linear-{n}", "features", 10_000.0 * 2**n) for n in range(LINEAR)),
-    )
-    ensemble = Ensemble(
-        members=members,
-        values_M=np.full(len(members), float(reward_N.mean())),
-        law=LawSettings(),
-        weights=WeightSettings(),
-        dimension=feature_map.dimension,
-        fingerprint=feature_map.fingerprint,
-    )
-    CONSOLE.print(f"{len(members)} models, {len(place)} items, {feature_map.dimension} features")
-    return Version(feature_map, ensemble, dataset.items, {"name": "benchmark"})
 
 
 def run(
