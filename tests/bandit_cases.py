@@ -4,6 +4,7 @@ Shapes as in actors/features/features.py and actors/bandits.
 """
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from actors.bandits.decoder import Decoder
 from actors.bandits.ensemble import Ensemble, Part, Prior
 from actors.bandits.history import History
 from actors.bandits.learn import Outcome
-from actors.bandits.members import Member, Shared, Uniform
+from actors.bandits.members import Member, Shared, Uniform, View
 from actors.bandits.mixture import Follow, Mixture
 from actors.bandits.posterior import Gaussian, gaussian
 from actors.bandits.published import Published
 from actors.features.features import Features, Floats
+from actors.features.kin import Kin, alphas
 from cluster.config import LawSettings, WeightSettings
 
 CONTEXT = 3
@@ -32,6 +34,26 @@ def features(rng: np.random.Generator, items: int, dimension: int, arms: bool = 
         rng.integers(0, 2**63, items).astype(np.uint64),
         rng.normal(size=CONTEXT),
     )
+
+
+def kin(rng: np.random.Generator, items: int, providers: int = 3, clusters: int = 2, neighbours: int = 2) -> Kin:
+    """Of K items of the catalogue's first: a provider and its cluster, or none; one item in two has neighbours."""
+    provider_K = rng.integers(-1, providers, items)
+    near_KJ = np.where(rng.random((items, 1)) < 0.5, rng.integers(0, items, (items, neighbours)), -1)
+    similarity_KJ = np.where(near_KJ >= 0, rng.random(near_KJ.shape), 0.0)
+    level_K = np.where(near_KJ[:, 0] >= 0, rng.integers(1, 4, items), 0)
+    alpha_KJ = alphas(similarity_KJ, near_KJ, 0.2)
+    cluster_K = np.where(provider_K >= 0, provider_K % clusters, -1)
+    return Kin(provider_K, cluster_K, near_KJ, similarity_KJ, alpha_KJ, level_K, rng.normal(size=(items, 2)))
+
+
+def content(rng: np.random.Generator, dimension: int, providers: int = 3, clusters: int = 2) -> tuple[Prior, Prior]:
+    """The members "cluster" and "provider"."""
+    made = []
+    for view, arms in (("cluster", clusters + 1), ("provider", providers + clusters + 1)):
+        parts = precision(rng, arms, dimension), rng.normal(size=(arms, dimension))
+        made.append(Prior(view, *parts, 0.2, cast(View, view)))
+    return made[0], made[1]
 
 
 def precision(rng: np.random.Generator, arms: int, dimension: int, rows: int = 8) -> Floats:

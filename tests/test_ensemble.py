@@ -88,3 +88,14 @@ def test_a_member_of_a_later_release_is_named() -> None:
     facts["members"][2]["kind"] = "quantum"
     with pytest.raises(ModelError, match="'linear' is of unknown kind 'quantum'"):
         Ensemble.load(ensemble.arrays(), facts)
+
+
+def test_models_of_clusters_and_providers_are_saved_and_fit_the_feature_map() -> None:
+    rng = np.random.default_rng(1)
+    ensemble = cases.ensemble(rng)
+    ensemble = replace(ensemble, members=(*ensemble.members, *cases.content(rng, 4)), values_M=np.full(7, 0.5))
+    again = through_json(ensemble)
+    assert again.facts() == ensemble.facts()
+    assert {n: a.tobytes() for n, a in again.arrays().items()} == {n: a.tobytes() for n, a in ensemble.arrays().items()}
+    with pytest.raises(ModelError, match="member 'cluster' of 3 features does not fit 4"):
+        replace(ensemble, members=(*cases.content(rng, 3), *ensemble.members[2:5]), values_M=np.full(5, 0.5))

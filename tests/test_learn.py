@@ -269,3 +269,35 @@ def test_an_own_model_that_raises_stops_nobody_else(caplog: pytest.LogCaptureFix
     decision = cases.features(np.random.default_rng(0), ITEMS, ensemble.dimension)
     with pytest.raises(ModelError, match="scores: KeyError"):
         law.probabilities(learn.publish(state), decision, None, 1)
+
+
+def test_models_of_clusters_and_providers_learn_from_their_own_rows() -> None:
+    """By hand: Λ₀ + Σφφᵀ/σ² and b₀ + Σφr/σ² over the outcomes of each row; unknown ones teach nobody."""
+    rng = np.random.default_rng(8)
+    ensemble = cases.ensemble(rng)
+    members = cases.content(rng, 4)
+    ensemble = replace(
+        ensemble, members=(*ensemble.members, *members), values_M=np.append(ensemble.values_M, [0.5, 0.5])
+    )
+    outcomes = []
+    for outcome in cases.outcomes(rng, 200, members=7):
+        kin = cases.kin(rng, ITEMS)
+        index = int(rng.integers(ITEMS))
+        features = replace(cases.features(rng, ITEMS, 4), kin=kin)
+        outcomes.append(
+            Outcome.of(features, index, user=outcome.user, reward=outcome.reward, propensity=outcome.propensity,
+                       member_propensities_M=outcome.member_propensities_M)
+        )  # fmt: skip
+        assert (outcomes[-1].provider, outcomes[-1].cluster) == (kin.provider_K[index], kin.cluster_K[index])
+        assert outcomes[-1].item == index
+    state = learned(ensemble, outcomes)
+    for prior, rows in zip(members, ([o.cluster for o in outcomes], [o.provider for o in outcomes]), strict=True):
+        belief = learn.publish(state).members[ensemble.names.index(prior.name)]
+        assert isinstance(belief, Shared)
+        for row in range(len(prior.shift_AD)):
+            phi_ND = np.array([o.phi_D for o, own in zip(outcomes, rows, strict=True) if own == row]).reshape(-1, 4)
+            reward_N = np.array([o.reward for o, own in zip(outcomes, rows, strict=True) if own == row])
+            precision_DD = prior.precision_ADD[row] + phi_ND.T @ phi_ND / prior.noise
+            mean_D = np.linalg.solve(precision_DD, prior.shift_AD[row] + phi_ND.T @ reward_N / prior.noise)
+            np.testing.assert_allclose(belief.posterior.mean_AD[row], mean_D, rtol=1e-9)
+        assert -1 in rows

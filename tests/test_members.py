@@ -1,12 +1,17 @@
+from dataclasses import replace
+from typing import cast
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from actors.bandits import members
 from actors.bandits.history import History
-from actors.bandits.members import Model, Shared, Uniform, custom
+from actors.bandits.members import Model, Shared, Uniform, View, custom
 from actors.bandits.noise import Noise
-from actors.features.features import Floats, Ints
+from actors.bandits.posterior import Gaussian
+from actors.features.features import Features, Floats, Ints
+from actors.features.kin import Kin
 from cluster.errors import ModelError
 from tests import bandit_cases as cases
 
@@ -116,3 +121,80 @@ def test_scores_that_break_the_protocol_are_refused(name: str) -> None:
     decision = cases.features(np.random.default_rng(0), 2, 3)
     with pytest.raises(ModelError, match="expected 2 means and as many standard deviations"):
         members.scores(custom(f"{HERE}:{name}", SHAPE), decision, History.empty(3), Noise(1, 4), 1.0)
+
+
+def kindred(providers: Ints, clusters: Ints, dimension: int, seed: int = 0) -> Features:
+    """Items of these rows of parameters."""
+    count = len(providers)
+    none = np.zeros((count, 0))
+    kin = Kin(providers, clusters, none.astype(np.int64), none, none, np.zeros(count, np.int64), none)
+    return replace(cases.features(np.random.default_rng(seed), count, dimension), kin=kin)
+
+
+def covariance(belief: Gaussian, phi_KD: Floats, row_K: Ints) -> Floats:
+    """Of the K scores: φᵀLLᵀφ' where two items share their parameters, else 0."""
+    found = np.zeros((len(row_K), len(row_K)))
+    for k, phi_D in enumerate(phi_KD):
+        for j, other_D in enumerate(phi_KD):
+            if row_K[k] % len(belief.mean_AD) == row_K[j] % len(belief.mean_AD):
+                factor_DD = belief.factor_ADD[row_K[k]]
+                found[k, j] = phi_D @ factor_DD @ factor_DD.T @ other_D
+    return found
+
+
+def test_items_of_one_provider_share_its_parameters() -> None:
+    """Means are exact. The covariance of 2^17 draws, standardised: an entry's error has a deviation of at most
+    √(2/2^17) = 0.0039, so that none of 400 pairs passes 5.5 deviations but once in 60,000 tries."""
+    rng = np.random.default_rng(3)
+    belief, particles, scale = cases.posterior(rng, 5, 3), 2**17, 0.8
+    row_K = np.array([2, 0, -1, 2, 0, 0, 3, 2, -1, 4] * 2)
+    for view, decision in (("provider", kindred(row_K, row_K - 1, 3)), ("cluster", kindred(row_K - 1, row_K, 3))):
+        found = members.scores(
+            Shared("member", belief, cast(View, view)), decision, History.empty(3), Noise(9, particles), scale
+        )
+        mean_K = np.einsum("kd,kd->k", decision.phi_KD, belief.mean_AD[row_K])
+        np.testing.assert_allclose(found.mean_K, mean_K, rtol=1e-12)
+        wanted_KK = scale**2 * covariance(belief, decision.phi_KD, row_K)
+        size_K = np.sqrt(np.diag(wanted_KK))
+        drawn_KK = found.deviation_PK.T.astype(np.float64) @ found.deviation_PK / particles
+        away_KK = (drawn_KK - wanted_KK) / np.outer(size_K, size_K)
+        assert np.abs(away_KK).max() < 5.5 * np.sqrt(2 / particles)
+
+
+def test_parameters_are_drawn_where_many_items_share_them() -> None:
+    """40 items of row 1 (above BLOCK), 3 of row 0 and one alone: the same law."""
+    rng = np.random.default_rng(4)
+    belief, particles = cases.posterior(rng, 3, 4), 2**17
+    row_K = np.array([1] * 40 + [0, 0, 0, 2])[rng.permutation(44)]
+    decision = kindred(row_K, row_K, 4)
+    found = members.scores(Shared("provider", belief, "provider"), decision, History.empty(4), Noise(2, particles), 1.0)
+    wanted_KK = covariance(belief, decision.phi_KD, row_K)
+    size_K = np.sqrt(np.diag(wanted_KK))
+    drawn_KK = found.deviation_PK.T.astype(np.float64) @ found.deviation_PK / particles
+    assert np.abs((drawn_KK - wanted_KK) / np.outer(size_K, size_K)).max() < 6 * np.sqrt(2 / particles)
+
+
+def test_items_that_say_the_same_have_the_same_score() -> None:
+    """Parameters of each provider and one context for all: the covariance is singular."""
+    rng = np.random.default_rng(5)
+    belief, row_K = cases.posterior(rng, 4, 6), np.array([0, 1, 0, 1, 1, 3, 0])
+    decision = kindred(row_K, row_K, 6)
+    alike = replace(decision, phi_KD=np.broadcast_to(decision.phi_KD[0], decision.phi_KD.shape))
+    found = members.scores(Shared("provider", belief, "provider"), alike, History.empty(6), Noise(2, 64), 1.0)
+    for row in (0, 1):
+        same_PK = found.deviation_PK[:, row_K == row]
+        np.testing.assert_allclose(same_PK, same_PK[:, :1].repeat(same_PK.shape[1], 1), atol=1e-3)
+    zero = replace(decision, phi_KD=np.zeros_like(decision.phi_KD))
+    nothing = members.scores(Shared("provider", belief, "provider"), zero, History.empty(6), Noise(2, 64), 1.0)
+    assert not nothing.deviation_PK.any()
+
+
+def test_without_kin_an_item_is_of_nobody() -> None:
+    """The last row of parameters; independent draws are those of a member with parameters per item."""
+    rng = np.random.default_rng(6)
+    belief, decision = cases.posterior(rng, 3, 4), cases.features(rng, 1, 4)
+    found = members.scores(Shared("cluster", belief, "cluster"), decision, History.empty(4), Noise(1, 64), 1.0)
+    arms = replace(decision, arm_K=np.array([-1]))
+    alone = members.scores(Shared("linear", belief, "features"), arms, History.empty(4), Noise(1, 64), 1.0)
+    np.testing.assert_allclose(found.mean_K, alone.mean_K, rtol=1e-12)
+    np.testing.assert_allclose(found.deviation_PK, alone.deviation_PK, rtol=1e-5)

@@ -156,7 +156,7 @@ class Ensemble:
 def _dimension(member: Part) -> int | None:
     """Features that a member's parameters are for, None where it has none of the feature map's."""
     match member:
-        case Prior(view="features"):
+        case Prior() if member.view != "items":
             return int(member.shift_AD.shape[-1])
         case Mixture():
             return int(member.means_CAD.shape[-1])

@@ -13,11 +13,11 @@ import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
-from actors.bandits.members import Custom, Member, Model, Shared, followed
+from actors.bandits.members import Custom, Member, Model, Shared, View, followed
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.published import Published
 from actors.bandits.weights import Performance, alternatives, blend
-from actors.features.features import Floats
+from actors.features.features import Features, Floats
 from cluster.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Outcome:
     user: key of the history (user, else session), None where neither is known. phi_D, arm, item: the chosen
     item's features. reward: as the world gave it. propensity and member_propensities_M: π(a), π_m(a); None where
     the members had no say, so that nothing can be said of their values. provider, cluster: the item's rows of
-    parameters of the members of these names, -1 for unknown. near_J, alpha_J: its neighbours (`Kin`). member_means_M:
+    parameters of the members of these names, -1 for unknown. member_means_M:
     what the members thought of it, in scaled reward, not a number for one without scores; None where that was not
     logged.
     """
@@ -48,6 +48,37 @@ class Outcome:
     provider: int = -1
     cluster: int = -1
     member_means_M: Floats | None = None
+
+    @classmethod
+    def of(
+        cls,
+        features: Features,
+        index: int,
+        *,
+        user: str | None,
+        reward: float,
+        propensity: float,
+        member_propensities_M: Floats | None,
+        member_means_M: Floats | None = None,
+    ) -> "Outcome":
+        """Of item `index` of a decision; the rest as in this class. Means count where items have kin."""
+        kin = features.kin
+        return cls(
+            user=user,
+            phi_D=features.phi_KD[index],
+            arm=int(features.arm_K[index]),
+            item=int(features.item_K[index]),
+            reward=reward,
+            propensity=propensity,
+            member_propensities_M=member_propensities_M,
+            provider=-1 if kin is None else int(kin.provider_K[index]),
+            cluster=-1 if kin is None else int(kin.cluster_K[index]),
+            member_means_M=None if kin is None else member_means_M,
+        )
+
+    def row(self, view: View) -> int:
+        """The row of parameters that learns of it, -1 for none."""
+        return {"features": self.arm, "items": self.item, "cluster": self.cluster, "provider": self.provider}[view]
 
 
 @dataclass
@@ -92,10 +123,10 @@ def step(state: State, outcome: Outcome) -> State:
     ones = np.ones(1)
     for prior in ensemble.members:
         if isinstance(prior, Prior):
-            seen = prior.view == "features"
-            arm = outcome.arm if seen else outcome.item
-            if arm >= 0:
-                state.statistics[prior.name].learn(outcome.phi_D if seen else ones, arm, reward)
+            row = outcome.row(prior.view)
+            if row >= 0:
+                phi_D = ones if prior.view == "items" else outcome.phi_D
+                state.statistics[prior.name].learn(phi_D, row, reward)
                 state.stale.add(prior.name)
     for name, model in state.models.items():
         try:

@@ -18,7 +18,10 @@ from actors.bandits.posterior import Gaussian, Scores
 from actors.features.features import Features, Floats, Ints
 from cluster.errors import ModelError
 
-View = Literal["features", "items"]
+View = Literal["features", "items", "cluster", "provider"]
+
+SHARING: tuple[View, ...] = ("cluster", "provider")
+"""Views whose items share parameters with some of the others, not with all or none."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Shared:
-    """One posterior, on the feature map ("features") or on item one-hots ("items": popularity)."""
+    """One posterior, on the feature map ("features"), on item one-hots ("items": popularity), or on the feature map
+    with parameters of each cluster of providers or each provider, which their items share ("cluster", "provider")."""
 
     name: str
     posterior: Gaussian
@@ -108,9 +112,14 @@ def followed(members: tuple[Member, ...]) -> tuple[Member, ...]:
 
 def view(features: Features, kind: View) -> tuple[Floats, Ints]:
     """The rows and parameter rows that a shared member sees."""
-    if kind == "items":
-        return np.ones((len(features), 1)), features.item_K
-    return features.phi_KD, features.arm_K
+    match kind:
+        case "items":
+            return np.ones((len(features), 1)), features.item_K
+        case "features":
+            return features.phi_KD, features.arm_K
+    if features.kin is None:
+        return features.phi_KD, np.full(len(features), -1)
+    return features.phi_KD, features.kin.cluster_K if kind == "cluster" else features.kin.provider_K
 
 
 def joint(member: Member) -> Gaussian | None:
@@ -127,7 +136,8 @@ def scores(member: Member, features: Features, history: History, noise: Noise, s
             raise ModelError("uniform has no scores; the law gives it 1/K")
         case Shared():
             phi_KD, arm_K = view(features, member.view)
-            return member.posterior.scores(phi_KD, arm_K, features.key_K, noise, scale)
+            draw = member.posterior.jointly if member.view in SHARING else member.posterior.scores
+            return draw(phi_KD, arm_K, features.key_K, noise, scale)
         case Mixture():
             return member.condition(history, features.context_X, scale, features.code_H).scores(features, noise)
         case Custom():

@@ -24,7 +24,7 @@ _WORD = np.uint64(32)
 _HALF, _UNIT, _TURN = np.float32(0.5), np.float32(2.0**-32), np.float32(2.0 * math.pi * 2.0**-32)
 _MINUS_TWO = np.float32(-2.0)
 
-ITEM, ROW, CODE, CANDIDATE, CHOICE, TIE, THETA = range(1, 8)
+ITEM, ROW, CODE, CANDIDATE, CHOICE, TIE, THETA, PARAMETER = range(1, 9)
 """Streams: two numbers of different streams are independent."""
 
 

@@ -100,7 +100,7 @@ class Retrieval:
         if self.side is not None and self.index is not None:
             parts += self._linear(feature_map, published, seen, recent_R, history, seed, slots, open_I)
         for member in published.members:
-            if isinstance(member, Shared) and len(member.posterior.mean_AD) > 1:
+            if isinstance(member, Shared) and member.view not in models.SHARING and len(member.posterior.mean_AD) > 1:
                 parts += self._ranking(published, member, seen, open_I)
         found = np.unique(np.concatenate(parts))
         found = found if open_I is None else found[open_I[found]]
