@@ -83,7 +83,9 @@ def test_popularity_by_hand() -> None:
     Precision a: 16/3 + 4·4 = 64/3; shift a: 8/3 + 16 = 56/3; mean a 7/8. b: (8/3)/(64/3) = 1/8. c and unknown: 1/2.
     """
     own = fitted(labelled())
-    design = Design(np.ones((8, 1)), np.zeros(8, np.int64), np.repeat([0, 1], 4), np.repeat([1.0, 0.0], 4))
+    design = Design(
+        np.ones((8, 1)), np.zeros(8, np.int64), np.repeat([0, 1], 4), np.repeat([1.0, 0.0], 4), np.full(8, -1)
+    )
     popularity = next(m for m in replace(own, design=design).members() if m.name == "popularity")
     assert isinstance(popularity, Prior)
     assert popularity.view == "items"

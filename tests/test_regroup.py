@@ -158,7 +158,7 @@ def test_models_by_hand() -> None:
     """One feature, two groups: ridge towards the model of all; the likelihood of a click and of none."""
     one = np.ones((4, 1))
     zero = np.zeros(4, np.int64)
-    design = Design(one, zero, zero, np.array([1.0, 1.0, 0.0, 0.0]))
+    design = Design(one, zero, zero, np.array([1.0, 1.0, 0.0, 0.0]), zero)
     sums = Sums(2, 1, 1)
     sums.add(design, np.array([0, 0, 1, -1]))
     theta_GAD = sums.models(penalty=2.0)

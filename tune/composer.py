@@ -24,6 +24,7 @@ from tune.groundwork import Groundwork
 from tune.keeping import keep
 from tune.predefined import Predefined
 from tune.proposal import Proposal, forget, propose
+from tune.specialise import Content
 from tune.spending import Spending
 from tune.stages import Stages
 from tune.telling import told
@@ -44,7 +45,7 @@ def compose(
     registry = Registry(settings.registry_uri)
     registry.ensure(name)
     with stages.stage("features"):
-        work = Groundwork.of(dataset, settings)
+        work = Groundwork.of(dataset, settings, content=Content.of(registry, name))
         members = work.predefined.members()
     made = Composition.of(work, members, stages, folder, Spending.read(registry, name))
     with stages.stage("publish"):

@@ -17,6 +17,7 @@ from cluster.errors import EvidenceError
 from cluster.records import Dataset
 from tune import metric
 from tune.predefined import Design, Predefined
+from tune.specialise import Content
 from tune.split import WORLD, Parts, parts, tasks
 
 
@@ -29,17 +30,26 @@ class Groundwork:
 
     @classmethod
     def of(
-        cls, dataset: Dataset, settings: Settings, feature_map: FeatureMap | None = None, world: float = WORLD
+        cls,
+        dataset: Dataset,
+        settings: Settings,
+        feature_map: FeatureMap | None = None,
+        world: float = WORLD,
+        content: Content | None = None,
     ) -> "Groundwork":
         """Take up the metric, split, and fit the feature map on *fit* alone, unless one is given.
+
+        content: what was published of the items' content; without it they speak for themselves.
 
         Raises EvidenceError where the log's rewards are not of the kind that models learn from.
         """
         dataset = metric.apply(dataset, settings)
         check_rewards(dataset.events, settings)
         split = parts(dataset, settings.seed, world)
-        made = feature_map or FeatureMap.fit(dataset, split.fit, settings.features, settings.seed)
-        return cls(dataset, settings, split, made)
+        if feature_map is None:
+            feature_map = FeatureMap.fit(dataset, split.fit, settings.features, settings.seed)
+            feature_map = (content or Content()).related(feature_map, dataset.items, settings.content)
+        return cls(dataset, settings, split, feature_map)
 
     @cached_property
     def predefined(self) -> Predefined:

@@ -37,6 +37,7 @@ from tune.monitor import Standing, standings
 from tune.proof import Proof, prove
 from tune.proposal import forget
 from tune.restart import restarted
+from tune.specialise import Content
 from tune.spending import Spending
 from tune.split import task_codes
 from tune.stages import Stages
@@ -209,7 +210,8 @@ class Refinement:
         data = replace(self.dataset, format="feedback", events=events, truth=None, facts=facts)
         with self.stages.stage("features"):
             kept = self.running.feature_map.with_items(data.items) if drift is not None else None
-            work = Groundwork.of(data, self.settings, kept, world=0.0)
+            content = Content.of(self.registry, self.name)
+            work = Groundwork.of(data, self.settings, kept, world=0.0, content=content)
             members = work.predefined.members()
         with self.on_ray():
             made = Composition.of(work, members, self.stages, self.folder, Spending(dict(memory.tests)))

@@ -1,9 +1,9 @@
 """The content models: a linear reward per cluster of providers, and one per provider with its cluster as prior.
 
 Both are the posteriors of `actors.bandits`, an item's parameter row ("arm") being that of its cluster or provider, as
-`Relations` numbers them; the last row is what an unknown one gets. The model of a cluster takes its providers for equal. That of a provider is drawn
-around its cluster's, which is drawn around everyone's (hierarchy.py): without rows it is what its cluster says, with
-many what they say.
+`Relations` numbers them; the last row is what an unknown one gets. The model of a cluster takes its providers for
+equal. That of a provider is drawn around its cluster's, which is drawn around everyone's (hierarchy.py): without rows
+it is what its cluster says, with many what they say.
 
 How far levels spread around the one above, by group of features, and σ² maximise the evidence of the rows, by MacKay's
 fixed point as in `actors.bandits.pooled`: 1/s² = γ/‖step‖², γ = Σ(1 − variance/s²), σ² = rss/(N − γ_leaves).
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actors.bandits.ensemble import Prior
+from actors.bandits.members import View
 from actors.bandits.pooled import INTERCEPT_PRECISION, RIDGES, SETTLED
 from actors.bandits.posterior import Gaussian, Statistics, gaussian
 from actors.content.hierarchy import Level, Natural, beliefs
@@ -36,6 +38,11 @@ class ContentModel:
     posterior: Statistics
     precision_LG: Floats
     parents: tuple[Ints, ...]
+
+    def prior(self, view: View, strength: float = 1.0) -> Prior:
+        """The shared member of that name, its weight times `strength`: N(μ, Σ/strength)."""
+        p = self.posterior
+        return Prior(view, strength * p.precision_ADD, strength * p.shift_AD, p.noise, view)
 
     def again(self, phi_ND: Floats, leaf_N: Ints, reward_N: Floats, groups_D: Ints | None = None) -> "ContentModel":
         """The posterior on other rows, after a change: spreads and σ² stay. Arguments and errors as `fit`."""

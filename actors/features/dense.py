@@ -17,5 +17,5 @@ def times(rows_ND: Floats, weights_DW: Floats) -> Floats:
     """rows_ND @ weights_DW, in blocks of ROWS rows, the last one filled up with zeros."""
     n, d = rows_ND.shape
     blocks_BRD = np.zeros((-(-n // ROWS), ROWS, d))
-    blocks_BRD.reshape(-1, d)[:n] = rows_ND
+    blocks_BRD.reshape(len(blocks_BRD) * ROWS, d)[:n] = rows_ND
     return np.asarray(np.matmul(blocks_BRD, weights_DW).reshape(len(blocks_BRD) * ROWS, weights_DW.shape[1])[:n])

@@ -48,10 +48,16 @@ class FeatureSettings(Section):
 
 
 class BanditSettings(Section):
-    predefined: tuple[Literal["uniform", "popularity", "linear", "forgetting"], ...] = Field(
+    predefined: tuple[Literal["uniform", "popularity", "linear", "forgetting", "cluster", "provider"], ...] = Field(
         ("uniform", "popularity", "linear", "forgetting"),
         min_length=1,
-        description="trusted models of every ensemble",
+        description="trusted models of every ensemble; one of each provider, or cluster of providers, only where items "
+        "name two or more",
+    )
+    content_bytes: Count = Field(
+        16 * 2**20,
+        description="posterior precision of the member cluster or provider at most, 8 bytes x its parameter rows x "
+        "features squared; a larger one is left out",
     )
     custom: tuple[str, ...] = Field((), description="own models as module:Class")
     forgetting_half_life: Positive = Field(20_000.0, description="outcomes after which data counts half")

@@ -23,8 +23,6 @@ from tune.regrouping.shown import dendrogram, table
 from tune.regrouping.traffic import Traffic, day_of
 from tune.regrouping.watch import Watch
 
-NAME = "{}-regrouping"
-"""In the registry, of the regroupings that belong to versions of a name."""
 SHARE = 0.5
 """Of the outcomes, the earlier ones: they make the first grouping, the rest is watched."""
 
@@ -49,7 +47,7 @@ class Job:
             EvidenceError: too few days, providers or users.
             RegistryError, StateError: the last regrouping cannot be read, or the new one not be written.
         """
-        last = None if anew or not self._numbers() else kept.load(self.registry.fetch(NAME.format(self.name)))
+        last = None if anew or not self._numbers() else kept.load(self.registry.fetch(kept.NAME.format(self.name)))
         end = int(self.traffic.day_N[-1])
         start = int(last[1]["until"]) if last else int(self.traffic.day_N[int(SHARE * (len(self.traffic) - 1))])
         if last is None and not int(self.traffic.day_N[0]) < start <= end:
@@ -69,11 +67,11 @@ class Job:
         return facts
 
     def _publish(self, state: Regrouping, about: dict[str, Any]) -> int:
-        self.registry.ensure(NAME.format(self.name))
-        return self.registry.publish(NAME.format(self.name), lambda folder: kept.save(state, about, folder))
+        self.registry.ensure(kept.NAME.format(self.name))
+        return self.registry.publish(kept.NAME.format(self.name), lambda folder: kept.save(state, about, folder))
 
     def _numbers(self) -> list[int]:
-        return self.registry.versions(NAME.format(self.name))
+        return self.registry.versions(kept.NAME.format(self.name))
 
     def _content(self) -> dict[str, Floats]:
         """Mean embedding of each provider, as `tune.embed` published them; none where it did not run."""
@@ -116,8 +114,8 @@ def undo(settings: Settings, name: str, number: int, day: int) -> dict[str, Any]
         RegistryError, StateError: there is no regrouping, or it cannot be read or written.
     """
     registry = Registry(settings.registry_uri)
-    state, about = kept.load(registry.fetch(NAME.format(name)))
+    state, about = kept.load(registry.fetch(kept.NAME.format(name)))
     state = state.undo(number, day_of(day))
-    version = registry.publish(NAME.format(name), lambda folder: kept.save(state, about, folder))
+    version = registry.publish(kept.NAME.format(name), lambda folder: kept.save(state, about, folder))
     last = state.groups.moves[-1]
     return {"version": version, "undone": number, "provider": last.provider, "cluster": last.after}

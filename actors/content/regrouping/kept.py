@@ -13,6 +13,8 @@ from actors.content.regrouping.regrouping import Regrouping
 from actors.content.regrouping.trial import Trial
 from cluster.errors import StateError
 
+NAME = "{}-regrouping"
+"""In the registry, of the regroupings that belong to versions of a name."""
 FILE, WEALTH = "regroup.json", "wealth.safetensors"
 ARRAYS = ("wealth_RSL", "users_S", "gain_RS")
 
