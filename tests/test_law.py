@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from actors.bandits import law, members
+from actors.bandits.blending import blend_deviations
 from actors.bandits.history import History
 from actors.bandits.members import Member, Shared, Uniform, custom
 from actors.bandits.noise import CHOICE, Noise
-from actors.bandits.particles import blend
 from actors.bandits.posterior import Gaussian
 from actors.bandits.published import Published
 from actors.features.features import Features
@@ -263,7 +263,7 @@ def test_a_blend_of_independent_draws_keeps_the_weighted_mean_of_spreads() -> No
     drawn_SPK = rng.normal(size=(10, 64, 2))
     drawn_SPK /= np.sqrt((drawn_SPK**2).mean(1, keepdims=True))
     drawn_SPK[:, :, 1] *= np.arange(1, 11)[:, None]
-    blended_PK = blend(drawn_SPK[None], np.full(10, 0.1))[0]
+    blended_PK = blend_deviations(drawn_SPK[None], np.full(10, 0.1))[0]
     np.testing.assert_allclose(np.sqrt((blended_PK**2).mean(0)), [1.0, 5.5])
 
 

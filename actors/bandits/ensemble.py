@@ -12,6 +12,8 @@ from actors.bandits.decoder import Decoder
 from actors.bandits.history import History
 from actors.bandits.members import Custom, Uniform, View, custom
 from actors.bandits.mixture import Follow, Mixture
+from actors.bandits.residual import Residual
+from actors.bandits.shares import ItemWeights
 from actors.features.features import Floats
 from cluster.config import LawSettings, WeightSettings
 from cluster.errors import ModelError
@@ -61,7 +63,8 @@ class Ensemble:
     """values_M: each member's starting value in scaled reward, [0, 1]. low, high: the reward's declared range.
 
     histories: rows of users that the generated priors have not been trained on. history: rows kept per user.
-    admissions: by name, of members that do not decide everywhere.
+    admissions: by name, of members that do not decide everywhere. items: what items say of the members already, None
+    for nothing. residual: what is added to the blend's logits of items that have kin.
     """
 
     members: tuple[Part, ...]
@@ -75,6 +78,8 @@ class Ensemble:
     history: int = 64
     histories: dict[str, History] = field(default_factory=dict)
     admissions: dict[str, Admission] = field(default_factory=dict)
+    items: ItemWeights | None = None
+    residual: Residual | None = None
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -90,20 +95,34 @@ class Ensemble:
                 raise ModelError(
                     f"member {member.name!r} of {found} features does not fit {self.dimension}; make it anew"
                 )
+        if self.items is not None and self.items.weights_NM.shape[1] != len(names):
+            raise ModelError(f"weights of items for {self.items.weights_NM.shape[1]} members do not fit {names}")
+        if self.residual is not None and self.residual.members != self.names:
+            raise ModelError(f"a residual for {self.residual.members} does not fit members {names}; train it anew")
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
 
     def only(self, *names: str) -> "Ensemble":
-        """The same ensemble with these members alone. Raises ModelError for an unknown name."""
+        """The same ensemble with these members alone; a residual is for all of them, or for none.
+
+        Raises ModelError for an unknown name.
+        """
         unknown = set(names) - set(self.names)
         if unknown:
             raise ModelError(f"no member {sorted(unknown)}; there are {list(self.names)}")
         keep = [m for m, name in enumerate(self.names) if name in names]
         members = tuple(self.members[m] for m in keep)
         admissions = {name: admission for name, admission in self.admissions.items() if name in names}
-        return replace(self, members=members, values_M=self.values_M[keep], admissions=admissions)
+        return replace(
+            self,
+            members=members,
+            values_M=self.values_M[keep],
+            admissions=admissions,
+            items=self.items and self.items.only(np.array(keep)),
+            residual=self.residual if len(keep) == len(self.names) else None,
+        )
 
     def of(self, client: str) -> "Ensemble":
         """The members that decide for a client."""
@@ -112,7 +131,7 @@ class Ensemble:
 
     def arrays(self) -> dict[str, Any]:
         """Every array by a flat name, for safetensors."""
-        out = {"values": self.values_M}
+        out: dict[str, Any] = {"values": self.values_M}
         for m, member in enumerate(self.members):
             for name, array in _arrays(member).items():
                 out[f"member/{m}/{name}"] = array
@@ -122,6 +141,10 @@ class Ensemble:
             out["history/arm"] = np.concatenate([past.arm_N for past in pasts])
             out["history/reward"] = np.concatenate([past.reward_N for past in pasts])
             out["history/length"] = np.array([len(past) for past in pasts])
+        if self.items is not None:
+            out |= {"items/rows": self.items.rows_N, "items/weights": self.items.weights_NM}
+        if self.residual is not None:
+            out |= {f"residual/{name}": array for name, array in self.residual.arrays().items()}
         return {name: np.ascontiguousarray(array) for name, array in out.items()}
 
     def facts(self) -> dict[str, Any]:
@@ -137,6 +160,7 @@ class Ensemble:
             "history": self.history,
             "users": list(self.histories),
             "admissions": {name: asdict(admission) for name, admission in self.admissions.items()},
+            "residual": self.residual and self.residual.facts(),
         }
 
     @classmethod
@@ -149,6 +173,8 @@ class Ensemble:
             weights=WeightSettings(**facts["weights"]),
             admissions={name: Admission(**about) for name, about in facts.get("admissions", {}).items()},
             histories=dict(zip(facts["users"], _histories(_under("history/", arrays)), strict=True)),
+            items=ItemWeights(arrays["items/rows"], arrays["items/weights"]) if "items/rows" in arrays else None,
+            residual=Residual.load(_under("residual/", arrays), facts["residual"]) if facts.get("residual") else None,
             **{key: facts[key] for key in ("dimension", "fingerprint", "low", "high", "history")},
         )
 

@@ -31,8 +31,9 @@ ITEMS_TOGETHER = 800
 class Slot:
     """One place of an answer: the item's index, its conditional propensity, and what is logged with it.
 
-    member_means_M: the members' means of the item in scaled reward, 0 for one without scores, so that
-    score = low + (high - low)·Σ_m shares_M·member_means_M with `Published.shares_M`.
+    member_means_M: the members' means of the item in scaled reward, 0 for one without scores. models: the members'
+    weights of the item, by name. shares_M: their parts in its blended mean, so that
+    score = low + (high - low)·Σ_m shares_M·member_means_M; None for those of the publication (`Published.shares_M`).
     """
 
     index: int
@@ -42,6 +43,7 @@ class Slot:
     member_propensities_M: Floats
     member_means_M: Floats
     models: dict[str, float]
+    shares_M: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,22 @@ def _beyond(published: Published, rest: int, eligible: int) -> float:
 
 @dataclass(frozen=True)
 class Decision:
-    """first_K: π over the items before anything is chosen."""
+    """first_K: π over the items before anything is chosen. member_means_MK: of all items as in `Slot`, where they have
+    kin, so that the outcome of any can teach the weights of items."""
 
     slots: tuple[Slot, ...]
     first_K: Floats
+    member_means_MK: Floats | None = None
 
 
 @dataclass(frozen=True)
 class Law:
-    """pi_K (the law), member_MK (π_m), mean_K (blended means, scaled rewards)."""
+    """pi_K (the law), member_MK (π_m), mean_K (blended means, scaled rewards), member_means_MK (as in `Slot`)."""
 
     pi_K: Floats
     member_MK: Floats
     mean_K: Floats
+    member_means_MK: Floats
 
 
 @dataclass(frozen=True)
@@ -163,11 +168,11 @@ def decide_many(published: Published, questions: Sequence[Question]) -> list[Dec
 
 
 def _alike(questions: Sequence[Question]) -> Iterator[list[int]]:
-    """Places of questions with as many items, some at a time."""
-    places: dict[int, list[int]] = {}
+    """Places of questions with as many items, all with kin or all without, some at a time."""
+    places: dict[tuple[int, bool], list[int]] = {}
     for place, question in enumerate(questions):
-        places.setdefault(len(question.features), []).append(place)
-    for items, alike in places.items():
+        places.setdefault((len(question.features), question.features.kin is None), []).append(place)
+    for (items, _), alike in places.items():
         size = max(1, ITEMS_TOGETHER // items)
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
@@ -190,7 +195,7 @@ def _decided(published: Published, question: Question, noise: Noise, found: Part
             propensity = float(pi_K[index])
         if not place:
             first_K = pi_K if not rest else np.where(found.open_K, pi_K, share / rest)
-        mean = float(found.mean_K[index])
+        mean, weights_M = float(found.mean_K[index]), found.weights(index)
         chosen.append(
             Slot(
                 index=index,
@@ -199,18 +204,18 @@ def _decided(published: Published, question: Question, noise: Noise, found: Part
                 explored=mean < found.greatest - TIE_SIZE,
                 member_propensities_M=found.propensities(index),
                 member_means_M=found.means(index),
-                models=published.models,
+                models=published.models if weights_M is None else published.named(weights_M),
+                shares_M=None if weights_M is None else published.shares(weights_M),
             )
         )
-    return Decision(tuple(chosen), first_K)
+    return Decision(tuple(chosen), first_K, None if question.features.kin is None else found.all_means())
 
 
 def probabilities(published: Published, features: Features, history: History | None, seed: int) -> Law:
     """The law of a decision with one slot, before anything is drawn from it."""
     noise = Noise(seed, published.law.particles)
     found = particles(published, [features], [history], [noise], [len(features)])[0]
-    member_MK = np.stack([found.propensities(k) for k in range(len(features))], axis=1)
-    return Law(found.pi(), member_MK, found.mean_K)
+    return Law(found.pi(), found.all_propensities(), found.mean_K, found.all_means())
 
 
 def _pick(pi_K: Floats, uniform: float) -> int:

@@ -13,10 +13,11 @@ import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
-from actors.bandits.members import Custom, Member, Model, Shared, View, followed
+from actors.bandits.members import Custom, Member, Model, Shared, Uniform, View, followed
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.published import Published
-from actors.bandits.weights import Performance, alternatives, blend
+from actors.bandits.shares import FREE_NOISE, ItemLearner
+from actors.bandits.weights import Performance, alternatives, blend, logits
 from actors.features.features import Features, Floats
 from cluster.errors import ModelError
 
@@ -33,9 +34,8 @@ class Outcome:
     user: key of the history (user, else session), None where neither is known. phi_D, arm, item: the chosen
     item's features. reward: as the world gave it. propensity and member_propensities_M: π(a), π_m(a); None where
     the members had no say, so that nothing can be said of their values. provider, cluster: the item's rows of
-    parameters of the members of these names, -1 for unknown. member_means_M:
-    what the members thought of it, in scaled reward, not a number for one without scores; None where that was not
-    logged.
+    parameters of the members of these names, -1 for unknown. member_means_M: what the members thought of it, in scaled
+    reward, anything for one without scores; None where that was not logged.
     """
 
     user: str | None
@@ -89,6 +89,7 @@ class State:
     statistics: dict[str, Statistics]
     models: dict[str, Model]
     performance: Performance
+    items: ItemLearner
     histories: dict[str, History] = field(default_factory=dict)
     count: int = 0
     changed: set[str] = field(default_factory=set)
@@ -102,11 +103,14 @@ def start(ensemble: Ensemble) -> State:
     """A learner that has seen nothing since the version was made."""
     priors = {p.name: p for p in ensemble.members if isinstance(p, Prior)}
     statistics = {n: Statistics.start(p.precision_ADD, p.shift_AD, p.noise) for n, p in priors.items()}
+    scored_M = np.array([not isinstance(member, Uniform) for member in ensemble.members])
+    noises = [p.noise for p in priors.values()]
     return State(
         ensemble=ensemble,
         statistics=statistics,
         models={m.name: copy.deepcopy(m.model) for m in ensemble.members if isinstance(m, Custom)},
         performance=Performance.start(ensemble.values_M.copy()),
+        items=ItemLearner(scored_M, float(np.mean(noises)) if noises else FREE_NOISE, ensemble.items),
         histories=dict(ensemble.histories),
         stale=set(statistics),
     )
@@ -141,6 +145,8 @@ def step(state: State, outcome: Outcome) -> State:
         state.performance.observe(
             outcome.member_propensities_M, outcome.propensity, reward, ensemble.weights.half_life_decisions
         )
+    if outcome.member_means_M is not None and outcome.item >= 0:
+        state.items.learn(outcome.item, outcome.member_means_M, reward)
     state.count += 1
     if state.count % FORGET_EVERY == 0:
         _forget(state)
@@ -157,6 +163,8 @@ def _check(outcome: Outcome, ensemble: Ensemble) -> None:
     found = (outcome.phi_D.shape, expected[1] if members_M is None else members_M.shape)
     if found != expected:
         raise ModelError(f"features and member propensities {found} of an outcome do not fit {expected}")
+    if outcome.member_means_M is not None and outcome.member_means_M.shape != expected[1]:
+        raise ModelError(f"means of {outcome.member_means_M.shape} of an outcome do not fit members {expected[1]}")
 
 
 def _forget(state: State) -> None:
@@ -172,9 +180,11 @@ def publish(state: State) -> Published:
         state.posteriors[name] = state.statistics[name].gaussian()
     state.stale.clear()
     state.changed.clear()
+    state.items.changed.clear()
     state.epoch += 1
     ensemble = state.ensemble
-    logits_M = state.performance.logits(ensemble.weights)
+    value_M, error_M = state.performance.values(ensemble.weights.prior_count)
+    logits_M = logits(value_M, error_M, ensemble.weights)
     predefined_M = np.array([member.predefined for member in ensemble.members])
     return Published(
         members=followed(tuple(_member(state, member) for member in ensemble.members)),
@@ -185,6 +195,11 @@ def publish(state: State) -> Published:
         low=ensemble.low,
         high=ensemble.high,
         epoch=state.epoch,
+        values_M=value_M,
+        errors_M=error_M,
+        weights=ensemble.weights,
+        items=state.items.published(),
+        residual=ensemble.residual,
     )
 
 

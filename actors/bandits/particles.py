@@ -9,11 +9,13 @@ K items, P particles.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from actors.bandits import members as models
+from actors.bandits.blending import ItemWeighing, blend_deviations, blend_means, item_weights
 from actors.bandits.history import History
 from actors.bandits.noise import TIE, Noise, together
 from actors.bandits.published import Published
@@ -31,6 +33,7 @@ class Particles:
         mean_RK: in that order, the means of the same rows.
         best_RP, share_RK: of score_RPK.
         inside: the list's first items, which the particles choose among; others score -inf.
+        weights_KM: in that order, the members' weights of each item; None where they are those of the publication.
 
     mean_K (blended means) and open_K (whether an item can be chosen) are in the order of the list.
     """
@@ -44,8 +47,10 @@ class Particles:
         best_RP: Ints,
         share_RK: Floats,
         inside: int,
+        weights_KM: Floats | None,
     ) -> None:
         self._published, self._score_RPK, self._mean_RK = published, score_RPK, mean_RK
+        self._weights_KM = weights_KM
         self._best_RP, self._share_RK = best_RP, share_RK
         items = len(order_K)
         self._rank_K = np.empty_like(order_K)
@@ -89,6 +94,24 @@ class Particles:
         mean_M[scored] = self._mean_RK[: len(scored), self._rank_K[index]]
         return mean_M
 
+    def all_propensities(self) -> Floats:
+        """`propensities` of every item (M, K)."""
+        share_MK = np.tile(self.open_K / self._open, (len(self._published.members), 1))
+        scored = self._published.scored
+        share_MK[scored] = self._share_RK[: len(scored), self._rank_K]
+        return share_MK
+
+    def all_means(self) -> Floats:
+        """`means` of every item (M, K)."""
+        mean_MK = np.zeros((len(self._published.members), len(self._rank_K)))
+        scored = self._published.scored
+        mean_MK[scored] = self._mean_RK[: len(scored), self._rank_K]
+        return mean_MK
+
+    def weights(self, index: int) -> Floats | None:
+        """The members' weights of an item (M,), None where they are those of the publication."""
+        return None if self._weights_KM is None else self._weights_KM[self._rank_K[index]]
+
 
 def particles(
     published: Published,
@@ -109,7 +132,8 @@ def particles(
         _check(published, one)
     order_BK = [noise.hashes(TIE, f.key_K).argsort()[::-1] for noise, f in zip(noises, features, strict=True)]
     features = [f.take(order_K) for f, order_K in zip(features, order_BK, strict=True)]
-    mean_BRK, score_BRPK = _scores(published, features, histories, noises)
+    weights = item_weights(published, [f.kin for f in features])
+    mean_BRK, score_BRPK = _scores(published, features, histories, noises, weights)
     if not (_finite(mean_BRK) and _finite(score_BRPK[:, -1:])):
         finite_S = [_finite(mean_BRK[:, row]) for row in range(len(published.scored))]
         names = [published.names[m] for m, finite in zip(published.scored, finite_S, strict=True) if not finite]
@@ -121,12 +145,17 @@ def particles(
             score_RPK[:, :, order_K >= first] = -np.inf
     best_BRP = score_BRPK.argmax(-1)
     share_BRK = shares(best_BRP, len(order_BK[0]))
-    parts = zip(order_BK, score_BRPK, mean_BRK, best_BRP, share_BRK, inside, strict=True)
+    own = [None] * len(features) if weights is None else [w if told else None for w, told in zip(*weights, strict=True)]
+    parts = zip(order_BK, score_BRPK, mean_BRK, best_BRP, share_BRK, inside, own, strict=True)
     return [Particles(published, *part) for part in parts]
 
 
 def _scores(
-    published: Published, features: Sequence[Features], histories: Sequence[History | None], noises: Sequence[Noise]
+    published: Published,
+    features: Sequence[Features],
+    histories: Sequence[History | None],
+    noises: Sequence[Noise],
+    weights: ItemWeighing | None,
 ) -> tuple[Floats, Floats]:
     """Means (B, R, K), and deviations from them (B, R, P, K) in single precision."""
     scored, decisions, items = published.scored, len(features), len(features[0])
@@ -151,27 +180,25 @@ def _scores(
             score = models.scores(published.members[m], one, history, noise, published.law.exploration_scale)
             mean_BRK[b, place], deviation_BSPK[b, place] = score.mean_K, score.deviation_PK
     if count > 1:
-        shares_S = published.shares_M[scored]
-        mean_BRK[:, -1], score_BRPK[:, -1] = shares_S @ mean_BRK[:, :count], blend(deviation_BSPK, shares_S)
+        for rows, parts in _parts(published, weights):
+            mean_BRK[rows, -1] = blend_means(mean_BRK[rows, :count], parts)
+            score_BRPK[rows, -1] = blend_deviations(deviation_BSPK[rows], parts)
     return mean_BRK, score_BRPK
 
 
-def blend(deviation_BSPK: Floats, weights_S: Floats) -> Floats:
-    """Blended deviations (B, P, K), with the weighted mean of the members' spreads.
+def _parts(published: Published, weights: ItemWeighing | None) -> Iterator[tuple[Any, Floats]]:
+    """Decisions whose blends are made alike, and the members' parts in them: of all items (S,), of each (B, S, K).
 
-    The mean of independent draws would shrink with the number of members and switch exploration off, so the
-    blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
-    root mean squares over the particles, hence a blend of one member is that member.
+    A decision has the bits that it has alone, so that what tells items apart in another must not change its way.
     """
-    decisions, members, particles, items = deviation_BSPK.shape
-    weights_S = weights_S.astype(deviation_BSPK.dtype)
-    blended_BN: Floats = np.matmul(weights_S, deviation_BSPK.reshape(decisions, members, -1))
-    deviation_BPK = blended_BN.reshape(decisions, particles, items)
-    spread_BSK = np.sqrt(np.einsum("bspk,bspk->bsk", deviation_BSPK, deviation_BSPK))
-    blended_BK = np.sqrt(np.einsum("bpk,bpk->bk", deviation_BPK, deviation_BPK))
-    scale_BK = np.divide(weights_S @ spread_BSK, blended_BK, out=np.zeros_like(blended_BK), where=blended_BK > 0)
-    deviation_BPK *= scale_BK[:, None]
-    return deviation_BPK
+    if weights is None:
+        yield slice(None), published.shares_M[published.scored]
+        return
+    weights_BKM, told_B = weights
+    if not told_B.all():
+        yield np.flatnonzero(~told_B), published.shares_M[published.scored]
+    rows = slice(None) if told_B.all() else np.flatnonzero(told_B)
+    yield rows, np.ascontiguousarray(published.parts(weights_BKM[rows]).swapaxes(1, 2))
 
 
 def shares(best_BRP: Ints, items: int) -> Floats:

@@ -3,16 +3,21 @@
 Shapes: M members, S those of them that have scores, R rows of particles (S, and one for their blend), D features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.bandits import members as models
 from actors.bandits.members import Member, Uniform
 from actors.bandits.mixture import Mixture
+from actors.bandits.residual import Residual
+from actors.bandits.shares import ItemWeights
+from actors.bandits.weights import logits
 from actors.features.features import Floats, Ints
-from cluster.config import LawSettings
+from cluster.config import LawSettings, WeightSettings
+from cluster.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class Published:
     """Immutable, factored, numbered.
 
     weights_M blend the members; alternatives_M are w̃_M. The score of an item is `low + (high − low)·mean`.
+    values_M, errors_M: what the weights follow from by the settings `weights`; None for weights that are given. items:
+    what items say of the members, None for nothing. residual: what is added to the logits of items that have kin.
     """
 
     members: tuple[Member, ...]
@@ -30,6 +37,15 @@ class Published:
     low: float = 0.0
     high: float = 1.0
     epoch: int = 0
+    values_M: Floats | None = None
+    errors_M: Floats | None = None
+    weights: WeightSettings = field(default_factory=WeightSettings)
+    items: ItemWeights | None = None
+    residual: Residual | None = None
+
+    def __post_init__(self) -> None:
+        if self.residual is not None and (self.values_M is None or self.errors_M is None):
+            raise ModelError("a residual reads the members' values; it cannot move weights that are given")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -44,10 +60,29 @@ class Published:
     @cached_property
     def shares_M(self) -> Floats:
         """The members' parts in the blended mean: the weights of those that have scores, summing to one, else 0."""
+        return self.shares(self.weights_M)
+
+    def shares(self, weights_M: Floats) -> Floats:
+        """`shares_M` of an item's own weights."""
         shares_M = np.zeros(len(self.members))
-        weights_S = self.weights_M[self.scored] + np.finfo(np.float64).tiny
-        shares_M[self.scored] = weights_S / weights_S.sum()
+        shares_M[self.scored] = self.parts(weights_M)
         return shares_M
+
+    def parts(self, weights_M: Floats) -> Floats:
+        """Weights of those that have scores, scaled to sum to one; last axis M, then S."""
+        weights_S = weights_M[..., self.scored] + np.finfo(np.float64).tiny
+        return np.asarray(weights_S / weights_S.sum(-1, keepdims=True))
+
+    @cached_property
+    def logits_M(self) -> Floats:
+        """The performance part of the blend logits; of given weights, their logarithms."""
+        if self.values_M is None or self.errors_M is None:
+            return np.log(self.weights_M + np.finfo(np.float64).tiny)
+        return logits(self.values_M, self.errors_M, self.weights)
+
+    @cached_property
+    def predefined_M(self) -> NDArray[np.bool_]:
+        return np.array([member.predefined for member in self.members])
 
     @cached_property
     def shares_R(self) -> Floats:
@@ -69,7 +104,11 @@ class Published:
     @cached_property
     def models(self) -> dict[str, float]:
         """Weights by name; shared by all slots, so it must not be changed."""
-        return dict(zip(self.names, self.weights_M.tolist(), strict=True))
+        return self.named(self.weights_M)
+
+    def named(self, weights_M: Floats) -> dict[str, float]:
+        """Weights by name."""
+        return dict(zip(self.names, weights_M.tolist(), strict=True))
 
     @cached_property
     def joint(self) -> "Joint | None":

@@ -72,10 +72,14 @@ class Performance:
         return float(count_M @ above_M / (count_M.sum() + LEVEL_COUNT))
 
     def logits(self, settings: WeightSettings) -> Floats:
-        """η·v_m / max(root mean square of se, s_min): the performance part of the blend logits, (M,)."""
-        value_M, error_M = self.values(settings.prior_count)
-        scale = max(float(np.sqrt(np.mean(error_M**2))), settings.least_error)
-        return np.asarray(settings.eta * value_M / scale)
+        """`logits` of the values now."""
+        return logits(*self.values(settings.prior_count), settings)
+
+
+def logits(value_M: Floats, error_M: Floats, settings: WeightSettings) -> Floats:
+    """η·v_m / max(root mean square of se, s_min): the performance part of the blend logits, (M,)."""
+    scale = max(float(np.sqrt(np.mean(error_M**2))), settings.least_error)
+    return np.asarray(settings.eta * value_M / scale)
 
 
 def blend(logits_M: Floats, predefined_M: NDArray[np.bool_], floor: float) -> Floats:

@@ -1,0 +1,80 @@
+"""How members are blended: with the weights of them all, or where items have kin, with weights of each item's own.
+
+    ℓ_km = ℓ_m + β·log(M·share_km) + g_km,    w_km = softmax, then the floor for predefined members, then normalised
+
+with ℓ_m of the members' performance, share_km what the item's neighbours say of them (actors.bandits.shares), and g_km
+the residual where there is one. The sum of the members' logits does not matter, hence M·share, whose logarithm is 0
+where neighbours say nothing: then w_km is w_m to the bit.
+
+Shapes: B decisions, M members, S those of them that have scores, K items, P particles.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.bandits.published import Published
+from actors.bandits.weights import blend as blend_logits
+from actors.features.features import Floats
+from actors.features.kin import Kin
+
+ItemWeighing: TypeAlias = tuple[Floats, NDArray[np.bool_]]
+"""w_BKM, and of which decisions they tell items apart (B,)."""
+
+
+def item_weights(published: Published, kins: Sequence[Kin | None]) -> ItemWeighing | None:
+    """The members' weights of each item; None where those of the publication hold for all.
+
+    Args:
+        kins: of decisions over as many items each, all with kin or all without.
+
+    Raises:
+        ModelError: a residual does not fit.
+    """
+    items, residual, settings = published.items, published.residual, published.weights
+    there = [kin for kin in kins if kin is not None]
+    if len(published.scored) < 2 or not there or (residual is None and (items is None or not settings.neighbour_scale)):
+        return None
+    alpha_BKJ = np.stack([kin.alpha_KJ for kin in there])
+    members = len(published.members)
+    if items is None:
+        tilt_BKM = np.zeros((*alpha_BKJ.shape[:2], members))
+    else:
+        tilt_BKM = items.tilts(np.stack([kin.near_KJ for kin in there]), alpha_BKJ)
+    told_B = np.asarray(tilt_BKM.any((1, 2))) if residual is None else np.ones(len(there), np.bool_)
+    if not told_B.any():
+        return None
+    logits_BKM = published.logits_M + settings.neighbour_scale * np.log1p(tilt_BKM)
+    if residual is not None and published.values_M is not None and published.errors_M is not None:
+        seen = np.stack([kin.reduced_KQ for kin in there]), np.stack([kin.similarity_KJ for kin in there])
+        standing = published.weights_M, published.values_M, published.errors_M
+        logits_BKM += residual(*seen, (1 + tilt_BKM) / members, *standing)
+    return blend_logits(logits_BKM, published.predefined_M, settings.predefined_floor), told_B
+
+
+def blend_means(mean_BSK: Floats, parts: Floats) -> Floats:
+    """Blended means (B, K); parts, as `Published.parts` has them, (S,) of all items or (B, S, K) of each."""
+    return np.asarray(parts @ mean_BSK if parts.ndim == 1 else np.einsum("bsk,bsk->bk", parts, mean_BSK))
+
+
+def blend_deviations(deviation_BSPK: Floats, parts: Floats) -> Floats:
+    """Blended deviations (B, P, K), with the weighted mean of the members' spreads; parts as in `blend_means`.
+
+    The mean of independent draws would shrink with the number of members and switch exploration off, so the
+    blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
+    root mean squares over the particles, hence a blend of one member is that member.
+    """
+    decisions, members, particles, items = deviation_BSPK.shape
+    parts = parts.astype(deviation_BSPK.dtype)
+    if parts.ndim == 1:
+        blended_BN: Floats = np.matmul(parts, deviation_BSPK.reshape(decisions, members, -1))
+        deviation_BPK = blended_BN.reshape(decisions, particles, items)
+    else:
+        deviation_BPK = np.einsum("bspk,bsk->bpk", deviation_BSPK, parts)
+    spread_BSK = np.sqrt(np.einsum("bspk,bspk->bsk", deviation_BSPK, deviation_BSPK))
+    blended_BK = np.sqrt(np.einsum("bpk,bpk->bk", deviation_BPK, deviation_BPK))
+    wanted_BK = blend_means(spread_BSK, parts)
+    deviation_BPK *= np.divide(wanted_BK, blended_BK, out=np.zeros_like(blended_BK), where=blended_BK > 0)[:, None]
+    return deviation_BPK
