@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from actors.bandits import law
+from actors.bandits.members import Shared, view
 from actors.bandits.published import Published
-from actors.features.features import Features
+from actors.features.features import Features, Floats
 from cluster.journal.journal import Agreement
 from serve.decisions import evidence
 from serve.decisions.current import Current
@@ -41,7 +42,7 @@ class Choice:
                 "explored": slot.explored,
                 "models": slot.models,
                 "contributions": contributions(self.current.published, slot),
-                "reasons": reasons(self.current, self.features, slot.index),
+                "reasons": reasons(self.current, self.features, slot),
             }
             for slot in self.decision.slots
         ]
@@ -51,10 +52,11 @@ class Choice:
 
     def lesson(self, own: Sequence[str]) -> bytes:
         """Evidence of the caller's own choice, which is certain; no member had a say."""
-        first = self.decision.slots[0]
-        no_say_M = np.zeros_like(first.member_propensities_M)
+        first, means_MK = self.decision.slots[0], self.decision.member_means_MK
+        certain = replace(first, propensity=1.0, member_propensities_M=np.zeros_like(first.member_propensities_M))
         places = [self.items.index(item) for item in own]
-        slots = [replace(first, index=place, propensity=1.0, member_propensities_M=no_say_M) for place in places]
+        means = [first.member_means_M if means_MK is None else means_MK[:, place] for place in places]
+        slots = [replace(certain, index=p, member_means_M=mean_M) for p, mean_M in zip(places, means, strict=True)]
         return self._packed(slots, ())
 
     def agreement(self, own: Sequence[str]) -> Agreement:
@@ -85,19 +87,35 @@ class Draft:
 
 def contributions(published: Published, slot: law.Slot) -> dict[str, float]:
     """What each model added to the score, in units of the reward: (high − low)·w_m·μ_m; `low` and these sum to it."""
-    added_M = (published.high - published.low) * published.shares_M * slot.member_means_M
+    shares_M = published.shares_M if slot.shares_M is None else slot.shares_M
+    added_M = (published.high - published.low) * shares_M * slot.member_means_M
     return dict(zip(published.names, added_M.tolist(), strict=True))
 
 
-def reasons(current: Current, features: Features, index: int) -> list[dict[str, Any]]:
+def reasons(current: Current, features: Features, slot: law.Slot) -> list[dict[str, Any]]:
     """The features that moved the linear members' blended mean most, with what each added to the reward.
 
     Contribution of feature d is (high − low)·φ_d·Σ_m w_m μ_m,d over the linear members; the intercept is left out.
     """
-    if current.linear_AD is None:
+    linear_D = _linear(current, features, slot)
+    if linear_D is None:
         return []
-    moved_D = features.phi_KD[index] * current.linear_AD[features.arm_K[index]]
+    moved_D = features.phi_KD[slot.index] * linear_D
     moved_D[0] = 0.0
     top = np.argpartition(-np.abs(moved_D), min(REASONS, len(moved_D) - 1))[:REASONS]
     top = top[np.argsort(-np.abs(moved_D[top]), kind="stable")]
     return [{"feature": current.loaded.names[d], "contribution": float(moved_D[d])} for d in top if moved_D[d]]
+
+
+def _linear(current: Current, features: Features, slot: law.Slot) -> Floats | None:
+    """Blended coefficients of the linear members for an item, (high − low)·Σ_m w_m μ_m; None where there are none."""
+    published = current.published
+    if features.kin is None:  # nothing of an item but its parameter row enters: made once for a publication
+        return None if current.linear_AD is None else current.linear_AD[features.arm_K[slot.index]]
+    shares_M = published.shares_M if slot.shares_M is None else slot.shares_M
+    blended = [
+        share * member.posterior.mean_AD[view(features, member.view)[1][slot.index]]
+        for share, member in zip(shares_M.tolist(), published.members, strict=True)
+        if isinstance(member, Shared) and member.view != "items"
+    ]
+    return (published.high - published.low) * np.sum(blended, axis=0) if blended else None

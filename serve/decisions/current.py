@@ -13,6 +13,7 @@ from actors.bandits.history import History
 from actors.bandits.members import Member, Shared, followed
 from actors.bandits.mixture import Mixture
 from actors.bandits.published import Published
+from actors.bandits.shares import ItemWeights
 from actors.bandits.version import Version
 from actors.features.features import Floats
 from serve.decisions import catalogue as catalogues
@@ -21,7 +22,8 @@ from serve.decisions.catalogue import Catalogue, Large
 
 @dataclass(frozen=True)
 class Update:
-    """What a learner publishes of one client's version: the members that learn, weights, changed histories."""
+    """What a learner publishes of one client's version: the members that learn, weights and what they follow from, what
+    items say of the members (None for nothing), changed histories."""
 
     client: str
     version: int
@@ -30,6 +32,9 @@ class Update:
     weights_M: Floats
     alternatives_M: Floats
     histories: dict[str, History]
+    values_M: Floats | None = None
+    errors_M: Floats | None = None
+    items: ItemWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,9 @@ def updated(loaded: Loaded, update: Update | None, catalogue: Catalogue) -> Curr
         weights_M=update.weights_M,
         alternatives_M=update.alternatives_M,
         epoch=update.epoch,
+        values_M=update.values_M,
+        errors_M=update.errors_M,
+        items=update.items,
     )
     return Current(loaded, published, _linear(published), catalogue)
 

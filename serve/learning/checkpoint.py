@@ -18,11 +18,13 @@ FORMAT = 1
 
 
 def dump(state: learn.State) -> bytes:
-    """What changed since `learn.start`: data statistics, own models, performance, histories, counts."""
+    """What changed since `learn.start`: data statistics, own models, performance, items, histories, counts."""
     arrays: dict[str, NDArray[Any]] = {"performance": state.performance.sums_5M}
     for name, statistics in state.statistics.items():
         arrays[f"precision/{name}"] = statistics.data_precision_ADD
         arrays[f"shift/{name}"] = statistics.data_shift_AD
+    if len(state.items):
+        arrays |= {f"items/{name}": array for name, array in state.items.arrays().items()}
     for name, model in state.models.items():
         arrays |= {f"model/{name}/{key}": array for key, array in model.arrays().items()}
     base = state.ensemble.histories
@@ -57,15 +59,20 @@ def load(ensemble: Ensemble, data: bytes) -> learn.State:
         for name, statistics in state.statistics.items():
             _copy(statistics.data_precision_ADD, arrays[f"precision/{name}"])
             _copy(statistics.data_shift_AD, arrays[f"shift/{name}"])
+        if "items/rows" in arrays:  # else nothing was learned of them, or before Medley did
+            state.items.load(_under("items/", arrays))
         for name, model in state.models.items():
-            prefix = f"model/{name}/"
-            model.load({key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)})
+            model.load(_under(f"model/{name}/", arrays))
         for n, user in enumerate(facts["users"]):
             state.histories[user] = History(arrays[f"phi/{n}"], arrays[f"arm/{n}"], arrays[f"reward/{n}"])
         state.count, state.epoch = facts["count"], facts["epoch"]
     except (KeyError, ValueError, safetensors.SafetensorError) as error:
         raise StateError(f"a learner's checkpoint cannot be read ({error}); it is rebuilt from the journal") from error
     return state
+
+
+def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _copy(target: Floats, source: Floats) -> None:
