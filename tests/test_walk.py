@@ -74,6 +74,9 @@ def by_hand(ensemble: Ensemble, trail: Trail) -> tuple[np.ndarray, np.ndarray]:
                 float(log.reward_N[n]),
                 1.0 if log.propensity_N is None else float(log.propensity_N[n]),
                 found.member_MK[:, a],
+                int(features.kin.provider_K[a]) if features.kin else -1,
+                int(features.kin.cluster_K[a]) if features.kin else -1,
+                found.member_means_MK[:, a] if features.kin else None,
             ),
         )
     return value, blend
@@ -85,7 +88,7 @@ def test_scores_are_doubly_robust_under_the_law_of_the_moment(case: tuple[Ensemb
     value, blend = by_hand(ensemble, trail)
     np.testing.assert_allclose(walked.value_NM, value, atol=1e-12)
     np.testing.assert_allclose(walked.blend_N, blend, atol=1e-12)
-    assert walked.names == ("uniform", "popularity", "linear", "forgetting", "generated")
+    assert walked.names == ensemble.names
     assert walked.mean() == pytest.approx(dict(zip(walked.names, value.mean(0), strict=True)))
     assert walked.left_out == 0
 
@@ -102,7 +105,7 @@ def test_uniform_is_worth_what_the_estimator_says_of_it(case: tuple[Ensemble, Tr
 def test_differences_pair_by_event_and_sum_by_user(case: tuple[Ensemble, Trail]) -> None:
     ensemble, trail = case
     walked = walk(ensemble, trail, SEED)
-    for name, ours in (("generated", walked.value_NM[:, 4]), ("ensemble", walked.blend_N)):
+    for name, ours in (("generated", walked.value_NM[:, -1]), ("ensemble", walked.blend_N)):
         paired = walked.paired(name, "linear")
         sums: dict[int, list[float]] = {}
         for user, one, two in zip(trail.log.user_N.tolist(), ours, walked.value_NM[:, 2], strict=True):
@@ -156,7 +159,7 @@ def test_without_propensities_scores_are_the_reward_models_with_its_error_weighe
     assert (np.abs(walked.value_NM - value).max(0) > 1e-3).all()
     paired = walked.paired("generated", "linear")
     assert paired.model_based
-    one_N = walked.value_NM[:, 4] - walked.value_NM[:, 2]
+    one_N = walked.value_NM[:, -1] - walked.value_NM[:, 2]
     np.testing.assert_allclose(paired.sums_U, np.bincount(log.user_N, one_N), atol=1e-12)
 
 

@@ -140,14 +140,14 @@ class Policy:
         for position, slot in enumerate(decision.slots):
             item = items[slot.index]
             reward = self._world.reward(row, item, position)
-            outcome = learn.Outcome(
+            outcome = learn.Outcome.of(
+                features,
+                slot.index,
                 user=user,
-                phi_D=features.phi_KD[slot.index],
-                arm=int(features.arm_K[slot.index]),
-                item=int(features.item_K[slot.index]),
                 reward=reward,
                 propensity=slot.propensity,
                 member_propensities_M=slot.member_propensities_M,
+                member_means_M=slot.member_means_M,
             )
             heapq.heappush(learner.waiting, (second + self._schedule.window_s, number, position, outcome))
             expected = expected_reward(self._world, row, items, slot.index, position)

@@ -82,15 +82,15 @@ def warmed(ensemble: Ensemble, feature_map: FeatureMap, events: pa.Table, settin
             features, user, action = batch.row(b), users[start + b], int(log.action_N[b])
             judged = start + b >= len(events) - JUDGED
             history = None if user is None else state.histories.get(user)
-            members_MK = law.probabilities(published, features, history, start + b).member_MK if judged else None
-            outcome = learn.Outcome(
+            found = law.probabilities(published, features, history, start + b) if judged else None
+            outcome = learn.Outcome.of(
+                features,
+                action,
                 user=user,
-                phi_D=features.phi_KD[action],
-                arm=int(features.arm_K[action]),
-                item=int(features.item_K[action]),
                 reward=ensemble.low + (ensemble.high - ensemble.low) * float(log.reward_N[b]),
                 propensity=1.0 if log.propensity_N is None else float(log.propensity_N[b]),
-                member_propensities_M=np.zeros(len(ensemble.names)) if members_MK is None else members_MK[:, action],
+                member_propensities_M=found.member_MK[:, action] if found else np.zeros(len(ensemble.names)),
+                member_means_M=found.member_means_MK[:, action] if found else None,
             )
             state = learn.step(state, outcome)
     return state

@@ -9,7 +9,6 @@ Shapes: N decisions so far, M members.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from actors.bandits import law, learn
 from actors.bandits.published import Published
 from actors.bandits.version import Version
 from actors.features.actions import actions
+from actors.features.catalogue import row_numbers
 from actors.features.features import Features
 from cluster.records import EVENTS
 from tune.baselines import CHUNK, Schedule, expected_reward
@@ -110,8 +110,15 @@ class Service:
         expected = expected_reward(self.world, situation.row, items, slot.index, 0)
         made = Done(situation.row, second, item, slot.propensity, reward, expected, self.number, slot.models)
         self.done.append(made)
-        members_M = slot.member_propensities_M
-        outcome = _outcome(features, slot.index, user, reward, slot.propensity, members_M)
+        outcome = learn.Outcome.of(
+            features,
+            slot.index,
+            user=user,
+            reward=reward,
+            propensity=slot.propensity,
+            member_propensities_M=slot.member_propensities_M,
+            member_means_M=slot.member_means_M,
+        )
         self._waiting.append((second + self.schedule.window_s, n, outcome))
 
     def _advance(self, second: float) -> None:
@@ -140,10 +147,11 @@ class Service:
 
     def _anew(self, rows: list[int]) -> Iterable[tuple[float, int, learn.Outcome]]:
         """What waits, with the features of the new version, whose members had no say."""
-        taken = self.world.events.take(pa.array(rows))
-        items = pa.array([self.done[n].item for _, n, _ in self._waiting], pa.string())
+        taken, feature_map = self.world.events.take(pa.array(rows)), self.version.feature_map
+        items = [self.done[n].item for _, n, _ in self._waiting]
         place = taken.schema.get_field_index("item_id")
-        acted = actions(self.version.feature_map, taken.set_column(place, EVENTS.field("item_id"), items))
+        acted = actions(feature_map, taken.set_column(place, EVENTS.field("item_id"), pa.array(items, pa.string())))
+        kin = feature_map.relations and feature_map.relations.kin.take(row_numbers(feature_map.row, items))
         for b, (final_s, n, outcome) in enumerate(self._waiting):
             members = len(self.version.ensemble.of(self._client(self.done[n].row)).names)
             yield (
@@ -155,17 +163,8 @@ class Service:
                     arm=int(acted.arm_N[b]),
                     item=int(acted.item_N[b]),
                     member_propensities_M=np.zeros(members),
+                    provider=int(kin.provider_K[b]) if kin else -1,
+                    cluster=int(kin.cluster_K[b]) if kin else -1,
+                    member_means_M=None,
                 ),
             )
-
-
-def _outcome(features: Features, index: int, user: str | None, reward: float, propensity: float, members_M: Any) -> Any:
-    return learn.Outcome(
-        user=user,
-        phi_D=features.phi_KD[index],
-        arm=int(features.arm_K[index]),
-        item=int(features.item_K[index]),
-        reward=reward,
-        propensity=propensity,
-        member_propensities_M=members_M,
-    )

@@ -156,14 +156,14 @@ def _laws(
         history = None if user is None else state.histories.get(user)
         found = law.probabilities(published, features, history, (seed << 32) + n)
         laws.append(found)
-        outcome = learn.Outcome(
+        outcome = learn.Outcome.of(
+            features,
+            action,
             user=user,
-            phi_D=features.phi_KD[action],
-            arm=int(features.arm_K[action]),
-            item=int(features.item_K[action]),
             reward=ensemble.low + scale * float(log.reward_N[n]),
             propensity=1.0 if log.propensity_N is None else float(log.propensity_N[n]),
             member_propensities_M=found.member_MK[:, action],
+            member_means_M=found.member_means_MK[:, action],
         )
         state = learn.step(state, outcome)
     return laws

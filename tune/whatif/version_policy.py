@@ -80,14 +80,14 @@ class VersionPolicy:
         self, learner: "_Learner", found: law.Law, block: Block, n: int, user: str | None, features: Features
     ) -> None:
         action, propensity_N = int(block.log.action_N[n]), block.log.propensity_N
-        outcome = learn.Outcome(
+        outcome = learn.Outcome.of(
+            features,
+            action,
             user=user,
-            phi_D=features.phi_KD[action],
-            arm=int(features.arm_K[action]),
-            item=int(features.item_K[action]),
             reward=block.reward(n),
             propensity=1.0 if propensity_N is None else float(propensity_N[n]),
             member_propensities_M=found.member_MK[:, action],
+            member_means_M=found.member_means_MK[:, action],
         )
         learner.state = learn.step(learner.state, outcome)
         if learner.state.count % PUBLISH_EVERY == 0:
