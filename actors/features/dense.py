@@ -14,8 +14,9 @@ ROWS = 16
 
 
 def times(rows_ND: Floats, weights_DW: Floats) -> Floats:
-    """rows_ND @ weights_DW, in blocks of ROWS rows, the last one filled up with zeros."""
+    """rows_ND @ weights_DW, in blocks of ROWS rows, the last one filled up with zeros; in single precision where both
+    are."""
     n, d = rows_ND.shape
-    blocks_BRD = np.zeros((-(-n // ROWS), ROWS, d))
+    blocks_BRD = np.zeros((-(-n // ROWS), ROWS, d), np.result_type(rows_ND, weights_DW))
     blocks_BRD.reshape(len(blocks_BRD) * ROWS, d)[:n] = rows_ND
     return np.asarray(np.matmul(blocks_BRD, weights_DW).reshape(len(blocks_BRD) * ROWS, weights_DW.shape[1])[:n])

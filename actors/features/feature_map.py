@@ -270,7 +270,9 @@ class FeatureMap:
         if self.encoder is not None and tables is not None:
             tables = item_tables(self.encoder, items, self._place, tables.behaviour)
         hashed = self.hashed.with_items(items) if self.hashed else None
-        relations = self.relations.take(np.append(row_numbers(self._row, ids), -1)) if self.relations else None
+        relations = self.relations
+        if relations is not None:
+            relations = relations.with_items(items, row_numbers(self._row, ids), row_numbers(self._place, ids))
         return dataclasses.replace(self, item_ids=ids, tables=tables, hashed=hashed, relations=relations)
 
     def with_changes(self, items: pa.Table, deleted: Collection[str]) -> "FeatureMap":
@@ -294,6 +296,8 @@ class FeatureMap:
             made._know(tables=self.tables.followed(more), _axes_FIQ=[extend(old, new) for old, new in axes_FIQ])
         if len(ids) and self.hashed is not None:
             made._know(hashed=self.hashed.followed(self.hashed.with_items(items)))
+        if len(ids) and self.relations is not None:
+            made._know(relations=self.relations.followed(items, row_numbers(self._place, ids)))
         return made
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -8,14 +8,19 @@ Q numbers that they are reduced to.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
+from actors.features.catalogue import embeddings, unit
 from actors.features.dense import times
+from actors.features.extended import extend
 from actors.features.features import Floats, Ints
 from actors.features.kin import Kin, alphas
 from actors.features.lowrank import principal
+from actors.features.near import nearest
 from cluster.errors import ModelError
 
 REDUCED = 16
@@ -49,6 +54,11 @@ class Relations:
             )
 
     @property
+    def width(self) -> int:
+        """E, 0 where no item has an embedding."""
+        return int(self.vectors_FE.shape[1])
+
+    @property
     def neighbours(self) -> int:
         """J: how many known items an item is compared with."""
         return int(self.kin.near_KJ.shape[1])
@@ -63,9 +73,102 @@ class Relations:
         """Rows of parameters of the member "cluster", C + 1."""
         return len(self.clusters) + 1
 
-    def take(self, rows: Ints) -> "Relations":
-        """Of another catalogue, whose items (and at the end an unknown one) stand in these rows of this one."""
-        return replace(self, kin=self.kin.take(rows))
+    def with_items(self, items: pa.Table, rows: Ints, fitted: Ints) -> "Relations":
+        """Of another catalogue: items with a row in this one keep what is known of them, the others are `later` ones.
+
+        Args:
+            rows: of the items in this catalogue, -1 for none. fitted: their catalogue index at the fit, -1 for none.
+        """
+        kin, new = self.kin.take(np.append(rows, -1)), np.flatnonzero(rows < 0)
+        if len(new):
+            more = self.later(items.take(pa.array(new)), fitted[new])
+            for field in fields(kin):
+                getattr(kin, field.name)[new] = getattr(more, field.name)
+        return replace(self, kin=kin)
+
+    def followed(self, items: pa.Table, fitted: Ints) -> "Relations":
+        """Of the same catalogue with these items after it, as `later` sees them; what was there is shared."""
+        later = with_unknown(self.later(items, fitted))
+        parts = (extend(getattr(self.kin, field.name), getattr(later, field.name)) for field in fields(later))
+        return replace(self, kin=Kin(*parts))
+
+    def later(self, items: pa.Table, fitted: Ints) -> Kin:
+        """Kin of items (ITEMS schema) that were not in the catalogue, or not as they are now; of each as alone.
+
+        Their provider goes by its name. A new one is of the cluster whose items are nearest to this item on the mean,
+        and unknown where the item has no embedding. Neighbours are sought among the items of the fit by the item's own
+        `embedding`, where that has the right size and is finite, or else by what the fit knew of it: in its provider,
+        else in its cluster, else in all, whichever is the first to have enough.
+
+        Args:
+            fitted: the items' catalogue index at the fit, -1 for none.
+        """
+        vectors_NE, given_N = embeddings(items, self.width)
+        vectors_NE = unit(vectors_NE).astype(np.float32)
+        known_N = ~given_N & (fitted >= 0)
+        vectors_NE[known_N] = self.vectors_FE[fitted[known_N]]
+        place = {name: p for p, name in enumerate(self.providers)}
+        names = items["provider_id"].to_pylist()
+        provider_N = np.array([place.get(name, -1) for name in names], np.int64)
+        cluster_N = np.append(self.cluster_P, -1)[provider_N]
+        new_N = (provider_N < 0) & np.array([bool(name) for name in names], np.bool_) & vectors_NE.any(axis=1)
+        if len(self.clusters):
+            cluster_N[new_N] = times(vectors_NE[new_N], self._centre_CE.T).argmax(axis=1)
+        near_NJ, similarity_NJ, level_N = self._sought(vectors_NE, provider_N, cluster_N, fitted)
+        return Kin(
+            np.where(new_N & (cluster_N >= 0), len(self.providers) + cluster_N, provider_N),
+            cluster_N,
+            near_NJ,
+            similarity_NJ,
+            alphas(similarity_NJ, near_NJ, self.temperature),
+            level_N,
+            reduced(vectors_NE, self.center_E, self.axes_EQ),
+        )
+
+    def _sought(self, vectors_NE: Floats, provider_N: Ints, cluster_N: Ints, fitted: Ints) -> tuple[Ints, Floats, Ints]:
+        """near_NJ, similarity_NJ and level_N of `Kin`."""
+        shape = len(vectors_NE), self.neighbours
+        near_NJ, similarity_NJ, level_N = np.full(shape, -1), np.zeros(shape), np.zeros(len(vectors_NE), np.int64)
+        if not self.neighbours:
+            return near_NJ, similarity_NJ, level_N
+        scopes: dict[tuple[int, int], list[int]] = {}
+        for n in np.flatnonzero(vectors_NE.any(axis=1)).tolist():
+            scopes.setdefault(self._scope(int(provider_N[n]), int(cluster_N[n]), int(fitted[n])), []).append(n)
+        for (level, number), rows in scopes.items():
+            among_M = self._scopes[level][number]
+            own = np.where(np.isin(fitted[rows], among_M), np.searchsorted(among_M, fitted[rows]), -1).tolist()
+            vectors_ME = self.vectors_FE if len(among_M) == len(self.vectors_FE) else self.vectors_FE[among_M]
+            found_NJ, similarity_NJ[rows] = nearest(vectors_NE[rows], vectors_ME, self.neighbours, own)
+            near_NJ[rows] = np.append(among_M, -1)[found_NJ]
+            level_N[rows] = np.where(near_NJ[rows, 0] >= 0, level, 0)
+        return near_NJ, similarity_NJ, level_N
+
+    def _scope(self, provider: int, cluster: int, fitted: int) -> tuple[int, int]:
+        """Level and number of the narrowest scope that has enough others."""
+        for level, number in ((1, provider), (2, cluster)):
+            among_M = self._scopes[level].get(number)
+            if among_M is not None and len(among_M) - (fitted in among_M) >= self.neighbours:
+                return level, number
+        return 3, 0
+
+    @cached_property
+    def _scopes(self) -> tuple[dict[int, Ints], ...]:
+        """By level and number, the fitted items that have embeddings, ascending."""
+        there_F = np.flatnonzero(self.vectors_FE.any(axis=1))
+        provider_F = self.provider_F[there_F]
+        cluster_F = np.append(self.cluster_P, -1)[provider_F]
+        by_level = [
+            {int(number): there_F[of_F == number] for number in np.unique(of_F[of_F >= 0])}
+            for of_F in (provider_F, cluster_F)
+        ]
+        return {}, *by_level, {0: there_F}
+
+    @cached_property
+    def _centre_CE(self) -> Floats:
+        """The mean direction of each cluster's fitted items; 0 for one without embeddings."""
+        none: Ints = np.empty(0, np.int64)
+        means = [self.vectors_FE[self._scopes[2].get(c, none)].sum(axis=0) for c in range(len(self.clusters))]
+        return unit(np.stack(means)) if means else np.zeros((0, self.width))
 
     @classmethod
     def of(
