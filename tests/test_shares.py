@@ -142,6 +142,15 @@ def test_weights_of_some_members_alone() -> None:
     np.testing.assert_allclose(weights.weights_NM, [[0.75, 0.25], [0.5, 0.5]])
 
 
+def test_further_members_are_told_nothing_of_and_the_others_odds_stay() -> None:
+    known = ItemWeights(np.array([3]), np.array([[0.5, 0.3, 0.2]]))
+    more = known.among(5)
+    assert more.weights_NM[0] == pytest.approx([0.3, 0.18, 0.12, 0.2, 0.2])
+    tilt = more.tilts(np.array([[3]]), np.ones((1, 1)))[0]
+    assert tilt == pytest.approx([*known.tilts(np.array([[3]]), np.ones((1, 1)))[0], 0, 0])
+    assert known.among(3).weights_NM == pytest.approx(known.weights_NM)
+
+
 def test_learning_goes_on_from_what_was_saved_with_the_same_bits() -> None:
     rng = np.random.default_rng(2)
     start = ItemWeights(np.array([1, 30]), rng.dirichlet(np.ones(3), 2))

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from actors.bandits import learn
 from actors.bandits.ensemble import Ensemble, Part
+from actors.bandits.shares import ItemWeights
 from actors.bandits.version import Version
 from actors.generator.generator import Generator
 from cluster.config import Settings
@@ -61,6 +63,7 @@ class Composition:
     """What a version is made of, before anything is published.
 
     base: the predefined members along *select*; best: the best of them there. found: what confirm said.
+    items: what items said of these members along *select*, None for nothing.
     """
 
     work: Groundwork
@@ -68,6 +71,7 @@ class Composition:
     best: str
     proposal: Proposal | None
     found: Confirmed
+    items: ItemWeights | None = None
 
     @classmethod
     def of(
@@ -85,20 +89,22 @@ class Composition:
         _warn(dataset, settings, stages)
         with stages.stage("select", settings.budgets.select_s) as stage:
             trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
-            base = walk(work.ensemble(*predefined), trail, settings.seed, lambda: stage.left_s, stage.progress)
+            state = learn.start(work.ensemble(*predefined))
+            base = walk(state.ensemble, trail, settings.seed, lambda: stage.left_s, stage.progress, state)
             stage.left_out = base.left_in_words(trail)
         best = max(base.names, key=lambda member: base.mean()[member])
-        return cls(work, base, best, *generated(work, trail, base, best, stages, folder, spending, generator))
+        made = generated(work, trail, base, best, stages, folder, spending, generator)
+        return cls(work, base, best, *made, state.items.published())
 
     @cached_property
     def ensemble(self) -> Ensemble:
         """What is published: refitted on all parts but the world's."""
-        return final(self.work, refitted(self.work), self.proposal, self.found, self.base.mean())
+        return final(self.work, refitted(self.work), self.proposal, self.found, self.base.mean(), self.items)
 
     @property
     def trial(self) -> Ensemble:
         """The same fitted on *fit* alone, to be tried on *confirm*."""
-        return final(self.work, self.work.predefined, self.proposal, self.found, self.base.mean())
+        return final(self.work, self.work.predefined, self.proposal, self.found, self.base.mean(), self.items)
 
     def version(self, stages: Stages, facts: dict[str, Any]) -> Version:
         """The version with where it comes from; `facts` go over the usual ones."""
@@ -170,19 +176,27 @@ def refitted(work: Groundwork) -> Predefined:
 
 
 def final(
-    work: Groundwork, fitted: Predefined, proposal: Proposal | None, found: Confirmed, values: dict[str, float]
+    work: Groundwork,
+    fitted: Predefined,
+    proposal: Proposal | None,
+    found: Confirmed,
+    values: dict[str, float],
+    items: ItemWeights | None = None,
 ) -> Ensemble:
     """The predefined members and what was admitted, every pooled posterior as `fitted`.
 
-    The rows of the users that it was fitted on are in μ₀ then, so their histories start empty.
+    The rows of the users that it was fitted on are in μ₀ then, so their histories start empty. Of what was admitted
+    `items` say nothing yet.
     """
-    members: tuple[Part, ...] = fitted.members()
+    members: tuple[Part, ...] = tuple(member for member in fitted.members() if member.name in values)
     admissions = {}
     if proposal is not None and proposal.member is not None and found.admission.anywhere:
         members += (proposal.rebased(fitted.linear),)
         values = values | {proposal.member.name: found.value}
         admissions = {} if found.admission.everywhere else {proposal.member.name: found.admission}
-    ensemble = replace(work.ensemble(*members), admissions=admissions)
+    if items is not None:
+        items = items.among(len(members))
+    ensemble = replace(work.ensemble(*members), admissions=admissions, items=items)
     return replace(ensemble, values_M=np.clip([values[member] for member in ensemble.names], 0.0, 1.0))
 
 

@@ -51,6 +51,12 @@ class ItemWeights:
         even_NM = np.full(part_NM.shape, 1 / max(len(members), 1))
         return ItemWeights(self.rows_N, np.divide(part_NM, total_N1, out=even_NM, where=total_N1 > 0))
 
+    def among(self, members: int) -> "ItemWeights":
+        """Of so many members, the further ones at 1/M, which says nothing of them."""
+        count = self.weights_NM.shape[1]
+        further_NM = np.full((len(self), members - count), 1 / members)
+        return ItemWeights(self.rows_N, np.append(count / members * self.weights_NM, further_NM, axis=1))
+
     def tilts(self, near_KJ: Ints, alpha_KJ: Floats) -> Floats:
         """M·share_km − 1 (..., K, M): how the neighbours tilt the members' odds, exactly 0 where none of them has said
         anything.

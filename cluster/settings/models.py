@@ -49,7 +49,7 @@ class FeatureSettings(Section):
 
 class BanditSettings(Section):
     predefined: tuple[Literal["uniform", "popularity", "linear", "forgetting", "cluster", "provider"], ...] = Field(
-        ("uniform", "popularity", "linear", "forgetting"),
+        ("uniform", "popularity", "linear", "forgetting", "cluster", "provider"),
         min_length=1,
         description="trusted models of every ensemble; one of each provider, or cluster of providers, only where items "
         "name two or more",
