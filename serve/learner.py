@@ -19,6 +19,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from actors.bandits import learn
+from actors.bandits.ensemble import Ensemble
 from actors.bandits.history import History
 from actors.bandits.members import Uniform
 from actors.bandits.mixture import Mixture
@@ -274,12 +275,8 @@ class Learner:
 
     def _outcome(self, tracked: Tracked, row: OutcomeRow, known: evidence.Evidence) -> learn.Outcome | None:
         """The outcome as this version sees it, None where it must not or cannot learn from it."""
-        ensemble = tracked.state.ensemble
-        propensity, phi_D = known.propensity(row.slot), known.phi(row.slot)
-        members_M = None
         if row.version == tracked.version:
-            arm, item = known.arm(row.slot), known.item(row.slot)
-            members_M = known.members(row.slot) if row.mode == "live" else None
+            outcome = known.outcome(row.slot, row.user, row.reward, row.mode == "live")
         else:
             version = self._version(tracked.version)
             watermark = version.facts.get("watermark") if version else None
@@ -289,13 +286,19 @@ class Learner:
             features = version.feature_map.features(
                 request.get("context", {}), [known.item_ids[row.slot]], request.get("user_id")
             )
-            phi_D, arm, item = features.phi_KD[0], int(features.arm_K[0]), int(features.item_K[0])
-        fits = len(phi_D) == ensemble.dimension and (members_M is None or len(members_M) == len(ensemble.members))
-        if not (fits and np.isfinite(phi_D).all() and 0 < propensity <= 1 + 1e-9):
+            outcome = learn.Outcome.of(
+                features,
+                0,
+                user=row.user,
+                reward=row.reward,
+                propensity=known.propensity(row.slot),
+                member_propensities_M=None,
+            )
+        if not _fits(outcome, tracked.state.ensemble):
             self.skipped += 1
             logger.warning("outcome %d does not fit version %d and is left out", row.seq, tracked.version)
             return None
-        return learn.Outcome(row.user, phi_D, arm, item, row.reward, propensity, members_M)
+        return outcome
 
     def _publish(self, tracked: Tracked) -> Publication:
         state = tracked.state
@@ -314,11 +317,21 @@ class Learner:
             weights_M=published.weights_M,
             alternatives_M=published.alternatives_M,
             histories={},
+            values_M=published.values_M,
+            errors_M=published.errors_M,
+            items=published.items,
         )
         weights = dict(zip(published.names, published.weights_M.tolist(), strict=True))
         return Publication(
             tracked.client, tracked.version, published.epoch, self._clock(), self.seq, state.count, weights
         )
+
+
+def _fits(outcome: learn.Outcome, ensemble: Ensemble) -> bool:
+    says = (outcome.member_propensities_M, outcome.member_means_M)
+    fits = len(outcome.phi_D) == ensemble.dimension
+    fits &= all(said_M is None or len(said_M) == len(ensemble.members) for said_M in says)
+    return fits and bool(np.isfinite(outcome.phi_D).all()) and 0 < outcome.propensity <= 1 + 1e-9
 
 
 def _lesson(row: OutcomeRow) -> evidence.Evidence | None:

@@ -100,7 +100,7 @@ def asked_again(record: DecisionRecord, generator: tuple[str, int] | None) -> As
     if record.evidence is not None and mode == "live":
         known = evidence.unpack(record.evidence)
         part, seen, forgotten, text = known.part, known.seen, known.forgotten, known.code
-    code = Code(generator, evidence.unpack_code(text)) if generator and text else None
+    code = Code(generator, evidence.unpack_numbers(text)) if generator and text else None
     terms: dict[str, Any] = {"scored": part, "seen": seen or (), "forgotten": bool(forgotten), "code": code}
     return Asked(record.client, request, record.decision_id, mode=mode, reason=beside.get("reason"), **terms)
 

@@ -92,8 +92,7 @@ def oracle(settings: Settings, parent: Pipe) -> None:
     )
     for user, packed, slot, reward in rows(journal_url(settings), query):
         known = evidence.unpack(packed)
-        features = known.phi(slot), known.arm(slot), known.item(slot)
-        learn.step(state, learn.Outcome(user, *features, reward, known.propensity(slot), known.members(slot)))
+        learn.step(state, known.outcome(slot, user, reward, asked=True))
     ((_, epoch),) = states(settings, ensemble)
     state.epoch = epoch  # how often it published is a matter of time
     parent.send(checkpoint.dump(state))

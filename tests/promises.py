@@ -57,8 +57,7 @@ def check_learned(settings: Settings) -> None:
 def _outcome(row: OutcomeRow) -> learn.Outcome:
     assert row.evidence is not None
     known, slot = evidence.unpack(row.evidence), row.slot
-    features = known.phi(slot), known.arm(slot), known.item(slot)
-    return learn.Outcome(row.user, *features, row.reward, known.propensity(slot), known.members(slot))
+    return known.outcome(slot, row.user, row.reward, asked=True)
 
 
 def _wait_for_outcomes(settings: Settings) -> None:

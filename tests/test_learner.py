@@ -28,7 +28,7 @@ from serve.learning import checkpoint
 from serve.learning.ledger import Ledger, Publication, StaleOwner
 from serve.learning.service import LearnerService
 from serve.messages import DecisionRequest
-from tests import serving
+from tests import kindred, serving
 
 WAIT_S = 20.0
 
@@ -36,9 +36,9 @@ WAIT_S = 20.0
 class World:
     """A journal with decisions of real versions, written as a gateway would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, version: Version | None = None) -> None:
         self.folder = folder
-        self.versions: dict[int, Version] = {1: serving.version()}
+        self.versions: dict[int, Version] = {1: version or serving.version()}
         self.now = 1_000.0
         self.url = str(folder / "journal.db")
         self.journal = Journal(self.url, {"reward": RewardKind(window_s=10)}, lambda: self.now, close_every_s=0.01)
@@ -143,6 +143,51 @@ def test_it_learns_each_outcome_once_in_order(world: World) -> None:
         assert np.array_equal(statistics.data_shift_AD, state.statistics[name].data_shift_AD)
     assert np.array_equal(expected.performance.sums_5M, state.performance.sums_5M)
     assert learner.seq == rows[-1].seq == 120
+
+
+def test_models_of_providers_and_clusters_learn_from_the_journal(world: World) -> None:
+    """By names: what each provider's and cluster's items earned, in the order of names as rows of parameters."""
+    made = world.versions[1] = kindred.version()
+    world.traffic(40, clients=("shop",))
+    learner = world.learner()
+    all_of(learner)
+    state, names = learner.state("shop", 1), made.ensemble.names
+    sums = {"provider": np.zeros((7, made.ensemble.dimension)), "cluster": np.zeros((3, made.ensemble.dimension))}
+    earned: dict[str, list[float]] = {}
+    for row in world.outcomes():
+        known = evidence.unpack(row.evidence)
+        item = known.item_ids[row.slot]
+        owner = kindred.provider(item)
+        earned.setdefault(item, []).append(row.reward)
+        assert known.members(row.slot).shape == known.kin.means_SM[row.slot].shape == (len(names),)
+        if owner is not None:
+            phi_D = known.phi(row.slot) * row.reward / 0.2
+            sums["provider"][sorted(kindred.CLUSTER_OF).index(owner)] += phi_D
+            sums["cluster"][["far", "near"].index(kindred.CLUSTER_OF[owner])] += phi_D
+    for name, sum_AD in sums.items():
+        np.testing.assert_allclose(state.statistics[name].data_shift_AD, sum_AD, rtol=1e-9)
+        assert sum_AD.any()
+    for item, rewards in earned.items():
+        place = made.feature_map.fitted_ids.index(item)
+        assert state.items.sums(place)[:2] == (len(rewards), sum(rewards))
+        assert state.items.weights(place).max() > 1 / len(names)
+
+
+def test_a_later_version_learns_of_its_own_providers(world: World) -> None:
+    """Outcomes of an earlier version's decisions after the watermark: features and rows are the later version's."""
+    world.traffic(20, clients=("shop",))
+    world.versions[2] = kindred.version(facts={"watermark": 10})
+    learner = world.learner()
+    all_of(learner)
+    learner.adopt(2)
+    counts = np.zeros(7)
+    for row in world.outcomes()[10:]:
+        known = evidence.unpack(row.evidence)
+        owner = kindred.provider(known.item_ids[row.slot])
+        counts[6 if owner is None else sorted(kindred.CLUSTER_OF).index(owner)] += owner is not None
+    data_A = learner.state("shop", 2).statistics["provider"].data_precision_ADD[:, 0, 0] * 0.2
+    np.testing.assert_allclose(data_A, counts, rtol=1e-9)
+    assert counts.sum() > 5
 
 
 def test_a_client_learns_of_the_members_that_it_admitted(world: World) -> None:

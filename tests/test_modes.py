@@ -120,12 +120,7 @@ def test_an_apprentices_posteriors_learn_and_its_weights_stay(tmp_path: Path) ->
         by_hand = learn.start(world.versions[1].ensemble)
         for row in world.outcomes():
             known = evidence.unpack(row.evidence)
-            members_M = known.members(row.slot) if row.mode == "live" else None
-            phi_D, arm, item = known.phi(row.slot), known.arm(row.slot), known.item(row.slot)
-            learn.step(
-                by_hand,
-                learn.Outcome(row.user, phi_D, arm, item, row.reward, known.propensity(row.slot), members_M),
-            )
+            learn.step(by_hand, known.outcome(row.slot, row.user, row.reward, row.mode == "live"))
         for name, statistics in by_hand.statistics.items():
             assert np.array_equal(state.statistics[name].data_precision_ADD, statistics.data_precision_ADD)
         assert not np.array_equal(state.statistics["linear"].data_precision_ADD, before)

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_core import to_json
@@ -21,7 +23,7 @@ from serve.learning.ledger import Ledger
 from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
 from serve.replay import Replayed, replay, show
-from tests import serving
+from tests import kindred, serving
 from tests.test_learner import WAIT_S, World
 
 
@@ -39,15 +41,21 @@ def settings_of(world: World) -> Settings:
     return Settings.model_validate({"home": world.folder, "seed": 1})
 
 
-def served(world: World, requests: int = 12, large: Large | None = None) -> list[str]:
-    """Decisions of a replica that follows a learner, with traffic, publications and catalogue changes between."""
+def served(
+    world: World, requests: int = 12, large: Large | None = None, more: Sequence[dict[str, Any]] = ({},)
+) -> list[str]:
+    """Decisions of a replica that follows a learner, with traffic, publications and catalogue changes between.
+
+    more: of the items that are put, in turn.
+    """
     learner = world.learner("learner-0.db")
     engine = Engine(seed=1)
     engine.install(load(1, world.versions[1], large))
     ids = []
     for n in range(requests):
         if n % 4 == 3:
-            body = None if n % 8 == 7 else to_json({"title": f"new {n}", "category": "red", "price": 2.0}).decode()
+            new = {"title": f"new {n}", "category": "red", "price": 2.0, **more[n // 8 % len(more)]}
+            body = None if n % 8 == 7 else to_json(new).decode()
             item = "i3" if body is None else f"new{n}"
             revision = world.journal.items([ItemRecord("shop", item, body)]).result(WAIT_S)
             engine.change("shop", item, body, revision)
@@ -82,6 +90,26 @@ def test_every_decision_replays_to_the_bit(world: World, large: Large | None) ->
     assert epochs[-1] > epochs[0]
     last = replay(settings, reader, world.load, ids[-1])
     assert last.outcomes > 0
+
+
+def test_a_decision_replays_where_items_have_kin(tmp_path: Path) -> None:
+    """Providers and neighbours of items put meanwhile are found again, and what items have taught."""
+    world = World(tmp_path, kindred.version(facts={"name": "test"}))
+    try:
+        registry = Registry(str(tmp_path / "registry"))
+        registry.publish(DEFAULT_NAME, world.versions[1].save)
+        world.versions[1] = Version.load(registry.fetch(DEFAULT_NAME, 1))
+        more = [{"provider_id": name, "embedding": [1.0, n, -1.0, 0.5, 2.0]} for n, name in enumerate(("p1", "new"))]
+        ids = served(world, more=more)
+        reader, settings = Reader(world.url), settings_of(world)
+        models = set()
+        for decision_id in ids:
+            found = replay(settings, reader, world.load, decision_id)
+            assert found.same, (found.stored, found.again)
+            models |= {json.dumps(slot["models"]) for slot in found.stored["slots"]}
+        assert len(models) > len(ids)  # weights of each item's own
+    finally:
+        world.journal.close()
 
 
 def test_a_publication_that_was_pruned_is_found_again(world: World) -> None:

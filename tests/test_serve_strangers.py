@@ -105,7 +105,7 @@ def logged(settings: Settings, decision_id: str) -> Floats | None:
     assert record is not None
     assert record.evidence is not None
     code = evidence.unpack(record.evidence).code
-    return None if code is None else evidence.unpack_code(code)
+    return None if code is None else evidence.unpack_numbers(code)
 
 
 def same_again(settings: Settings, *ids: str) -> bool:

@@ -61,7 +61,7 @@ class Case:
             if choice.forgotten:
                 beside["forgotten"] = True
             if choice.features.code_H is not None:
-                beside["code"] = evidence.pack_code(choice.features.code_H)
+                beside["code"] = evidence.pack_numbers(choice.features.code_H)
         made = record(asked.client, asked.request, answer, number, epoch, beside=beside, reason=reason)
         if choice is not None and asked.mode == "apprentice":
             return replace(made, evidence=choice.lesson(own), agreement=choice.agreement(own))
