@@ -82,6 +82,8 @@ def test_the_client_column() -> None:
         (("item", "click", "land"), {"client": "Lnd"}, "no column 'Lnd'; did you mean 'land'?"),
         (("item", "click", "age"), {"maps": ("user_id=run(agee)",)}, "no column 'agee'; did you mean 'age'?"),
         (("item", "click"), {"maps": ("user_id=run()",)}, "run() takes columns"),
+        (("item", "click"), {"maps": ("user_id=first(itme,2)",)}, "no column 'itme'; did you mean 'item'?"),
+        (("item", "click"), {"maps": ("user_id=first(item,0)",)}, "no column 'first(item,0)'"),
         (("item", "click"), {"maps": ("timestamp=row(item)",)}, "row() and all() take none"),
         (("item", "click"), {"maps": ("user_id=all()",)}, "all() is for candidates only"),
     ],
@@ -116,6 +118,19 @@ def test_a_run_ends_where_a_column_changes(rows: list[tuple[str | None, int | No
     found = Expression.parse("run(a, b)", table.column_names, "user_id").evaluate(table).to_pylist()
     runs = [len(list(group)) for _, group in groupby(rows)]
     assert found == [f"run-{i}" for i, length in enumerate(runs, 1) for _ in range(length)]
+
+
+def test_the_first_characters_of_a_column_of_any_type() -> None:
+    table = pa.table({"code": ["85123A", None, "7"], "number": [8512, 71, None]})
+    found = Expression.parse("first(code, 2)", table.column_names, "provider_id")
+    assert (str(found), found.evaluate(table).to_pylist()) == ("first(code,2)", ["85", None, "7"])
+    assert Expression.parse("first(number,3)", table.column_names, "x").evaluate(table).to_pylist() == [
+        "851",
+        "71",
+        None,
+    ]
+    said = roles("item", "click", maps=("user_id=first(item,2)",))
+    assert (str(said.expressions["item_id"]), str(said.expressions["user_id"])) == ("item", "first(item,2)")
 
 
 def test_names_alike() -> None:

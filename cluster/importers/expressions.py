@@ -2,6 +2,7 @@
 
 COLUMN          the values of a column
 run(a,b)        a new value whenever a or b differs from the row before: one user's consecutive rows
+first(a,n)      the first n characters of a: the department in an article's number, say
 row()           the row's place in the file: row order as time
 all()           every item of the data: the candidates where the log does not list them
 'text'          the same text in every row
@@ -14,19 +15,23 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import SchemaError
+from cluster.importers.columns import texts
 from cluster.importers.names import nearest
 
 _CALL = re.compile(r"(run|row|all)\((.*)\)")
+_FIRST = re.compile(r"first\((.*),\s*([1-9][0-9]*)\s*\)")
 _TEXT = re.compile(r"'(.*)'|\"(.*)\"")
 
 
 @dataclass(frozen=True)
 class Expression:
-    kind: Literal["column", "run", "row", "all", "text"]
+    kind: Literal["column", "run", "first", "row", "all", "text"]
     columns: tuple[str, ...] = ()
     value: str = ""
+    length: int = 0
 
     @classmethod
     def parse(cls, text: str, columns: Sequence[str], ours: str) -> "Expression":
@@ -36,6 +41,11 @@ class Expression:
             return cls("column", (text,))
         if literal := _TEXT.fullmatch(text):
             return cls("text", value=literal[1] if literal[1] is not None else literal[2])
+        if beginning := _FIRST.fullmatch(text):
+            name = beginning[1].strip()
+            if name not in columns:
+                raise SchemaError(f"--map {ours}={text}: {unknown_column(name, columns)}")
+            return cls("first", (name,), length=int(beginning[2]))
         call = _CALL.fullmatch(text)
         if call is None:
             raise SchemaError(f"--map {ours}={text}: {unknown_column(text, columns)}")
@@ -50,6 +60,8 @@ class Expression:
     def __str__(self) -> str:
         if self.kind == "column":
             return self.columns[0]
+        if self.kind == "first":
+            return f"first({self.columns[0]},{self.length})"
         return f"'{self.value}'" if self.kind == "text" else f"{self.kind}({','.join(self.columns)})"
 
     def evaluate(self, table: pa.Table) -> pa.ChunkedArray:
@@ -59,6 +71,9 @@ class Expression:
             return table[self.columns[0]]
         if self.kind == "text":
             return pa.chunked_array([pa.repeat(self.value, n)])
+        if self.kind == "first":
+            whole = texts(self.columns[0], table[self.columns[0]])
+            return pa.chunked_array([pc.utf8_slice_codeunits(whole, 0, self.length)])
         if self.kind == "row":
             return pa.chunked_array([pa.array(np.arange(n))])
         changed_N = np.zeros(n, bool)
