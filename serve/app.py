@@ -24,6 +24,10 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from actors.content.contents import Content
+from actors.content.embedding import Embedded
+from actors.content.served import Served
+from actors.content.vectors.entry import Entry, Neighbours, Vectors
 from actors.features.features import Floats
 from cluster import config
 from cluster.config import ServeSettings, Settings
@@ -46,6 +50,8 @@ NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
 _REPORT_S, _LOOK_BACK_S = 2.0, 10.0
 _SAVE_S = 10.0
+_APPLY_S = 60.0
+"""For the vector store to take in what items' outcomes taught; then it is told again."""
 QUIET = {"enable_access_log": False}
 """Ray's line for every call; `serve.observed.watch` counts them all and logs what is worth a line."""
 HEALTH_S = 1.0
@@ -69,7 +75,8 @@ class LearnerProcess(LearnerService):
 
     def __init__(self, settings: dict[str, Any], name: str) -> None:
         logs.install()
-        super().__init__(settings, name)
+        known = Settings.model_validate(settings)
+        super().__init__(settings, name, lambda: ContentActor(known, name))
         self._exporter = Exporter(self.metrics)
 
 
@@ -133,6 +140,71 @@ class ReaderActor:
         return found
 
 
+class ContentProcess:
+    """What reads inline content and keeps the vector stores, as a process of Ray."""
+
+    def __init__(self, settings: dict[str, Any], name: str) -> None:
+        logs.install()
+        from actors.content.service import ContentService
+
+        self._service = ContentService(Settings.model_validate(settings), name)
+
+    def embed(self, version: int, contents: Sequence[Content]) -> Embedded | None:
+        return self._service.embed(version, contents)
+
+    def apply(self, client: str, version: int, served: list[Served]) -> str | None:
+        return self._service.apply(client, version, served)
+
+    def neighbours(
+        self, client: str, version: int, query_QE: Vectors, provider_id: str | None, k: int
+    ) -> tuple[list[Neighbours], dict[str, Entry]]:
+        return self._service.neighbours(client, version, query_QE, provider_id, k)
+
+    def get(self, client: str, version: int, item_ids: Sequence[str]) -> dict[str, Entry]:
+        return self._service.get(client, version, item_ids)
+
+    def stop(self) -> None:
+        self._service.stop()
+
+
+class ContentActor:
+    """It by its name; made where it is not there. Calls of `embed` await, all others block."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        actor: Any = ray.remote(ContentProcess).options(
+            name=content_name(settings, name),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_concurrency=4,  # the stores answer while content is read
+            num_cpus=0.1,
+            resources={HEAD: 0.001},  # the stores are folders under the home
+        )
+        self._actor: Any = actor.remote(settings.model_dump(mode="json"), name)
+
+    async def embed(self, version: int, contents: Sequence[Content]) -> Embedded | None:
+        found: Embedded | None = await self._actor.embed.remote(version, list(contents))
+        return found
+
+    def apply(self, client: str, version: int, served: list[Served]) -> str | None:
+        begun: str | None = ray.get(self._actor.apply.remote(client, version, served), timeout=_APPLY_S)
+        return begun
+
+    def neighbours(
+        self, client: str, version: int, query_QE: Vectors, provider_id: str | None, k: int
+    ) -> tuple[list[Neighbours], dict[str, Entry]]:
+        """The entries nearest to each query, as the store's `search` finds them, and what is stored of them."""
+        found: tuple[list[Neighbours], dict[str, Entry]] = ray.get(
+            self._actor.neighbours.remote(client, version, query_QE, provider_id, k)
+        )
+        return found
+
+    def get(self, client: str, version: int, item_ids: Sequence[str]) -> dict[str, Entry]:
+        found: dict[str, Entry] = ray.get(self._actor.get.remote(client, version, item_ids))
+        return found
+
+
 class ModelReplicas:
     """The `models` deployment as a gateway sees it."""
 
@@ -185,7 +257,8 @@ class IngressDeployment:
         logs.install()
         known = Settings.model_validate(settings)
         learner, reader = partial(LearnerActor, known, name), partial(ReaderActor, known)
-        self._parts = assemble(known, name, learner, ModelReplicas(models), reader)
+        content = partial(ContentActor, known, name)
+        self._parts = assemble(known, name, learner, ModelReplicas(models), reader, content)
         await self._parts.replica.start()
         gc.freeze()  # as above
         self._exporter = Exporter(self._parts.metrics)
@@ -245,21 +318,31 @@ def prepare(settings: Settings) -> None:
     Journal(journal_url(settings), settings.rewards).close()
 
 
-def end_learner(settings: Settings, name: str) -> None:
-    """End a learner that runs with older settings; the next one goes on from its checkpoint and the journal."""
-    try:
-        actor: Any = ray.get_actor(learner_name(settings, name), namespace=NAMESPACE)
-    except ValueError:
-        return
-    with contextlib.suppress(RayError):  # without its last checkpoint the next one reads more of the journal
-        ray.get(actor.stop.remote(), timeout=_SAVE_S)
-    ray.kill(actor)
+def end_detached(settings: Settings, name: str) -> None:
+    """End the learner and the content process that run with older settings; the next ones go on from what they have
+    stored and the journal."""
+    for full in (learner_name(settings, name), content_name(settings, name)):
+        try:
+            actor: Any = ray.get_actor(full, namespace=NAMESPACE)
+        except ValueError:
+            continue
+        with contextlib.suppress(RayError):  # without its last checkpoint the next one reads more of the journal
+            ray.get(actor.stop.remote(), timeout=_SAVE_S)
+        ray.kill(actor)
 
 
 def learner_name(settings: Settings, name: str) -> str:
     """One learner per home, database, registry and name of versions."""
-    place = f"{settings.home}|{settings.database_url}|{settings.registry_uri}|{name}"
-    return f"medley-learner-{_digest(place)}"
+    return f"medley-learner-{_place(settings, name)}"
+
+
+def content_name(settings: Settings, name: str) -> str:
+    """One content process for the same."""
+    return f"medley-content-{_place(settings, name)}"
+
+
+def _place(settings: Settings, name: str) -> str:
+    return _digest(f"{settings.home}|{settings.database_url}|{settings.registry_uri}|{name}")
 
 
 def _digest(text: str) -> str:

@@ -17,6 +17,8 @@ from serve.http.access import Access
 from serve.http.rewards import Rewarding
 from serve.ids import DecisionIds
 from serve.observed.metrics import Metrics
+from serve.predicting.encoding import ContentReader, Encoding
+from serve.predicting.predicting import Predicting
 from serve.replica import Learner, Replica
 
 
@@ -30,6 +32,7 @@ class Assembly:
     metrics: Metrics
     deciding: Deciding
     reading: Reading | None
+    encoding: Encoding | None
 
     async def stop(self) -> None:
         """Answer the calls that are here, then commit what waits, then end."""
@@ -37,6 +40,8 @@ class Assembly:
         await self.replica.stop()
         if self.reading is not None:
             await self.reading.stop()
+        if self.encoding is not None:
+            await self.encoding.stop()
         self.deciding.close()
         await asyncio.to_thread(self.journal.close)
 
@@ -47,6 +52,7 @@ def assemble(
     learner: Callable[[], Learner],
     models: Models | None = None,
     reader: Callable[[], Model] | None = None,
+    content: Callable[[], ContentReader] | None = None,
     close_every_s: float = 0.1,
 ) -> Assembly:
     """Open the journal and wire the parts.
@@ -55,6 +61,7 @@ def assemble(
         settings, name, learner: as in `Replica`.
         models: as in `Deciding`.
         reader: as in `Reading`; None, or `serve.generate_ms` of 0: nobody reads.
+        content: as in `Encoding`; None, or `serve.content_ms` of 0: nobody reads inline content.
         close_every_s: as in `Journal`.
 
     Raises:
@@ -67,6 +74,8 @@ def assemble(
     wait_ms = settings.serve.generate_ms
     reading = Reading(reader, metrics, wait_ms) if reader is not None and wait_ms else None
     deciding = Deciding(replica.engine, Reader(journal_url(settings)), settings.serve, models, reading)
+    content_ms = settings.serve.content_ms
+    encoding = Encoding(content, metrics, content_ms) if content is not None and content_ms else None
     keys = Keys(Database(url_of(settings)))
     gateway = Gateway(
         engine=replica.engine,
@@ -80,6 +89,7 @@ def assemble(
         clients=lambda: tenants(keys, journal_url(settings)),
         rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
         deciding=deciding,
+        predicting=Predicting(replica.engine, metrics, encoding),
         settings=settings.serve,
     )
-    return Assembly(replica, journal, gateway, metrics, deciding, reading)
+    return Assembly(replica, journal, gateway, metrics, deciding, reading, encoding)

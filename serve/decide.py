@@ -181,19 +181,19 @@ class Engine:
 
     def revision(self, client: str) -> int:
         """The last catalogue change that decisions for this client know."""
-        current = self._current(client)
+        current = self.current(client)
         return self._tenants[client].revision if current is None else current.catalogue.revision
 
     def item_ids(self, client: str) -> tuple[str, ...]:
         """The client's catalogue, in a fixed order."""
-        current = self._current(client)
+        current = self.current(client)
         if current is not None:
             return current.catalogue.ids
         return tuple(item for item, body in self._tenants[client].changes.items() if body is not None)
 
     def item(self, client: str, item_id: str) -> dict[str, Any] | None:
         """What is known of an item, None where it is not in the client's catalogue."""
-        current = self._current(client)
+        current = self.current(client)
         changes = self._tenants[client].changes
         if item_id in changes:
             body = changes[item_id]
@@ -205,7 +205,7 @@ class Engine:
 
     def load(self, client: str, requests: Sequence[DecisionRequest]) -> Load | None:
         """What deciding these requests takes; None where no version decides."""
-        current = self._current(client)
+        current = self.current(client)
         if current is None:
             return None
         whole = len(current.catalogue)
@@ -215,7 +215,7 @@ class Engine:
 
     def unread(self, client: str, requests: Sequence[DecisionRequest]) -> Callable[[], None] | None:
         """What reads the columns that conditions need first, where that takes a while; None where they are there."""
-        current = self._current(client)
+        current = self.current(client)
         fields = {rule.field for request in requests for rule in request.where if is_field(rule.field)}
         if current is None or not fields:
             return None
@@ -228,12 +228,12 @@ class Engine:
         """The generator whose language model reads the contexts of users without a history, and their requests by
         place; None where none reads or nobody is unknown. Without a user or a session nobody is.
         """
-        current = self._current(client)
+        current = self.current(client)
         if current is None or (generator := current.loaded.reader) is None:
             return None
         users = [request.user_id or request.session_id for request in requests]
         unknown = {
-            i: requests[i] for i, user in enumerate(users) if user and self._known(current, client, user)[0] is None
+            i: requests[i] for i, user in enumerate(users) if user and self.known(current, client, user)[0] is None
         }
         return (generator, unknown) if unknown else None
 
@@ -290,7 +290,7 @@ class Engine:
         return [case if isinstance(case, RequestError) else made[place] for place, case in enumerate(cases)]
 
     def _case(self, asked: Asked) -> Case | RequestError:
-        current, tenant = self._current(asked.client), self._tenants[asked.client]
+        current, tenant = self.current(asked.client), self._tenants[asked.client]
         catalogue = None if current is None else current.catalogue
         revision = tenant.revision if catalogue is None else catalogue.revision
         try:
@@ -342,9 +342,10 @@ class Engine:
             return None, False
         if asked.forgotten:
             return current.loaded.version.ensemble.histories.get(asked.user), True
-        return self._known(current, asked.client, asked.user)
+        return self.known(current, asked.client, asked.user)
 
-    def _known(self, current: Current, client: str, user: str) -> tuple[History | None, bool]:
+    def known(self, current: Current, client: str, user: str) -> tuple[History | None, bool]:
+        """A user's history as far as it is in memory, and whether there may be more of it."""
         loaded, epoch = current.loaded, current.published.epoch
         learned, forgotten = self.histories.get(client, loaded.number, user, epoch)
         if learned is not None:
@@ -360,7 +361,8 @@ class Engine:
             self._tenants[client] = tenant
         return tenant
 
-    def _current(self, client: str) -> Current | None:
+    def current(self, client: str) -> Current | None:
+        """What decides for this client now; None before any version."""
         tenant = self._tenants.get(client)
         if tenant is None:
             with self._lock:

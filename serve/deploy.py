@@ -42,7 +42,7 @@ def deploy(settings: Settings, name: str = DEFAULT_NAME) -> dict[str, Any]:
     from serve.observed import prometheus
 
     kind = start(settings)
-    app.end_learner(settings, name)
+    app.end_detached(settings, name)
     ray_serve.run(app.application(settings, name), name="medley", route_prefix="/")
     host, port = settings.serve.host, settings.serve.port
     url = f"http://{'127.0.0.1' if host in _ANY else host}:{port}"
@@ -205,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serve.deploy", description=__doc__)
     parser.add_argument("--config", type=Path, help="settings file")
     parser.add_argument("--registry-name", default=DEFAULT_NAME, help="name of the versions to serve")
-    parser.add_argument("--end", action="store_true", help="take the application and its learner off this Ray")
+    parser.add_argument("--end", action="store_true", help="take the application and what belongs to it off this Ray")
     arguments = parser.parse_args()
     try:
         settings = config.load(arguments.config)
@@ -232,13 +232,13 @@ def main() -> None:
 
 
 def end(settings: Settings, name: str) -> None:
-    """Take the application and its learner off a Ray that goes on, and leave what others serve there."""
+    """Take the application, its learner and its content process off a Ray that goes on, and leave what others serve."""
     from ray import serve as ray_serve
 
     from serve import app
 
     ray_serve.delete("medley")
-    app.end_learner(settings, name)
+    app.end_detached(settings, name)
 
 
 def shut_down() -> None:

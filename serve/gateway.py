@@ -36,14 +36,17 @@ from serve.messages import (
     DecisionRequest,
     Decisions,
     ItemBody,
+    PredictionAnswer,
+    Predictions,
     Rewards,
     Versions,
 )
 from serve.observed.metrics import Metrics
 from serve.observed.watch import Watch
+from serve.predicting.predicting import Predicting
 
-M = TypeVar("M", Decisions, Rewards)
-B = TypeVar("B", Decisions, Rewards, ItemBody)
+M = TypeVar("M", Decisions, Predictions, Rewards)
+B = TypeVar("B", Decisions, Predictions, Rewards, ItemBody)
 
 _LARGE = 64 * 2**10
 """Bytes of a body that is parsed in a thread."""
@@ -69,6 +72,7 @@ class Gateway:
         clients: lists the clients, as `messages.Client`; it may block.
         rewarding: takes rewards.
         deciding: decides.
+        predicting: predicts.
         settings: limits.
     """
 
@@ -85,6 +89,7 @@ class Gateway:
         clients: Callable[[], list[dict[str, Any]]],
         rewarding: Rewarding,
         deciding: Deciding,
+        predicting: Predicting,
         settings: ServeSettings,
     ) -> None:
         self._engine = engine
@@ -97,6 +102,7 @@ class Gateway:
         self._rewarding = rewarding
         self._settings = settings
         self._deciding = deciding
+        self._predicting = predicting
         self._rates = Rates(settings)
         self._durable = durable
         self._metrics = metrics
@@ -120,6 +126,14 @@ class Gateway:
         if _is_arrow(request):
             return Response(await asyncio.to_thread(bulk.decisions, answers), media_type=bulk.MEDIA_TYPE)
         return Response(f'{{"decisions":[{",".join(answers)}]}}', media_type="application/json")
+
+    async def predictions(self, request: Request) -> Response:
+        """Say how an item of the catalogue, or one that is sent along, would be responded to; nothing is kept."""
+        principal, client = await self._client(request)
+        message = await self._read(request, principal, Predictions, "requests")
+        self._rates.take(principal, len(message.requests), paid=1)
+        made = await self._predicting(client, message.requests)
+        return Response(PredictionAnswer(predictions=made).model_dump_json(), media_type="application/json")
 
     async def rewards(self, request: Request) -> Response:
         """Take rewards; each counts once, whenever and however often it comes."""
@@ -261,6 +275,8 @@ class Gateway:
         """The message of a call, as JSON or as an Arrow stream of its one field; no more of it than a call may have."""
         body = await self._body(request, principal)
         if _is_arrow(request):
+            if message is Predictions:
+                raise RequestError(("header", "content-type"), "predictions are asked for in JSON", 415)
             return await asyncio.to_thread(bulk.read, body, message, name, self._settings.max_batch)
         read = await self._parsed(body, message, partial(self._counted, body, name))
         self._check(name, len(getattr(read, name)))

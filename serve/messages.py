@@ -4,10 +4,11 @@ Unknown fields are refused, numbers are finite, and every text and list has a li
 here can be stored, scored and sent back.
 """
 
+import base64
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from cluster.config import ClientMode
 
@@ -24,6 +25,14 @@ MOST_KEYS = 256
 Context = Annotated[dict[Id, ContextValue], Field(max_length=MOST_KEYS)]
 
 Mode = Literal[ClientMode, "baseline"]
+
+
+def _decoded(text: bytes) -> bytes:
+    return base64.b64decode(text, validate=True)  # what it raises is a ValueError that says what is wrong
+
+
+File = Annotated[bytes, AfterValidator(_decoded), Field(json_schema_extra={"contentEncoding": "base64"})]
+"""A file's bytes, as Base64 in JSON."""
 
 
 class Message(BaseModel):
@@ -125,8 +134,9 @@ class RewardAnswer(Message):
     rejected: list[Rejected]
 
 
-class ItemBody(Message):
-    provider_id: Id | None = None
+class Described(Message):
+    """What is known of an item."""
+
     title: Text | None = None
     description: Text | None = None
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -135,6 +145,10 @@ class ItemBody(Message):
     embedding: Annotated[list[Finite], Field(max_length=4_096)] | None = None
     attributes: Annotated[dict[Id, ContextValue], Field(max_length=256)] = Field(default_factory=dict)
     created_at: AwareDatetime | None = None
+
+
+class ItemBody(Described):
+    provider_id: Id | None = None
     expires_at: AwareDatetime | None = Field(None, description="from then on the item is left out of decisions")
 
 
@@ -145,6 +159,63 @@ class Item(ItemBody):
 class ItemPage(Message):
     items: list[Item]
     next: str | None = Field(description="pass as `after` for the following page; null at the end")
+
+
+class Content(Described):
+    """An item that is in no catalogue."""
+
+    image: File | None = Field(None, description="a picture file (JPEG, PNG, WebP, GIF, BMP, TIFF) in Base64")
+
+    @model_validator(mode="after")
+    def _something(self) -> "Content":
+        if not self.model_fields_set:
+            raise ValueError("empty; give a title, a description, an image, an embedding or other fields of an item")
+        return self
+
+
+class PredictionRequest(Message):
+    user_id: Id | None = Field(None, description="whose response is predicted")
+    session_id: Id | None = Field(None, description="stands in for the user where there is none")
+    context: Context = Field(default_factory=dict, description="what is known now, by name")
+    item_id: Id | None = Field(None, description="an item of the client's catalogue; else give `content`")
+    content: Content | None = Field(None, description="an item that is in no catalogue; else give `item_id`")
+    provider_id: Id | None = Field(None, description="whose the content is")
+
+    @model_validator(mode="after")
+    def _one_item(self) -> "PredictionRequest":
+        if (self.item_id is None) == (self.content is None):
+            raise ValueError("exactly one of item_id and content says which item")
+        if self.item_id is not None and self.provider_id is not None:
+            raise ValueError("provider_id goes with content; the provider of an item_id is known")
+        return self
+
+
+class Predictions(Message):
+    requests: Annotated[list[PredictionRequest], Field(min_length=1)]
+
+
+class Neighbour(Message):
+    item_id: str
+    provider_id: str | None
+    similarity: float = Field(description="cosine of the embeddings")
+
+
+class Prediction(Message):
+    probability: float = Field(
+        description="expected reward by the blend, within its range: where rewards are 0 or 1, the probability of 1"
+    )
+    neighbours: list[Neighbour] = Field(description="known items whose embeddings are nearest, the nearest first")
+    models: dict[str, float] = Field(description="weight of each model for this item")
+    level: Literal["provider", "cluster", "all", "none"] = Field(
+        description="where the neighbours were sought: among the provider's items, its cluster's, or all; none: there "
+        "are none, and models count as for any item"
+    )
+    reason: str | None = Field(description="why there are no neighbours, or what of the content could not be read")
+    version: int
+
+
+class PredictionAnswer(Message):
+    predictions: list[Prediction]
 
 
 class Version(Message):

@@ -26,6 +26,7 @@ from serve.decisions.reading import Model
 from serve.gateway import Gateway
 from serve.learning.service import LearnerService
 from serve.observed.metrics import Metrics
+from serve.predicting.encoding import ContentReader
 from serve.replica import Learner, Replica
 
 COLOURS = ("red", "green", "blue")
@@ -119,15 +120,21 @@ class Running:
     async def decide(self, *requests: dict[str, Any], client: str = "shop") -> httpx.Response:
         return await self.http.post("/v1/decisions", json={"requests": requests}, headers=self.headers(client))
 
+    async def predict(self, *requests: dict[str, Any], client: str = "shop") -> httpx.Response:
+        return await self.http.post("/v1/predictions", json={"requests": requests}, headers=self.headers(client))
+
     async def reward(self, *rewards: dict[str, Any], client: str = "shop") -> httpx.Response:
         return await self.http.post("/v1/rewards", json={"rewards": rewards}, headers=self.headers(client))
 
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, learner: LearnerService | None = None, reader: Callable[[], Model] | None = None
+    settings: Settings,
+    learner: LearnerService | None = None,
+    reader: Callable[[], Model] | None = None,
+    content: Callable[[], ContentReader] | None = None,
 ) -> AsyncIterator[Running]:
-    """A gateway over a real engine and journal; `learner` is followed, and `reader` asked, where they are given.
+    """A gateway over a real engine and journal; a `learner` is followed, a `reader` and a `content` process asked.
 
     A busy machine is no slow model: the budget of a decision is long unless the settings name one.
     """
@@ -145,7 +152,7 @@ async def running(
             raise ConnectionError("this test has no learner")
         return learner
 
-    parts = assemble(settings, DEFAULT_NAME, find, reader=reader, close_every_s=0.02)
+    parts = assemble(settings, DEFAULT_NAME, find, reader=reader, content=content, close_every_s=0.02)
     await parts.replica.start()
     transport = httpx.ASGITransport(parts.gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:

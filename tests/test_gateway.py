@@ -389,7 +389,7 @@ def test_the_document_names_every_route_and_body(published: Settings) -> None:
         document = (await r.http.get("/openapi.json")).json()
         assert set(document["paths"]) == {
             "/v1/decisions", "/v1/rewards", "/v1/items/{item_id}", "/v1/items", "/v1/versions", "/v1/weights",
-            "/v1/health", "/v1/clients/{client_id}",
+            "/v1/health", "/v1/clients/{client_id}", "/v1/predictions",
         }  # fmt: skip
         post = document["paths"]["/v1/decisions"]["post"]
         name = post["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]

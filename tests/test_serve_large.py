@@ -133,7 +133,7 @@ def test_changes_are_followed_without_a_new_index(loaded: Loaded) -> None:
     ids = engine.item_ids("shop")
     assert (len(ids), ids[-2:]) == (ITEMS - 5 + 2, ("new", "newer"))
     assert loaded.catalogue.ids == loaded.version.feature_map.item_ids
-    current = engine._current("shop")
+    current = engine.current("shop")
     assert current is not None
     assert current.catalogue.retrieval is not None
     assert loaded.catalogue.retrieval is not None

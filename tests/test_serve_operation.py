@@ -85,6 +85,7 @@ def test_prometheus_reads_what_was_counted(served: Served) -> None:
     found = {name.removesuffix("_count") for name, _ in samples(served)}
     seldom = {name for name in CATALOGUE if "apprentice" in name or "fallback" in name or "histories" in name}
     seldom |= {"medley_rate_limited_total", "medley_learner_skipped_total", "medley_contexts_read_total"}
+    seldom |= {"medley_predictions_total", "medley_contents_embedded_total", "medley_items_told_total"}
     assert set(CATALOGUE) - found <= seldom
 
 

@@ -96,7 +96,7 @@ def test_a_held_client_keeps_its_version_and_what_was_learned_of_it() -> None:
     engine.hold({"a": 1})
     engine.install(numbered(2))
     assert (decide(engine, "a"), decide(engine, "b")) == (1, 2)
-    current = engine._current("a")
+    current = engine.current("a")
     assert current is not None
     assert current.published.epoch == 7
     assert engine.histories.get("a", 1, "u", 7)[0] is not None

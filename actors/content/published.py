@@ -78,10 +78,26 @@ class Published:
             rejected = pq.read_table(folder / "quarantine.parquet").to_pylist()
             facts = json.loads((folder / "content.json").read_text())
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise ModelError(f"{folder}: no embeddings here ({error}); run `python -m tune.embed` again") from error
+            raise _unreadable(folder, error) from error
         column = table["embedding"].combine_chunks()
         vectors_IE = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
         found = tuple((row["item_id"], row["reason"]) for row in rejected)
         return cls(
             tuple(table["item_id"].to_pylist()), tuple(table["provider_id"].to_pylist()), vectors_IE, found, facts
         )
+
+
+def encoder_of(folder: Path) -> tuple[str, int] | None:
+    """Name and number in the registry of the encoder that made published embeddings; None where items came with them.
+
+    Raises ModelError as `Published.load`.
+    """
+    try:
+        found = json.loads((folder / "content.json").read_text())["encoder"]
+        return (str(found["name"]), int(found["version"])) if found else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder}: no embeddings here ({error}); run `python -m tune.embed` again")

@@ -73,6 +73,12 @@ class ServeSettings(Section):
         description="longest wait for the language model to read an unknown user's context, milliseconds of budget_ms; "
         "what comes later is there for the next decision in that context. 0: it never reads",
     )
+    content_ms: float = Field(
+        500.0,
+        ge=0,
+        description="longest wait of a call for predictions until content that is sent along is read, milliseconds "
+        "for each content without an embedding; what is not read is predicted without neighbours. 0: nobody reads it",
+    )
     small_call: Count = Field(8, description="requests of a call up to which its time counts for target_p95_ms")
     models_batch: Count = Field(
         32, description="requests of one call from which on model replicas decide a share of it"

@@ -30,6 +30,7 @@ _TYPES = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
+    415: "unsupported",
     429: "too_many",
 }
 _HEADERS = {

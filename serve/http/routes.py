@@ -18,6 +18,8 @@ from serve.messages import (
     Item,
     ItemBody,
     ItemPage,
+    PredictionAnswer,
+    Predictions,
     Problems,
     RewardAnswer,
     Rewards,
@@ -36,13 +38,14 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         403: "the key is of the other kind",
         404: "not there, or another client's",
         413: "the body or batch is too large",
+        415: "a body of this kind is not read here",
         422: "a field is wrong; `loc` names it",
         429: "too many requests with this key; `Retry-After` says how many seconds to wait",
         503: "nothing could be made durable, or the replica is draining; try again",
     }.items()
 }
 
-HOT = ("/v1/decisions", "/v1/rewards")
+HOT = ("/v1/decisions", "/v1/rewards", "/v1/predictions")
 """Calls that go past the router."""
 
 BULK = {
@@ -68,6 +71,7 @@ def application(gateway: "Gateway", watch: Watch) -> FastAPI:
     routes: list[tuple[str, str, Callable[..., Awaitable[Response]], Any, Any]] = [
         ("POST", "/v1/decisions", gateway.decisions, Decisions, DecisionAnswer),
         ("POST", "/v1/rewards", gateway.rewards, Rewards, RewardAnswer),
+        ("POST", "/v1/predictions", gateway.predictions, Predictions, PredictionAnswer),
         ("PUT", "/v1/items/{item_id:path}", gateway.put_item, ItemBody, Item),
         ("GET", "/v1/items/{item_id:path}", gateway.get_item, None, Item),
         ("DELETE", "/v1/items/{item_id:path}", gateway.delete_item, None, None),

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from cluster.registry import Registry
 from serve.decisions.current import Update
 from serve.decisions.histories import Missed, Recalled
 from serve.learner import Learner
+from serve.learning.feedback import Feedback, Key, Store, Told
 from serve.learning.ledger import Ledger, StaleOwner
 from serve.observed.metrics import Metrics
 
@@ -56,10 +57,13 @@ class LearnerService:
     Args:
         settings: `Settings.model_dump(mode="json")`.
         name: registry name of the versions.
+        content: finds the process that keeps the vector stores; None tells them nothing.
         shard: which clients; 0 while there is one learner.
     """
 
-    def __init__(self, settings: dict[str, Any], name: str, shard: int = 0) -> None:
+    def __init__(
+        self, settings: dict[str, Any], name: str, content: Callable[[], Store] | None = None, shard: int = 0
+    ) -> None:
         self._settings = Settings.model_validate(settings)
         self.metrics = Metrics()
         self._registry = Registry(self._settings.registry_uri)
@@ -79,6 +83,7 @@ class LearnerService:
         self._failure: str | None = None
         self._caught_up_at = time.monotonic()
         self.metrics.level("medley_learner_lag_seconds", lambda: self.lag_s)
+        self._feedback = None if content is None else Feedback(content, self._taught, self.metrics)
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
         self._thread.start()
 
@@ -121,10 +126,16 @@ class LearnerService:
         """Save and end the thread."""
         self._stop.set()
         await asyncio.to_thread(self._thread.join)
+        if self._feedback is not None:
+            await asyncio.to_thread(self._feedback.stop)
 
     def _since(self, number: int) -> News:
         with self._lock:
             return News(self._ledger.fence, *self._learner.since(number), self.lag_s)
+
+    def _taught(self, after: Mapping[Key, int]) -> list[Told]:
+        with self._lock:
+            return self._learner.taught(after)
 
     def _recall(self, missed: Sequence[Missed]) -> list[Recalled]:
         users = defaultdict(list)
@@ -209,6 +220,8 @@ class LearnerService:
             self._learner.publish()
         if self._learner.number > before:
             self.metrics.count("medley_publications_total", by=self._learner.number - before)
+            if self._feedback is not None:
+                self._feedback.wake()
             waiting, self._waiters = self._waiters, []
             for loop, event in waiting:
                 loop.call_soon_threadsafe(event.set)

@@ -40,6 +40,12 @@ CATALOGUE: dict[str, Family] = {
     "medley_contexts_read_total": Family(
         "counter", "Contexts of unknown users for the language model, by how their codes came", ("outcome",)
     ),
+    "medley_predictions_total": Family(
+        "counter", "Predictions, by where the item's neighbours were sought", ("client", "level")
+    ),
+    "medley_contents_embedded_total": Family(
+        "counter", "Inline contents to be read, by what became of them", ("outcome",)
+    ),
     "medley_rewards_total": Family("counter", "Rewards by what became of them", ("status",)),
     "medley_apprentice_decisions_total": Family("counter", "Decisions compared with the baseline", ("client",)),
     "medley_apprentice_agreed_total": Family("counter", "Of these, those with the baseline's first item", ("client",)),
@@ -56,6 +62,9 @@ CATALOGUE: dict[str, Family] = {
     "medley_learner_outcomes_total": Family("counter", "Outcomes learned"),
     "medley_learner_skipped_total": Family("counter", "Outcomes that fit no version and were left out"),
     "medley_publications_total": Family("counter", "Publications of the learner"),
+    "medley_items_told_total": Family(
+        "counter", "Items whose state was told to the vector store, by whether it was taken", ("outcome",)
+    ),
 }
 
 Labels: TypeAlias = tuple[str, ...]

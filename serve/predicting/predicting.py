@@ -1,0 +1,87 @@
+"""Predictions: the expected reward of an item for a user, by the blend that decides (actors.bandits.law).
+
+An item of the catalogue is predicted from what this process holds. Inline content with an embedding too; without one
+it is read first (`encoding`), and where that gives none it is predicted as an item that resembles nothing.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.content.contents import Content, text_of
+from cluster.errors import RequestError, StateError
+from serve.decide import Engine
+from serve.decisions.current import Current
+from serve.messages import Prediction, PredictionRequest
+from serve.observed.metrics import Metrics
+from serve.predicting.encoding import Encoding, Read
+from serve.predicting.prediction import Posed, predictions, width
+
+_HERE = 8
+"""Requests of a call that are predicted on the event loop; more, and inline content, in a thread."""
+
+
+class Predicting:
+    """For one event loop.
+
+    Args:
+        engine: knows what decides for each client.
+        encoding: reads content; None where nobody does.
+    """
+
+    def __init__(self, engine: Engine, metrics: Metrics, encoding: Encoding | None) -> None:
+        self._engine, self._metrics, self._encoding = engine, metrics, encoding
+
+    async def __call__(self, client: str, requests: Sequence[PredictionRequest]) -> list[Prediction]:
+        """Predict each request of a call.
+
+        Raises:
+            RequestError: an item that is not in the client's catalogue, or an embedding that does not fit.
+            StateError: no version is published yet.
+        """
+        current = self._engine.current(client)
+        if current is None:
+            raise StateError("no version is published yet; `medley compose` makes one")
+        for index, request in enumerate(requests):
+            _check(current, request, index)
+        posed = await self._posed(current, requests)
+
+        def work() -> list[Prediction]:
+            return predictions(current, posed, lambda user: self._engine.known(current, client, user)[0])
+
+        inline = any(request.content is not None for request in requests)
+        made = await asyncio.to_thread(work) if inline or len(requests) > _HERE else work()
+        for one in made:
+            self._metrics.count("medley_predictions_total", client, one.level)
+        return made
+
+    async def _posed(self, current: Current, requests: Sequence[PredictionRequest]) -> list[Posed]:
+        """With what was read of the contents that come without an embedding."""
+        told = {i: _content(one) for i, one in enumerate(requests) if one.content and one.content.embedding is None}
+        found: dict[int, Read] = {}
+        if told and width(current):
+            read = [Read(reason="nobody reads content here (serve.content_ms is 0); send its embedding")] * len(told)
+            if self._encoding is not None:
+                read = await self._encoding(current.loaded.number, list(told.values()))
+            found = dict(zip(told, read, strict=True))
+        return [Posed(request, found.get(i, Read())) for i, request in enumerate(requests)]
+
+
+def _check(current: Current, request: PredictionRequest, index: int) -> None:
+    where = ("body", "requests", index)
+    if request.item_id is not None and request.item_id not in current.catalogue:
+        raise RequestError((*where, "item_id"), f"no item {request.item_id!r} in this client's catalogue", 404)
+    given = request.content.embedding if request.content else None
+    if given is None:
+        return
+    if (size := width(current)) and len(given) != size:
+        message = f"an embedding of size {len(given)}; this version's have {size}: it comes from another encoder"
+        raise RequestError((*where, "content", "embedding"), message)
+    if not np.any(given):
+        raise RequestError((*where, "content", "embedding"), "all zero: it has no direction; leave it out")
+
+
+def _content(request: PredictionRequest) -> Content:
+    assert request.content is not None
+    return Content(text_of(request.content.title, request.content.description), request.content.image or b"")
