@@ -11,7 +11,7 @@ made from imported logs alone) earlier decisions may be about other data and are
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -24,6 +24,8 @@ from actors.bandits.history import History
 from actors.bandits.members import Uniform
 from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
+from actors.content.served import Served
+from actors.content.vectors.entry import Outcomes as Sums
 from cluster.errors import MedleyError, RegistryError, StateError
 from cluster.journal.journal import OutcomeRow
 from cluster.registry import VersionGone
@@ -31,6 +33,7 @@ from serve.decisions import evidence
 from serve.decisions.current import Update
 from serve.decisions.histories import Recalled
 from serve.learning import checkpoint
+from serve.learning.feedback import Told
 from serve.learning.ledger import Checkpoint, Ledger, Publication
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class Tracked:
     number: int = 0
     users: OrderedDict[str, tuple[int, History]] = field(default_factory=OrderedDict)
     """user -> number of the publication in which the history last changed, latest last, and what it was then."""
+    items: dict[int, int] = field(default_factory=dict)
+    """Item (catalogue index at the fit) -> number of the publication in which what it says last changed."""
     unpublished: bool = False
     unsaved: bool = True
 
@@ -167,6 +172,19 @@ class Learner:
         known = {user: None if one is None else one[1] for user, one in kept.items()}
         return Recalled(client, version, tracked.update.epoch, known)
 
+    def taught(self, after: Mapping[tuple[str, int], int]) -> list[Told]:
+        """How the items stand that outcomes have taught about since a publication, or at all; of versions whose items
+        have embeddings."""
+        found = []
+        for (client, number), tracked in list(self._tracked.items()):
+            since, version = after.get((client, number), 0), self._version(number)
+            rows = [row for row, changed in tracked.items.items() if changed > since]
+            relations = None if version is None else version.feature_map.relations
+            if version is not None and rows and relations is not None and relations.width:
+                served = [_served(tracked.state, version.feature_map.fitted_ids[row], row) for row in rows]
+                found.append(Told(client, number, self.number, served))
+        return found
+
     def save(self) -> None:
         """Checkpoint what changed, in one transaction with the position in the journal."""
         unsaved = [tracked for tracked in self._tracked.values() if tracked.unsaved]
@@ -209,6 +227,7 @@ class Learner:
                 break
             tracked = Tracked(saved.client, saved.version, state, unsaved=False, unpublished=True)
             tracked.users = OrderedDict((user, (1, past)) for user, past in state.histories.items())
+            tracked.items = {row: 1 for row in state.items.arrays()["rows"].tolist() if state.items.sums(row)[0]}
             self._tracked[saved.client, saved.version] = tracked
             self.seq = max(self.seq, saved.seq)
         for key, tracked in self._tracked.items():
@@ -303,6 +322,7 @@ class Learner:
     def _publish(self, tracked: Tracked) -> Publication:
         state = tracked.state
         users = sorted(state.changed)
+        tracked.items |= dict.fromkeys(sorted(state.items.changed), self.number + 1)
         published = learn.publish(state)
         tracked.number = self.number + 1
         tracked.unpublished = False
@@ -332,6 +352,14 @@ def _fits(outcome: learn.Outcome, ensemble: Ensemble) -> bool:
     fits = len(outcome.phi_D) == ensemble.dimension
     fits &= all(said_M is None or len(said_M) == len(ensemble.members) for said_M in says)
     return fits and bool(np.isfinite(outcome.phi_D).all()) and 0 < outcome.propensity <= 1 + 1e-9
+
+
+def _served(state: learn.State, item_id: str, row: int) -> Served:
+    """What an item's outcomes have taught, in units of the reward."""
+    ensemble, (count, total, squares) = state.ensemble, state.items.sums(row)
+    low, span = ensemble.low, ensemble.high - ensemble.low
+    sums = Sums(count, low * count + span * total, low * low * count + 2 * low * span * total + span * span * squares)
+    return Served(item_id, dict(zip(ensemble.names, state.items.weights(row).tolist(), strict=True)), sums)
 
 
 def _lesson(row: OutcomeRow) -> evidence.Evidence | None:
