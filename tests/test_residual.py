@@ -59,7 +59,7 @@ def in_torch(network: Residual, observed_KN: np.ndarray, dtype: torch.dtype) -> 
     for layer, (weight, bias) in zip(layers, pairs, strict=True):
         layer.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(bias)})
     standard = (torch.tensor(observed_KN) - torch.tensor(network.shift_N)) / torch.tensor(network.scale_N)
-    run = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.Tanh(), layers[2])
+    run = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
     out = run(standard.clamp(-INPUT_MOST, INPUT_MOST).to(dtype))
     return (RESIDUAL_MOST * torch.tanh(out / RESIDUAL_MOST)).detach().numpy()
 
@@ -89,7 +89,7 @@ def test_observation_by_hand() -> None:
 
 
 def test_one_neuron_by_hand() -> None:
-    """f = 2·tanh(tanh(x)): x = (3 − 1)/4 of the only content number, all other weights zero."""
+    """f = 2·max(max(x, 0), 0) = 1: x = (3 − 1)/4 of the only content number, all other weights zero."""
     flat = residual(last=0)
     shift, scale = np.zeros(INPUTS), np.ones(INPUTS)
     shift[0], scale[0] = 1.0, 4.0
@@ -101,8 +101,9 @@ def test_one_neuron_by_hand() -> None:
     )
     observed = np.zeros((1, INPUTS))
     observed[0, 0] = 3.0
-    expected = 3 * np.tanh(2 * np.tanh(np.tanh(0.5)) / 3)
-    np.testing.assert_allclose(network.logits(observed), [[0, expected, 0]], atol=1e-15)
+    np.testing.assert_allclose(network.logits(observed), [[0, 3 * np.tanh(1 / 3), 0]], atol=1e-15)
+    observed[0, 0] = -1.0
+    assert not network.logits(observed).any()
 
 
 def test_untrained_changes_nothing() -> None:

@@ -2,7 +2,7 @@
 
     g_mk = G·tanh(f_m(x_k)/G),   x_k = [c_k, s_k, log M·share_mk, log M·w_m, v_m, se_m]
 
-where f has two layers of tanh and a last one that starts at zero, so that an untrained network changes nothing. It is
+where f has two rectified layers and a last one that starts at zero, so that an untrained network changes nothing. It is
 trained in `tune.ppo`; here it is three small products, which a decision can afford.
 
 Shapes: K items, M members, Q reduced numbers of an item's content, J neighbours, N = Q + J + 4M inputs, W width.
@@ -110,8 +110,8 @@ class Residual:
     def logits(self, observed_KN: Floats) -> Floats:
         """g (..., K, M) of rows (..., K, N) as `observe` makes them."""
         standard_KN = np.clip((observed_KN - self.shift_N) / self.scale_N, -INPUT_MOST, INPUT_MOST)
-        first_KW = np.tanh(standard_KN @ self.first_WN.T + self.first_W)
-        second_KW = np.tanh(first_KW @ self.second_WW.T + self.second_W)
+        first_KW = np.maximum(standard_KN @ self.first_WN.T + self.first_W, 0.0)
+        second_KW = np.maximum(first_KW @ self.second_WW.T + self.second_W, 0.0)
         out_KM = second_KW @ self.last_MW.T + self.last_M
         return np.asarray(RESIDUAL_MOST * np.tanh(out_KM / RESIDUAL_MOST))
 
