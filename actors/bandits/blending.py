@@ -1,27 +1,26 @@
 """How members are blended: with the weights of them all, or where items have kin, with weights of each item's own.
 
-    ℓ_km = ℓ_m + β·log(M·share_km) + g_km,    w_km = softmax, then the floor for predefined members, then normalised
+    ℓ_km = ℓ_m + β·log share_km + g_km,    w_km = softmax, then the floor for predefined members, then normalised
 
 with ℓ_m of the members' performance, share_km what the item's neighbours say of them (actors.bandits.shares), and g_km
-the residual where there is one. The sum of the members' logits does not matter, hence M·share, whose logarithm is 0
-where neighbours say nothing: then w_km is w_m to the bit.
+the residual where there is one. Hence w_km ∝ softmax(ℓ)_m · (M·share_km)^β · e^g, which needs no logarithm.
 
 Shapes: B decisions, M members, S those of them that have scores, K items, P particles.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.bandits.published import Published
-from actors.bandits.weights import blend as blend_logits
+from actors.bandits.weights import floored
 from actors.features.features import Floats
 from actors.features.kin import Kin
 
 ItemWeighing: TypeAlias = tuple[Floats, NDArray[np.bool_]]
-"""w_BKM, and of which decisions they tell items apart (B,)."""
+"""w_BMK, and of which decisions they tell items apart (B,)."""
 
 
 def item_weights(published: Published, kins: Sequence[Kin | None]) -> ItemWeighing | None:
@@ -33,25 +32,36 @@ def item_weights(published: Published, kins: Sequence[Kin | None]) -> ItemWeighi
     Raises:
         ModelError: a residual does not fit.
     """
-    items, residual, settings = published.items, published.residual, published.weights
+    residual, settings = published.residual, published.weights
     there = [kin for kin in kins if kin is not None]
-    if len(published.scored) < 2 or not there or (residual is None and (items is None or not settings.neighbour_scale)):
+    if not there or not published.tells:
         return None
-    alpha_BKJ = np.stack([kin.alpha_KJ for kin in there])
-    members = len(published.members)
-    if items is None:
-        tilt_BKM = np.zeros((*alpha_BKJ.shape[:2], members))
-    else:
-        tilt_BKM = items.tilts(np.stack([kin.near_KJ for kin in there]), alpha_BKJ)
+    tilt_BKM = _tilts(published, there)
     told_B = np.asarray(tilt_BKM.any((1, 2))) if residual is None else np.ones(len(there), np.bool_)
     if not told_B.any():
         return None
-    logits_BKM = published.logits_M + settings.neighbour_scale * np.log1p(tilt_BKM)
+    odds_BKM = 1 + tilt_BKM
+    if settings.neighbour_scale != 1:
+        odds_BKM **= settings.neighbour_scale
     if residual is not None and published.values_M is not None and published.errors_M is not None:
-        seen = np.stack([kin.reduced_KQ for kin in there]), np.stack([kin.similarity_KJ for kin in there])
+        seen = _stacked([kin.reduced_KQ for kin in there]), _stacked([kin.similarity_KJ for kin in there])
         standing = published.weights_M, published.values_M, published.errors_M
-        logits_BKM += residual(*seen, (1 + tilt_BKM) / members, *standing)
-    return blend_logits(logits_BKM, published.predefined_M, settings.predefined_floor), told_B
+        odds_BKM *= np.exp(residual(*seen, (1 + tilt_BKM) / len(published.members), *standing))
+    odds_BMK = np.multiply(odds_BKM.swapaxes(1, 2), published.odds_M[:, None], order="C")
+    odds_BMK /= odds_BMK.sum(1, keepdims=True)
+    return floored(odds_BMK, published.predefined_M[:, None], settings.predefined_floor, 1), told_B
+
+
+def _tilts(published: Published, kins: Sequence[Kin]) -> Floats:
+    """M·share_km − 1 (B, K, M)."""
+    alpha_BKJ = _stacked([kin.alpha_KJ for kin in kins])
+    if published.items is None:
+        return np.zeros((*alpha_BKJ.shape[:2], len(published.members)))
+    return published.items.tilts(_stacked([kin.near_KJ for kin in kins]), alpha_BKJ)
+
+
+def _stacked(arrays: Sequence[Any]) -> Any:
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
 
 
 def blend_means(mean_BSK: Floats, parts: Floats) -> Floats:

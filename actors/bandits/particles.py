@@ -33,7 +33,7 @@ class Particles:
         mean_RK: in that order, the means of the same rows.
         best_RP, share_RK: of score_RPK.
         inside: the list's first items, which the particles choose among; others score -inf.
-        weights_KM: in that order, the members' weights of each item; None where they are those of the publication.
+        weights_MK: in that order, the members' weights of each item; None where they are those of the publication.
 
     mean_K (blended means) and open_K (whether an item can be chosen) are in the order of the list.
     """
@@ -47,10 +47,10 @@ class Particles:
         best_RP: Ints,
         share_RK: Floats,
         inside: int,
-        weights_KM: Floats | None,
+        weights_MK: Floats | None,
     ) -> None:
         self._published, self._score_RPK, self._mean_RK = published, score_RPK, mean_RK
-        self._weights_KM = weights_KM
+        self._weights_MK = weights_MK
         self._best_RP, self._share_RK = best_RP, share_RK
         items = len(order_K)
         self._rank_K = np.empty_like(order_K)
@@ -110,7 +110,7 @@ class Particles:
 
     def weights(self, index: int) -> Floats | None:
         """The members' weights of an item (M,), None where they are those of the publication."""
-        return None if self._weights_KM is None else self._weights_KM[self._rank_K[index]]
+        return None if self._weights_MK is None else self._weights_MK[:, self._rank_K[index]]
 
 
 def particles(
@@ -194,11 +194,11 @@ def _parts(published: Published, weights: ItemWeighing | None) -> Iterator[tuple
     if weights is None:
         yield slice(None), published.shares_M[published.scored]
         return
-    weights_BKM, told_B = weights
+    weights_BMK, told_B = weights
     if not told_B.all():
         yield np.flatnonzero(~told_B), published.shares_M[published.scored]
     rows = slice(None) if told_B.all() else np.flatnonzero(told_B)
-    yield rows, np.ascontiguousarray(published.parts(weights_BKM[rows]).swapaxes(1, 2))
+    yield rows, published.parts(weights_BMK[rows], 1)
 
 
 def shares(best_BRP: Ints, items: int) -> Floats:

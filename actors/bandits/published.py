@@ -14,7 +14,7 @@ from actors.bandits.members import Member, Uniform
 from actors.bandits.mixture import Mixture
 from actors.bandits.residual import Residual
 from actors.bandits.shares import ItemWeights
-from actors.bandits.weights import logits
+from actors.bandits.weights import logits, softmax
 from actors.features.features import Floats, Ints
 from cluster.config import LawSettings, WeightSettings
 from cluster.errors import ModelError
@@ -68,17 +68,23 @@ class Published:
         shares_M[self.scored] = self.parts(weights_M)
         return shares_M
 
-    def parts(self, weights_M: Floats) -> Floats:
-        """Weights of those that have scores, scaled to sum to one; last axis M, then S."""
-        weights_S = weights_M[..., self.scored] + np.finfo(np.float64).tiny
-        return np.asarray(weights_S / weights_S.sum(-1, keepdims=True))
+    def parts(self, weights_M: Floats, axis: int = 0) -> Floats:
+        """Weights of those that have scores, scaled to sum to one; `axis` is that of the members."""
+        weights_S = weights_M.take(self.scored, axis) + np.finfo(np.float64).tiny
+        return np.asarray(weights_S / weights_S.sum(axis, keepdims=True))
 
     @cached_property
-    def logits_M(self) -> Floats:
-        """The performance part of the blend logits; of given weights, their logarithms."""
+    def odds_M(self) -> Floats:
+        """The softmax of the performance part of the blend logits; weights that are given stand for themselves."""
         if self.values_M is None or self.errors_M is None:
-            return np.log(self.weights_M + np.finfo(np.float64).tiny)
-        return logits(self.values_M, self.errors_M, self.weights)
+            return self.weights_M
+        return softmax(logits(self.values_M, self.errors_M, self.weights))
+
+    @cached_property
+    def tells(self) -> bool:
+        """Whether there is anything by which items may have weights of their own."""
+        heard = self.items is not None and self.weights.neighbour_scale > 0
+        return len(self.scored) > 1 and (heard or self.residual is not None)
 
     @cached_property
     def predefined_M(self) -> NDArray[np.bool_]:

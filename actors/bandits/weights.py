@@ -84,9 +84,13 @@ def logits(value_M: Floats, error_M: Floats, settings: WeightSettings) -> Floats
 
 def blend(logits_M: Floats, predefined_M: NDArray[np.bool_], floor: float) -> Floats:
     """softmax, then the floor for predefined members, then normalised. Last axis M; broadcasts before it."""
-    weights_M = softmax(logits_M)
+    return floored(softmax(logits_M), predefined_M, floor)
+
+
+def floored(weights_M: Floats, predefined_M: NDArray[np.bool_], floor: float, axis: int = -1) -> Floats:
+    """Weights with the floor for predefined members, normalised; `axis` is that of the members."""
     weights_M = np.where(predefined_M, np.maximum(weights_M, floor), weights_M)
-    normal_M: Floats = weights_M / weights_M.sum(-1, keepdims=True)
+    normal_M: Floats = weights_M / weights_M.sum(axis, keepdims=True)
     return normal_M
 
 

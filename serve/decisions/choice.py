@@ -112,10 +112,14 @@ def _linear(current: Current, features: Features, slot: law.Slot) -> Floats | No
     published = current.published
     if features.kin is None:  # nothing of an item but its parameter row enters: made once for a publication
         return None if current.linear_AD is None else current.linear_AD[features.arm_K[slot.index]]
-    shares_M = published.shares_M if slot.shares_M is None else slot.shares_M
-    blended = [
-        share * member.posterior.mean_AD[view(features, member.view)[1][slot.index]]
-        for share, member in zip(shares_M.tolist(), published.members, strict=True)
-        if isinstance(member, Shared) and member.view != "items"
-    ]
+    shares_M, first = published.shares_M if slot.shares_M is None else slot.shares_M, 0
+    blended = []
+    if published.joint is not None:
+        first = len(published.joint.mean_SD)
+        blended.append(shares_M[published.scored[:first]] @ published.joint.mean_SD)
+    for m in published.scored[first:].tolist():
+        member = published.members[m]
+        if isinstance(member, Shared) and member.view != "items":
+            row = view(features, member.view)[1][slot.index]
+            blended.append(shares_M[m] * member.posterior.mean_AD[row])
     return (published.high - published.low) * np.sum(blended, axis=0) if blended else None
