@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from actors.bandits.noise import Noise
-from actors.bandits.posterior import BLOCK, Gaussian, Statistics, gaussian, packed
+from actors.bandits.posterior import Gaussian, Statistics, gaussian
 from cluster.errors import ModelError
 from tests import bandit_cases as cases
 
@@ -160,12 +160,3 @@ def test_a_bad_prior_is_refused(precision_ADD: np.ndarray, shift_AD: np.ndarray,
 def test_an_indefinite_precision_is_refused() -> None:
     with pytest.raises(ModelError, match="positive definite"):
         gaussian(-np.eye(2)[None], np.zeros((1, 2)))
-
-
-@given(st.lists(st.integers(1, BLOCK), max_size=40))
-def test_blocks_hold_each_item_once_and_groups_whole(sizes: list[int]) -> None:
-    groups = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]) if sizes else []
-    blocks = packed(groups)
-    assert sorted(blocks[blocks >= 0].tolist()) == list(range(sum(sizes)))
-    for group in groups:
-        assert len({int(np.flatnonzero((blocks == item).any(axis=1))[0]) for item in group}) == 1

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from actors.bandits import sharing
 from actors.bandits.history import History
 from actors.bandits.mixture import Mixture
 from actors.bandits.noise import ITEM, Noise
@@ -136,8 +137,9 @@ def scores(member: Member, features: Features, history: History, noise: Noise, s
             raise ModelError("uniform has no scores; the law gives it 1/K")
         case Shared():
             phi_KD, arm_K = view(features, member.view)
-            draw = member.posterior.jointly if member.view in SHARING else member.posterior.scores
-            return draw(phi_KD, arm_K, features.key_K, noise, scale)
+            if member.view in SHARING:
+                return sharing.scores(member.posterior, phi_KD, arm_K, features.key_K, noise, scale)
+            return member.posterior.scores(phi_KD, arm_K, features.key_K, noise, scale)
         case Mixture():
             return member.condition(history, features.context_X, scale, features.code_H).scores(features, noise)
         case Custom():

@@ -3,27 +3,21 @@
 A leading arm axis holds A independent posteriors; joint features are the case A = 1. The last row is never
 learned from by a known item: it is the prior that an unknown item (index -1) gets.
 
-Shapes: N rows (or blocks of items), G items of a block, K items, P particles, A arms, D features. Rewards are scaled to
-[0, 1] by their declared range.
+Shapes: N rows, K items, P particles, A arms, D features. Rewards are scaled to [0, 1] by their declared range.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy.linalg.lapack import dtrtri
 
-from actors.bandits.noise import ITEM, PARAMETER, Noise
+from actors.bandits.noise import ITEM, Noise
 from actors.features.features import Floats, Ints, Keys
 from cluster.errors import ModelError
 
 CHUNK, BAND = 512, 16
 """Contexts and triangle rows of one product in batched draws: what fits a core's cache."""
-BLOCK = 32
-"""Items whose scores are drawn by one Cholesky factor; where more share an arm, its parameters are drawn."""
-JITTER = 1e-10
-"""Of an item's variance, added to it: items that say the same have singular covariances."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +50,6 @@ class Gaussian:
         mean_K, spread_K = self.moments(phi_KD, arm_K)
         return Scores(mean_K, noise.keyed(ITEM, key_K) * (scale * spread_K).astype(np.float32))
 
-    def jointly(self, phi_KD: Floats, arm_K: Ints, key_K: Keys, noise: Noise, scale: float) -> Scores:
-        """As `scores`, where items of the same arm share its draw of θ: s ~ N(Φμ, α²ΦLLᵀΦᵀ); arms are independent.
-
-        Few items of an arm are drawn directly, by the Cholesky factor of their covariance: as many normals as items,
-        where θ takes one for each feature and arm.
-        """
-        items, arm_K = len(arm_K), arm_K % len(self.mean_AD)
-        order_K = np.argsort(arm_K, kind="stable")
-        firsts = np.flatnonzero(np.diff(arm_K[order_K], prepend=-1))
-        root_KD, mean_K = np.empty(phi_KD.shape), np.empty(items)
-        groups = np.split(order_K, firsts[1:])
-        for group_K in groups:
-            phi_GD, arm = phi_KD[group_K], int(arm_K[group_K[0]])
-            root_KD[group_K], mean_K[group_K] = phi_GD @ self.factor_ADD[arm], phi_GD @ self.mean_AD[arm]
-        deviation_PK = np.empty((noise.particles, items), np.float32)
-        for group_K in groups:
-            if len(group_K) > BLOCK:
-                dimension = phi_KD.shape[1]
-                keys_D = arm_K[group_K[0]] * dimension + np.arange(dimension)
-                deviation_PK[:, group_K] = noise.keyed(PARAMETER, keys_D) @ root_KD[group_K].T
-        blocks_NG = packed([group_K for group_K in groups if len(group_K) <= BLOCK])
-        if len(blocks_NG):
-            there_NG = blocks_NG >= 0
-            factor_NGG = _factors(root_KD, arm_K, blocks_NG)
-            normal_NPG = (noise.keyed(ITEM, key_K)[:, blocks_NG] * there_NG).swapaxes(0, 1)
-            drawn_NPG = np.matmul(normal_NPG, factor_NGG.swapaxes(1, 2))
-            deviation_PK[:, blocks_NG[there_NG]] = drawn_NPG.swapaxes(0, 1)[:, there_NG]
-        deviation_PK *= np.float32(scale)
-        return Scores(mean_K, deviation_PK)
-
     def moments(self, phi_KD: Floats, arm_K: Ints) -> tuple[Floats, Floats]:
         """Means and standard deviations of the K scores, (K,) each."""
         if phi_KD.shape[1] == 1:
@@ -117,39 +81,16 @@ class Gaussian:
         return score_AB
 
     @cached_property
+    def single_ADD(self) -> Floats:
+        """L in single precision."""
+        return self.factor_ADD.astype(np.float32)
+
+    @cached_property
     def _bands(self) -> list[tuple[int, Floats]]:
         """(first feature, rows of R), bands of the triangle R with RᵀR = LLᵀ: the zeros below are not multiplied."""
         upper_ADD = np.asarray(np.linalg.qr(self.factor_ADD.swapaxes(1, 2), mode="r"), np.float32)
         starts = range(0, upper_ADD.shape[-1], BAND)
         return [(d, np.ascontiguousarray(upper_ADD[:, d : d + BAND, d:])) for d in starts]
-
-
-def packed(groups: Sequence[Ints]) -> Ints:
-    """Items of groups, of BLOCK at most each, in rows of BLOCK with groups whole, (N, BLOCK); -1 where one has room."""
-    rows: list[list[Ints]] = []
-    room = 0
-    for group in groups:
-        if len(group) > room:
-            rows, room = [*rows, []], BLOCK
-        rows[-1].append(group)
-        room -= len(group)
-    blocks_NG = np.full((len(rows), BLOCK), -1)
-    for block_G, row in zip(blocks_NG, rows, strict=True):
-        items = np.concatenate(row)
-        block_G[: len(items)] = items
-    return blocks_NG
-
-
-def _factors(root_KD: Floats, arm_K: Ints, blocks_NG: Ints) -> Floats:
-    """Cholesky factors of the items' covariances, those of different arms 0, in single precision."""
-    there_NG = blocks_NG >= 0
-    root_NGD = root_KD[blocks_NG] * there_NG[:, :, None]
-    arm_NG = np.where(there_NG, arm_K[blocks_NG], -1)
-    covariance_NGG = np.matmul(root_NGD, root_NGD.swapaxes(1, 2))
-    covariance_NGG *= arm_NG[:, :, None] == arm_NG[:, None, :]
-    diagonal_NG = np.einsum("ngg->ng", covariance_NGG)
-    diagonal_NG += JITTER * diagonal_NG + np.finfo(np.float64).tiny
-    return np.asarray(np.linalg.cholesky(covariance_NGG), np.float32)
 
 
 @dataclass
