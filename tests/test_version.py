@@ -17,6 +17,7 @@ from cluster.config import FeatureSettings
 from cluster.errors import ModelError, RegistryError
 from cluster.records import EVENTS, ITEMS, USERS, Dataset
 from tests import bandit_cases as cases
+from tests import kindred
 
 
 def dataset(items: int = 5, events: int = 60) -> Dataset:
@@ -170,3 +171,28 @@ def test_an_ensemble_of_another_map_is_refused() -> None:
     made = version()
     with pytest.raises(ModelError, match="does not fit feature map"):
         Version(made.feature_map, replace(made.ensemble, fingerprint="0" * 64), made.items)
+
+
+@pytest.mark.parametrize("kind", ["joint", "arms"])
+def test_models_of_providers_decide_alike_once_published(tmp_path: Path, kind: str) -> None:
+    made = kindred.version(kind)
+    made.save(tmp_path)
+    loaded = Version.load(tmp_path)
+    ids = [*made.feature_map.item_ids, "never seen"]
+    found = []
+    for one in (made, loaded):
+        features = one.feature_map.features({"device": "mobile"}, ids, None)
+        found.append(law.probabilities(learn.publish(learn.start(one.ensemble)), features, None, 3))
+    assert np.array_equal(found[0].pi_K, found[1].pi_K)
+    assert np.array_equal(found[0].member_means_MK, found[1].member_means_MK)
+    assert len(set(found[0].member_means_MK[-1].tolist())) > 1
+
+
+def test_models_of_providers_must_fit_the_items_relations() -> None:
+    made = kindred.version()
+    with pytest.raises(ModelError, match=r"member 'cluster' .* 3 rows does not fit items related by nothing"):
+        replace(made, feature_map=replace(made.feature_map, relations=None))
+    wide = cases.content(np.random.default_rng(0), made.ensemble.dimension, 5, 2)
+    ensemble = replace(made.ensemble, members=(*made.ensemble.members[:-2], *wide))
+    with pytest.raises(ModelError, match=r"'provider' .* 8 rows does not fit .*'provider': 7.*compose again"):
+        replace(made, ensemble=ensemble)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-from actors.bandits.ensemble import Ensemble
+from actors.bandits.ensemble import Ensemble, Prior
+from actors.bandits.members import SHARING
 from actors.features.feature_map import FeatureMap
 from cluster.errors import ModelError, RegistryError
 
@@ -39,6 +40,14 @@ class Version:
                 f"ensemble of feature map {self.ensemble.fingerprint[:12]} does not fit feature map "
                 f"{self.feature_map.fingerprint[:12]}; compose again"
             )
+        relations = self.feature_map.relations
+        rows = {} if relations is None else {"cluster": relations.cluster_rows, "provider": relations.provider_rows}
+        for member in self.ensemble.members:
+            if isinstance(member, Prior) and member.view in SHARING and len(member.shift_AD) != rows.get(member.view):
+                raise ModelError(
+                    f"member {member.name!r} with parameters of {len(member.shift_AD)} rows does not fit items related "
+                    f"by {rows or 'nothing'}; compose again"
+                )
 
     @property
     def generator(self) -> tuple[str, int] | None:
