@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from actors.bandits import law, learn
 from actors.bandits.ensemble import Admission, Ensemble
 from actors.bandits.members import Uniform, custom
+from actors.bandits.residual import Residual
+from actors.bandits.shares import ItemWeights
 from cluster.errors import ModelError
 from tests import bandit_cases as cases
 
@@ -99,3 +101,50 @@ def test_models_of_clusters_and_providers_are_saved_and_fit_the_feature_map() ->
     assert {n: a.tobytes() for n, a in again.arrays().items()} == {n: a.tobytes() for n, a in ensemble.arrays().items()}
     with pytest.raises(ModelError, match="member 'cluster' of 3 features does not fit 4"):
         replace(ensemble, members=(*cases.content(rng, 3), *ensemble.members[2:5]), values_M=np.full(5, 0.5))
+
+
+def residual(rng: np.random.Generator, names: tuple[str, ...], reduced: int = 2, neighbours: int = 2) -> Residual:
+    inputs, members = reduced + neighbours + 4 * len(names), len(names)
+    shapes = ((8, inputs), (8,), (8, 8), (8,), (members, 8), (members,))
+    layers = [rng.normal(size=shape) for shape in shapes]
+    return Residual(names, reduced, neighbours, np.zeros(inputs), np.ones(inputs), *layers)
+
+
+def test_what_items_say_and_the_residual_are_saved() -> None:
+    rng = np.random.default_rng(2)
+    ensemble = cases.ensemble(rng)
+    items = ItemWeights(np.array([0, 3]), rng.dirichlet(np.ones(5), 2))
+    ensemble = replace(ensemble, items=items, residual=residual(rng, ensemble.names))
+    again = through_json(ensemble)
+    assert again.facts() == ensemble.facts()
+    assert {n: a.tobytes() for n, a in again.arrays().items()} == {n: a.tobytes() for n, a in ensemble.arrays().items()}
+    decision = replace(cases.features(rng, 5, 4), kin=cases.kin(rng, 5))
+    one, two = (law.probabilities(learn.publish(learn.start(e)), decision, None, 5) for e in (ensemble, again))
+    assert np.array_equal(one.pi_K, two.pi_K)
+    plain = replace(ensemble, items=None, residual=None)
+    assert not np.array_equal(
+        one.mean_K, law.probabilities(learn.publish(learn.start(plain)), decision, None, 5).mean_K
+    )
+
+
+def test_some_members_have_what_items_say_of_them_and_no_residual_of_all() -> None:
+    """0.1 and 0.3 of five weights are one and three quarters."""
+    rng = np.random.default_rng(3)
+    ensemble = cases.ensemble(rng)
+    items = ItemWeights(np.array([3]), np.array([[0.2, 0.1, 0.3, 0.2, 0.2]]))
+    ensemble = replace(ensemble, items=items, residual=residual(rng, ensemble.names))
+    some = ensemble.only("popularity", "linear")
+    assert some.items is not None
+    np.testing.assert_allclose(some.items.weights_NM, [[0.25, 0.75]])
+    assert some.residual is None
+    assert ensemble.only(*ensemble.names).residual is ensemble.residual
+    learn.publish(learn.start(some))
+
+
+def test_weights_of_items_and_residuals_of_other_members_are_refused() -> None:
+    rng = np.random.default_rng(4)
+    ensemble = cases.ensemble(rng)
+    with pytest.raises(ModelError, match="for 4 members do not fit"):
+        replace(ensemble, items=ItemWeights(np.array([3]), np.full((1, 4), 0.25)))
+    with pytest.raises(ModelError, match="train it anew"):
+        replace(ensemble, residual=residual(rng, ensemble.names[::-1]))
