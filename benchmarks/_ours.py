@@ -59,9 +59,9 @@ class Player:
             features = batch.row(t - start)
             slot = law.decide(published, features, None, (self.seed << 32) + t).slots[0]
             arm = int(features.item_K[slot.index])
-            outcome = learn.Outcome(
-                None, features.phi_KD[slot.index], int(features.arm_K[slot.index]), arm, self._earn(arm),
-                slot.propensity, slot.member_propensities_M,
+            outcome = learn.Outcome.of(
+                features, slot.index, user=None, reward=self._earn(arm), propensity=slot.propensity,
+                member_propensities_M=slot.member_propensities_M,
             )  # fmt: skip
             state = learn.step(state, outcome)
 
