@@ -45,7 +45,7 @@ def brute(vector_E: Any, among: Sequence[int], own: int | None = None) -> list[t
     return [(n, s) for s, n in sorted(scored, key=lambda pair: -pair[0])][:NEAREST]
 
 
-def version(facts: dict[str, Any] | None = None, items: int = 12) -> Version:
+def version(facts: dict[str, Any] | None = None, items: int = 12, source: str = "colours/1") -> Version:
     """Neighbours are sought among all."""
     made = serving.version(facts=facts, items=items)
     vectors_IE, ids = embeddings(items), list(made.feature_map.item_ids)
@@ -63,6 +63,7 @@ def version(facts: dict[str, Any] | None = None, items: int = 12) -> Version:
         np.full(items, 3),
         TEMPERATURE,
     )
+    relations = replace(relations, source=source)
     names = made.items["item_id"].to_pylist()
     column = pa.array([f"p{int(name[1:]) % 6}" for name in names])
     table = made.items.set_column(made.items.column_names.index("provider_id"), "provider_id", column)

@@ -9,7 +9,7 @@ import pytest
 from actors.content.contents import Content
 from actors.content.embedding import Embedded
 from serve.observed.metrics import Metrics
-from serve.predicting.encoding import MOST, Encoding, Read
+from serve.predicting.encoding import MOST, NO_ENCODER, Encoding, Read
 from tests.content_serving import direction, embedder, png
 
 pytestmark = pytest.mark.anyio
@@ -104,4 +104,4 @@ async def test_too_many_at_a_time_are_not_sent() -> None:
 
 async def test_a_version_that_nobody_reads_for_says_so() -> None:
     found = (await Encoding(lambda: Process(mute=True), Metrics(), LONG_MS)(1, [RED]))[0]
-    assert found == Read(None, "no encoder reads content for this version; send its embedding")
+    assert found == Read(None, NO_ENCODER)

@@ -10,6 +10,7 @@ import pytest
 from actors.content.embedding import Embedded
 from cluster import config
 from cluster.config import Settings
+from serve.predicting.encoding import NO_ENCODER
 from tests import content_serving, serving
 from tests.content_serving import CLUSTER_OF, Reader, brute, embeddings, png
 from tests.serving import Running
@@ -218,6 +219,20 @@ def test_nobody_predicts_before_a_version_and_without_embeddings_there_are_no_ne
 
     run(settings, plain, lambda: reader)
     assert reader.asked == [], "nothing is read where nothing can be compared"
+
+
+def test_items_with_embeddings_of_their_own_have_no_encoder(home: Any) -> None:
+    settings, reader = config.load(), Reader()
+    serving.publish(settings, content_serving.version(source=""))
+
+    async def body(r: Running) -> None:
+        given = {"content": {"title": "red", "embedding": embeddings()[0].tolist()}}
+        text, own = (await r.predict({"content": {"title": "red"}}, given)).json()["predictions"]
+        assert (text["level"], text["reason"]) == ("none", NO_ENCODER)
+        assert (own["level"], own["reason"]) == ("all", None)
+
+    run(settings, body, lambda: reader)
+    assert reader.asked == []
 
 
 class Slow(Reader):

@@ -38,11 +38,12 @@ class Content:
 
     vectors: unit embeddings by item; none where `tune.embed` did not run. regrouping: None where `tune.regroup`
     did not.
-    facts: the versions that these are from.
+    source: of the vectors, as in `Relations`. facts: the versions that these are from.
     """
 
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
     regrouping: Regrouping | None = None
+    source: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -52,7 +53,8 @@ class Content:
         if numbers := registry.versions(content):
             published = Published.load(registry.fetch(content, numbers[-1]))
             vectors = dict(zip(published.item_ids, published.vectors_IE, strict=True))
-            found = replace(found, vectors=vectors, facts={"embeddings": numbers[-1]})
+            source = f"{content}/{numbers[-1]}"
+            found = replace(found, vectors=vectors, source=source, facts={"embeddings": numbers[-1]})
         if numbers := registry.versions(regrouping):
             state = kept.load(registry.fetch(regrouping, numbers[-1]))[0]
             found = replace(found, regrouping=state, facts=found.facts | {"clusters": numbers[-1]})
@@ -71,7 +73,8 @@ class Content:
         clusters = self._clusters(providers, vectors_IE)
         nearest = near(items["item_id"].to_pylist(), providers, clusters, vectors_IE, settings.neighbours)
         names = [name or None for name in providers]
-        return replace(feature_map, relations=Relations.of(names, clusters, vectors_IE, *nearest, settings.temperature))
+        relations = Relations.of(names, clusters, vectors_IE, *nearest, settings.temperature)
+        return replace(feature_map, relations=replace(relations, source=self.source))
 
     def _vectors(self, items: pa.Table) -> Vectors:
         """Embeddings, zeros for an item without; of no width where no item has one."""

@@ -20,11 +20,11 @@ from actors.content.contents import Content
 from actors.content.embedding import Embedded, Embedder
 from actors.content.library import Library
 from actors.content.origin import Origin
-from actors.content.published import CONTENT, encoder_of
+from actors.content.published import encoder_of
 from actors.content.served import Served
 from actors.content.vectors.entry import Entry, Neighbours, Vectors
 from cluster.config import Settings
-from cluster.errors import ModelError
+from cluster.errors import ModelError, RegistryError
 from cluster.journal.journal import Reader, journal_url
 from cluster.registry import Registry
 
@@ -47,8 +47,8 @@ class ContentService:
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
         self._registry = Registry(settings.registry_uri)
-        self._origins: OrderedDict[int, tuple[Origin | None, tuple[str, int] | None]] = OrderedDict()
-        self._encoders: OrderedDict[tuple[str, int], tuple[Embedder, Embedder]] = OrderedDict()
+        self._origins: OrderedDict[int, tuple[Origin | None, str]] = OrderedDict()
+        self._encoders: OrderedDict[str, tuple[Embedder, Embedder] | None] = OrderedDict()
         self._loading, self._encoding = threading.RLock(), threading.Lock()
         self._journal = Reader(journal_url(settings))
         folder = settings.folder("content") / name
@@ -64,8 +64,8 @@ class ContentService:
         Raises:
             RegistryError, ModelError: the version or its encoder cannot be had.
         """
-        encoder = self._known(version)[1]
-        return None if encoder is None else self._read(encoder, contents, inline=True)
+        source = self._known(version)[1]
+        return self._read(source, contents, inline=True) if source else None
 
     def apply(self, client: str, version: int, served: Sequence[Served]) -> str | None:
         """As `Library.apply`. Raises RegistryError too, where the version cannot be had."""
@@ -99,51 +99,55 @@ class ContentService:
                     logger.warning("catalogue changes do not reach the vector store: %s; it is tried again", error)
                 last = str(error)
 
-    def _known(self, number: int) -> tuple[Origin | None, tuple[str, int] | None]:
-        """A version's items, and the encoder that made their embeddings."""
+    def _known(self, number: int) -> tuple[Origin | None, str]:
+        """A version's items, and the source of their embeddings (`Relations`)."""
         with self._loading:
             if number not in self._origins:
                 version = Version.load(self._registry.fetch(self._name, number))
-                encoder = self._encoder_of(version)
-                embed = None if encoder is None else partial(self._of_items, encoder)
-                self._origins[number] = Origin.of(version, embed), encoder
+                relations = version.feature_map.relations
+                source = relations.source if relations else ""
+                self._origins[number] = Origin.of(version, partial(self._of_items, source)), source
                 if len(self._origins) > KEPT:
                     self._origins.popitem(last=False)
             self._origins.move_to_end(number)
             return self._origins[number]
 
-    def _encoder_of(self, version: Version) -> tuple[str, int] | None:
-        number = (version.facts.get("content") or {}).get("embeddings")
-        return None if number is None else encoder_of(self._registry.fetch(CONTENT.format(self._name), int(number)))
-
-    def _of_items(self, encoder: tuple[str, int], contents: Sequence[Content]) -> Embedded:
-        """Of items that clients put, kept on disk; nothing is there where the encoder cannot be used."""
+    def _of_items(self, source: str, contents: Sequence[Content]) -> Embedded:
+        """Of items that clients put, kept on disk. None is there where the encoder cannot be had: what else changed in
+        the catalogue must not wait for it."""
+        nothing = Embedded(np.zeros((len(contents), 0), np.float32), np.zeros(len(contents), np.bool_), (), 0)
         try:
-            return self._read(encoder, contents, inline=False)
-        except ModelError as error:
-            logger.warning("items without an embedding of their own are not in the vector store: %s", error)
-            return Embedded(np.zeros((len(contents), 0), np.float32), np.zeros(len(contents), np.bool_), (), 0)
+            return (self._read(source, contents, inline=False) if source else None) or nothing
+        except (ModelError, RegistryError) as error:
+            logger.warning("items that came without an embedding are not in the vector store: %s", error)
+            return nothing
 
-    def _read(self, encoder: tuple[str, int], contents: Sequence[Content], *, inline: bool) -> Embedded:
+    def _read(self, source: str, contents: Sequence[Content], *, inline: bool) -> Embedded | None:
         with self._encoding:
-            return self._embedders(encoder)[0 if inline else 1].embed(contents)
+            embedders = self._embedders(source)
+            return None if embedders is None else embedders[0 if inline else 1].embed(contents)
 
-    def _embedders(self, encoder: tuple[str, int]) -> tuple[Embedder, Embedder]:
-        """For inline content and for items: one model, behind a memory and behind the cache on disk."""
-        if encoder not in self._encoders:
-            import torch  # half a second and 200 MB, which a process that reads nothing does without
-
-            from actors.content.encoder import Encoder
-
-            torch.set_num_threads(self._settings.content.threads)
-            own = Encoder.load(str(self._registry.fetch(*encoder)), self._settings.content)
-            caches: tuple[Known, Known] = (
-                Recent(REMEMBERED),
-                Cache(self._settings.folder("embeddings"), own.fingerprint),
-            )
-            made = [Embedder(own.embed, own.modalities, own.dimension, own.fingerprint, cache) for cache in caches]
-            self._encoders[encoder] = made[0], made[1]
+    def _embedders(self, source: str) -> tuple[Embedder, Embedder] | None:
+        """For inline content and for items: one model, behind a memory and behind the cache on disk. None where items
+        came with their embeddings."""
+        if source not in self._encoders:
+            self._encoders[source] = self._loaded(source)
             if len(self._encoders) > KEPT:
                 self._encoders.popitem(last=False)
-        self._encoders.move_to_end(encoder)
-        return self._encoders[encoder]
+        self._encoders.move_to_end(source)
+        return self._encoders[source]
+
+    def _loaded(self, source: str) -> tuple[Embedder, Embedder] | None:
+        name, _, number = source.rpartition("/")
+        encoder = encoder_of(self._registry.fetch(name, int(number)))
+        if encoder is None:
+            return None
+        import torch  # seconds and 200 MB, which a process that reads nothing does without
+
+        from actors.content.encoder import Encoder
+
+        torch.set_num_threads(self._settings.content.threads)
+        own = Encoder.load(str(self._registry.fetch(*encoder)), self._settings.content)
+        caches: list[Known] = [Recent(REMEMBERED), Cache(self._settings.folder("embeddings"), own.fingerprint)]
+        made = [Embedder(own.embed, own.modalities, own.dimension, own.fingerprint, cache) for cache in caches]
+        return made[0], made[1]

@@ -35,6 +35,7 @@ class Relations:
     cluster_P: each provider's cluster. provider_F: each fitted item's provider, -1 for none.
     vectors_FE: unit embeddings in single precision, 0 for an item that has none; (F, 0) where none has.
     center_E, axes_EQ: reduce an embedding. temperature: τ of the neighbours' weights, in units of cosine.
+    source: what published the embeddings, NAME/NUMBER in the registry; empty where items came with their own.
     """
 
     providers: tuple[str, ...]
@@ -46,6 +47,7 @@ class Relations:
     center_E: Floats
     axes_EQ: Floats
     temperature: float
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.cluster_P.min(initial=0) < 0 or self.cluster_P.max(initial=-1) >= len(self.clusters):

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 MOST = 256
 """Contents that are being read at a time; those beyond are not sent."""
+NO_ENCODER = "no encoder reads content for this version; send its embedding"
 _NOBODY = "nobody can read content now; send it again later"
 
 
@@ -101,7 +102,7 @@ class Encoding:
         finally:
             self._in_work -= len(contents)
         if found is None:
-            return _without("refused", contents, "no encoder reads content for this version; send its embedding")
+            return _without("refused", contents, NO_ENCODER)
         return "read", _told(found)
 
 

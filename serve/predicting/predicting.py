@@ -15,7 +15,7 @@ from serve.decide import Engine
 from serve.decisions.current import Current
 from serve.messages import Prediction, PredictionRequest
 from serve.observed.metrics import Metrics
-from serve.predicting.encoding import Encoding, Read
+from serve.predicting.encoding import NO_ENCODER, Encoding, Read
 from serve.predicting.prediction import Posed, predictions, width
 
 _HERE = 8
@@ -61,11 +61,17 @@ class Predicting:
         told = {i: _content(one) for i, one in enumerate(requests) if one.content and one.content.embedding is None}
         found: dict[int, Read] = {}
         if told and width(current):
-            read = [Read(reason="nobody reads content here (serve.content_ms is 0); send its embedding")] * len(told)
-            if self._encoding is not None:
-                read = await self._encoding(current.loaded.number, list(told.values()))
-            found = dict(zip(told, read, strict=True))
+            found = dict(zip(told, await self._read(current, list(told.values())), strict=True))
         return [Posed(request, found.get(i, Read())) for i, request in enumerate(requests)]
+
+    async def _read(self, current: Current, contents: Sequence[Content]) -> list[Read]:
+        relations = current.loaded.version.feature_map.relations
+        if self._encoding is None:
+            off = "nobody reads content here (serve.content_ms is 0); send its embedding"
+            return [Read(reason=off)] * len(contents)
+        if relations is None or not relations.source:
+            return [Read(reason=NO_ENCODER)] * len(contents)
+        return await self._encoding(current.loaded.number, contents)
 
 
 def _check(current: Current, request: PredictionRequest, index: int) -> None:
