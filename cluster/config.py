@@ -19,6 +19,7 @@ from cluster.errors import ConfigError, StateError
 from cluster.settings.content import ContentSettings
 from cluster.settings.data import DataSettings, DialSettings, MetricSettings, RewardKind
 from cluster.settings.models import BanditSettings, FeatureSettings, GeneratorSettings, LawSettings, WeightSettings
+from cluster.settings.ppo import PpoSettings
 from cluster.settings.proving import Budgets, DriftSettings, GateSettings, SweepSettings, TuneSettings, WorldSettings
 from cluster.settings.running import ClusterSettings, ScheduledJob, ServeSettings
 from cluster.settings.section import Section
@@ -37,6 +38,7 @@ __all__ = [
     "GeneratorSettings",
     "LawSettings",
     "MetricSettings",
+    "PpoSettings",
     "RewardKind",
     "ScheduledJob",
     "ServeSettings",
@@ -72,6 +74,7 @@ class Settings(Section):
     bandits: BanditSettings = BanditSettings()
     generator: GeneratorSettings = GeneratorSettings()
     content: ContentSettings = ContentSettings()
+    ppo: PpoSettings = PpoSettings()
     sweep: SweepSettings = SweepSettings()
     tune: TuneSettings = TuneSettings()
     gate: GateSettings = GateSettings()

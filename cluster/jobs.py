@@ -18,6 +18,7 @@ from cluster.errors import JobError
 MODULES = {
     "compose": "tune.compose",
     "embed": "tune.embed",
+    "ppo": "tune.ppo",
     "refine": "tune.refine",
     "regroup": "tune.regroup",
     "rehearse": "tune.rehearse",

@@ -36,7 +36,7 @@ def item_weights(published: Published, kins: Sequence[Kin | None]) -> ItemWeighi
     there = [kin for kin in kins if kin is not None]
     if not there or not published.tells:
         return None
-    tilt_BKM = _tilts(published, there)
+    tilt_BKM = tilts(published, there)
     told_B = np.asarray(tilt_BKM.any((1, 2))) if residual is None else np.ones(len(there), np.bool_)
     if not told_B.any():
         return None
@@ -52,7 +52,7 @@ def item_weights(published: Published, kins: Sequence[Kin | None]) -> ItemWeighi
     return floored(odds_BMK, published.predefined_M[:, None], settings.predefined_floor, 1), told_B
 
 
-def _tilts(published: Published, kins: Sequence[Kin]) -> Floats:
+def tilts(published: Published, kins: Sequence[Kin]) -> Floats:
     """M·share_km − 1 (B, K, M)."""
     alpha_BKJ = _stacked([kin.alpha_KJ for kin in kins])
     if published.items is None:

@@ -94,6 +94,14 @@ class Particles:
         mean_M[scored] = self._mean_RK[: len(scored), self._rank_K[index]]
         return mean_M
 
+    @property
+    def spread_MK(self) -> Floats:
+        """Spreads of the members' scores of each item over the particles, 0 of one without scores; for open items."""
+        scored = self._published.scored
+        spread_MK = np.zeros((len(self._published.members), len(self._rank_K)))
+        spread_MK[scored] = self._score_RPK[: len(scored)].std(axis=1).take(self._rank_K, axis=1)
+        return spread_MK
+
     def all_propensities(self) -> Floats:
         """`propensities` of every item (M, K)."""
         share_MK = np.tile(self.open_K / self._open, (len(self._published.members), 1))

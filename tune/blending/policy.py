@@ -156,16 +156,18 @@ class BlendPolicy(nn.Module):
     def load(self, folder: Path) -> None:
         self.load_state_dict(safetensors.torch.load_file(folder / "policy.safetensors"))
 
+    def take(self, residual: Residual) -> None:
+        """Go on from a published network, and from what it takes as standard."""
+        arrays = residual.arrays()
+        self.shift_N.copy_(torch.tensor(arrays["shift"]))
+        self.scale_N.copy_(torch.tensor(arrays["scale"]))
+        layers = {"first": self.first, "second": self.second, "last": self.last}
+        for name, layer in layers.items():
+            layer.load_state_dict({"weight": torch.tensor(arrays[name]), "bias": torch.tensor(arrays[f"{name}_bias"])})
+
     def residual(self) -> Residual:
         """The trained network as it is published, in double precision."""
         layers = (self.first, self.second, self.last)
         arrays = [self.shift_N, self.scale_N, *(part for layer in layers for part in (layer.weight, layer.bias))]
         numbers = (array.detach().cpu().numpy().astype(np.float64) for array in arrays)
         return Residual(self.form.members, self.form.reduced, self.form.neighbours, *numbers)
-
-
-def temper(policy: BlendPolicy, factor: float) -> None:
-    """Scale the residual's last layer: 0 is the plain blend."""
-    with torch.no_grad():
-        policy.last.weight.mul_(factor)
-        policy.last.bias.mul_(factor)

@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from actors.features.features import Floats
+from actors.features.features import Floats, Ints
 from tune.blend_env import BlendEnv
 
 
@@ -42,10 +42,10 @@ class BatchEnvRunner(SingleAgentEnvRunner):
         return [episode(seen_BO, action_B, reward_B, logp_B)]
 
 
-def episode(seen_BO: Floats, action_B: Floats, reward_B: Floats, logp_B: Floats) -> SingleAgentEpisode:
+def episode(seen_BO: Floats, action_B: Ints, reward_B: Floats, logp_B: Floats) -> SingleAgentEpisode:
     """A batch of decisions as one episode of arrays; seen_BO has one row more than there are decisions."""
 
-    def buffer(array: Floats) -> InfiniteLookbackBuffer:
+    def buffer(array: Floats | Ints) -> InfiniteLookbackBuffer:
         made = InfiniteLookbackBuffer(lookback=0)
         made.data, made.finalized = array, True
         return made

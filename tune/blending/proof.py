@@ -1,0 +1,64 @@
+"""The proof of a residual: the same version with it and without, on fresh events of users who were not trained on.
+
+Both walk the events in order of time; the differences of their doubly robust scores pair by event and sum by user.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from actors.bandits.ensemble import Ensemble
+from actors.bandits.residual import Residual
+from cluster.config import GateSettings
+from tune import estimators
+from tune.gate import Paired, Verdict, admit
+from tune.walk import Trail, Walk, walk
+
+
+@dataclass(frozen=True)
+class Proof:
+    """plain: of the new residual against none. running: against the one in service, None where there is none."""
+
+    plain: Verdict
+    running: Verdict | None
+
+    @property
+    def publish(self) -> bool:
+        """Better than the plain blend for sure; where a residual is in service, better than it too, as far as one can
+        see, and not worse for sure."""
+        before = self.running
+        return self.plain.admitted and (before is None or (before.kept and before.difference > 0))
+
+    def facts(self) -> dict[str, Any]:
+        return {"plain": self.plain.facts(), "running": self.running and self.running.facts()}
+
+
+def prove(
+    ensemble: Ensemble,
+    residual: Residual,
+    trail: Trail,
+    gate: GateSettings,
+    seed: int,
+    left_s: Callable[[], float] = lambda: float("inf"),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Proof:
+    """Walk the trail without a residual, with the new one, and with the one in service.
+
+    Args:
+        ensemble: of the version in service. gate: with the error rate of this try.
+    """
+    plain = walk(replace(ensemble, residual=None), trail, seed, left_s, progress)
+    trail = trail.first(len(plain.log))
+    new = walk(replace(ensemble, residual=residual), trail, seed, progress=progress)
+    before = None
+    if ensemble.residual is not None:
+        before = admit(_paired(walk(ensemble, trail, seed, progress=progress), new), gate, seed)
+    return Proof(admit(_paired(plain, new), gate, seed), before)
+
+
+def _paired(old: Walk, new: Walk) -> Paired:
+    sums_U = estimators.by_user(old.log, new.blend_N - old.blend_N)
+    counts_U = np.bincount(old.log.user_N, minlength=old.log.users).astype(np.float64)
+    return Paired(sums_U, counts_U, model_based=old.log.propensity_N is None)
