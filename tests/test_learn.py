@@ -301,3 +301,46 @@ def test_models_of_clusters_and_providers_learn_from_their_own_rows() -> None:
             mean_D = np.linalg.solve(precision_DD, prior.shift_AD[row] + phi_ND.T @ reward_N / prior.noise)
             np.testing.assert_allclose(belief.posterior.mean_AD[row], mean_D, rtol=1e-9)
         assert -1 in rows
+
+
+@pytest.mark.parametrize("half_life", [None, 40.0])
+def test_only_providers_that_learned_are_factored_again_with_the_same_bits(half_life: float | None) -> None:
+    """Publications after every third outcome, one at the end, and a learner that begins at what was learned."""
+    rng = np.random.default_rng(9)
+    members = tuple(replace(prior, half_life=half_life) for prior in cases.content(rng, 4))
+    ensemble = replace(cases.ensemble(rng), members=(Uniform(), *members), values_M=np.full(3, 0.5))
+    outcomes = [
+        replace(outcome, provider=int(rng.integers(-1, 5)), cluster=int(rng.integers(-1, 2)))
+        for outcome in cases.outcomes(rng, 600, members=3)
+    ]
+    often, once, late = (learned(ensemble, outcomes, publish_every=n) for n in (3, 10**9, 10**9))
+    late.posteriors.clear()
+    made = [learn.publish(state) for state in (often, once, late)]
+    for m in (1, 2):
+        beliefs = [published.members[m] for published in made]
+        assert isinstance(beliefs[0], Shared)
+        first, whole = beliefs[0].posterior, often.statistics[members[m - 1].name].gaussian()
+        for belief in beliefs:
+            assert isinstance(belief, Shared)
+            assert np.array_equal(belief.posterior.mean_AD, first.mean_AD)
+            assert np.array_equal(belief.posterior.factor_ADD, first.factor_ADD)
+            np.testing.assert_allclose(belief.posterior.mean_AD, whole.mean_AD, rtol=1e-12)
+            np.testing.assert_allclose(belief.posterior.factor_ADD, whole.factor_ADD, rtol=1e-12)
+
+
+def test_what_was_published_does_not_change_when_more_is_learned() -> None:
+    rng = np.random.default_rng(10)
+    members = cases.content(rng, 4)
+    ensemble = replace(cases.ensemble(rng), members=(Uniform(), *members), values_M=np.full(3, 0.5))
+    outcomes = [replace(outcome, provider=1) for outcome in cases.outcomes(rng, 20, members=3)]
+    state = learned(ensemble, outcomes[:10])
+    before = learn.publish(state).members[2]
+    assert isinstance(before, Shared)
+    kept = copy.deepcopy(before.posterior.mean_AD)
+    for outcome in outcomes[10:]:
+        state = learn.step(state, outcome)
+    after = learn.publish(state).members[2]
+    assert isinstance(after, Shared)
+    assert np.array_equal(before.posterior.mean_AD, kept)
+    moved = (after.posterior.mean_AD != kept).any(axis=1)
+    assert moved.tolist() == [False, True, False, False, False, False]

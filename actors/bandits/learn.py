@@ -13,7 +13,7 @@ import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
-from actors.bandits.members import Custom, Member, Model, Shared, Uniform, View, followed
+from actors.bandits.members import SHARING, Custom, Member, Model, Shared, Uniform, View, followed
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.published import Published
 from actors.bandits.shares import FREE_NOISE, ItemLearner
@@ -95,7 +95,8 @@ class State:
     changed: set[str] = field(default_factory=set)
     """Users whose history changed since the last publication."""
     epoch: int = 0
-    stale: set[str] = field(default_factory=set)
+    stale: dict[str, set[int]] = field(default_factory=dict)
+    """Rows of parameters that learned since the last publication, by member."""
     posteriors: dict[str, Gaussian] = field(default_factory=dict)
 
 
@@ -112,7 +113,7 @@ def start(ensemble: Ensemble) -> State:
         performance=Performance.start(ensemble.values_M.copy()),
         items=ItemLearner(scored_M, float(np.mean(noises)) if noises else FREE_NOISE, ensemble.items),
         histories=dict(ensemble.histories),
-        stale=set(statistics),
+        stale={name: _rows(prior) for name, prior in priors.items()},
     )
 
 
@@ -131,7 +132,7 @@ def step(state: State, outcome: Outcome) -> State:
             if row >= 0:
                 phi_D = ones if prior.view == "items" else outcome.phi_D
                 state.statistics[prior.name].learn(phi_D, row, reward)
-                state.stale.add(prior.name)
+                state.stale.setdefault(prior.name, set()).add(row)
     for name, model in state.models.items():
         try:
             model.learn(outcome.phi_D, outcome.arm, outcome.item, reward)
@@ -171,13 +172,20 @@ def _forget(state: State) -> None:
     for prior in state.ensemble.members:
         if isinstance(prior, Prior) and prior.half_life is not None:
             state.statistics[prior.name].forget(0.5 ** (FORGET_EVERY / prior.half_life))
-            state.stale.add(prior.name)
+            state.stale[prior.name] = _rows(prior)
+
+
+def _rows(prior: Prior) -> set[int]:
+    """All rows of a member that is published by rows; the others are published whole."""
+    return set(range(len(prior.shift_AD))) if prior.view in SHARING else set()
 
 
 def publish(state: State) -> Published:
     """Factor what changed and number it. The state goes on; what is published never changes."""
-    for name in sorted(state.stale):
-        state.posteriors[name] = state.statistics[name].gaussian()
+    views = {prior.name: prior.view for prior in state.ensemble.members if isinstance(prior, Prior)}
+    for name, rows in state.stale.items():
+        known, before = state.statistics[name], state.posteriors.get(name)
+        state.posteriors[name] = known.again(before, rows) if views[name] in SHARING else known.gaussian()
     state.stale.clear()
     state.changed.clear()
     state.items.changed.clear()

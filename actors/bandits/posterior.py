@@ -6,6 +6,7 @@ learned from by a known item: it is the prior that an unknown item (index -1) ge
 Shapes: N rows, K items, P particles, A arms, D features. Rewards are scaled to [0, 1] by their declared range.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -144,6 +145,23 @@ class Statistics:
 
     def gaussian(self) -> Gaussian:
         return gaussian(self.precision_ADD, self.shift_AD)
+
+    def again(self, before: Gaussian | None, arms: Iterable[int]) -> Gaussian:
+        """The posterior, of which only these arms are others than `before` (all where it is None).
+
+        Each arm is factored by itself: it has the same bits whichever others are.
+        """
+        if before is None:
+            before, arms = Gaussian(self.data_shift_AD, self.data_precision_ADD), range(len(self.data_shift_AD))
+        mean_AD, factor_ADD = before.mean_AD.copy(), before.factor_ADD.copy()
+        for arm in arms:
+            one = slice(arm, arm + 1)
+            made = gaussian(
+                self.prior_precision_ADD[one] + self.data_precision_ADD[one],
+                self.prior_shift_AD[one] + self.data_shift_AD[one],
+            )
+            mean_AD[arm], factor_ADD[arm] = made.mean_AD[0], made.factor_ADD[0]
+        return Gaussian(mean_AD, factor_ADD)
 
 
 def gaussian(precision_ADD: Floats, shift_AD: Floats) -> Gaussian:
