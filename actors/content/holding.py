@@ -3,7 +3,8 @@
     <folder>/about.json, snapshot-<n>/, log-<n>
 
 An entry has two sides. Embedding, provider and cluster are the version's, or those of the item as the client put it
-last. Models and outcomes are what the learner said last. Either comes whole, and comes again after any failure.
+last. Models and outcomes are what the learner said last. Either comes whole, and comes again after any failure: the
+learner says everything again to a process that is new.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TypeAlias
 
 from actors.content.origin import Origin
 from actors.content.served import Served
@@ -26,6 +27,9 @@ ABOUT = "about.json"
 TOGETHER = 500
 """Entries of a commit at most: who searches waits for them to be added."""
 
+Changes: TypeAlias = Mapping[str, tuple[int, str | None]]
+"""A client's catalogue changes, each item's last one: its revision, and the body (JSON) or None for deleted."""
+
 
 class Holding:
     """Threads may share it.
@@ -34,23 +38,23 @@ class Holding:
         folder: its own; made where there is none.
         origin: the version's items.
         kind: of the rewards that the learner learns from.
+        changes: all of the client's. They are known from the beginning, and in the store after `follow`.
 
     Raises:
         StateError: the store cannot be opened (`Store`).
     """
 
-    def __init__(self, folder: Path, origin: Origin, kind: str) -> None:
-        self._origin, self._kind = origin, kind
+    def __init__(self, folder: Path, origin: Origin, kind: str, changes: Changes) -> None:
+        self._origin, self._kind, self._changes = origin, kind, changes
         self._store = Store(folder, origin.width)
         self._lock = Lock()
         self._path = folder / ABOUT
-        about = self._read()
-        self.begun: str = about.get("begun", uuid.uuid4().hex)
-        """Names what was stored: another one where the folder was lost and begun anew."""
-        self.revision: int = about.get("revision", 0)
+        self.begun = uuid.uuid4().hex
+        """Another one for each process that opens the store."""
+        self.revision: int = json.loads(self._path.read_text())["revision"] if self._path.exists() else 0
         """The last catalogue change that is in the store."""
-        self._changes: dict[str, str | None] = {}
-        self._write()
+        self._told: dict[str, Served] = {}
+        """What was said of items that have no entry, until they have one."""
 
     def close(self) -> None:
         self._store.close()
@@ -58,22 +62,22 @@ class Holding:
     def __len__(self) -> int:
         return len(self._store)
 
-    def follow(self, changes: Mapping[str, tuple[int, str | None]]) -> None:
-        """Take in the client's catalogue changes (revision, and body or None for deleted): each item's last one.
+    def follow(self, changes: Changes) -> None:
+        """Take in what changed in the client's catalogue.
 
         Raises:
             StateError: the disk; what is not in the store is taken in with the next call.
         """
         with self._lock:
+            self._changes = changes
             fresh = {item: body for item, (revision, body) in changes.items() if revision > self.revision}
-            self._changes = {item: body for item, (_, body) in changes.items()}
             put = self._origin.entries({item: body for item, body in fresh.items() if body is not None})
-            there = self._store.get(put)
-            kept = [
-                replace(e, models=there[i].models, outcomes=there[i].outcomes) if i in there else e
-                for i, e in put.items()
-            ]
-            self._commit([*(Delete(item) for item in fresh if item not in put), *map(Put, kept)])
+            for item, entry in self._store.get(fresh).items():
+                if self._kind in entry.outcomes:
+                    self._told[item] = Served(item, entry.models, entry.outcomes[self._kind])
+            self._commit([Delete(item) for item in fresh if item not in put])
+            self._commit([Put(self._served(entry, self._told.get(item))) for item, entry in put.items()])
+            self._told = {item: one for item, one in self._told.items() if item not in put}
             last = max((revision for revision, _ in changes.values()), default=0)
             if last > self.revision:
                 self.revision = last
@@ -82,7 +86,7 @@ class Holding:
     def apply(self, served: Sequence[Served]) -> None:
         """Take in what the learner knows; of an item of which the store has later outcomes, nothing.
 
-        Items that the client has deleted, and those without an embedding, are left out.
+        Items that the client has deleted, and those without an embedding, have no entry.
 
         Raises:
             DataError: weights that do not sum to one, or outcomes that are no numbers; nothing is taken in then.
@@ -90,13 +94,14 @@ class Holding:
         """
         with self._lock:
             there = self._store.get([one.item_id for one in served])
-            puts: list[Change] = []
-            for one in served:
-                known = there.get(one.item_id) or self._known(one.item_id)
-                if known is None or one.outcomes.count < known.outcomes.get(self._kind, Outcomes()).count:
-                    continue
-                puts.append(Put(replace(known, models=one.models, outcomes={self._kind: one.outcomes})))
+            known = {one.item_id: there.get(one.item_id) or self._known(one.item_id) for one in served}
+            puts = [
+                Put(self._served(entry, one))
+                for one in served
+                if (entry := known[one.item_id]) is not None and one.outcomes.count >= self._count(entry)
+            ]
             self._store.checked(puts)
+            self._told |= {one.item_id: one for one in served if known[one.item_id] is None and self._new(one)}
             self._commit(puts)
 
     def search(self, query_QE: Vectors, k: int, provider_id: str | None) -> tuple[list[Neighbours], dict[str, Entry]]:
@@ -112,20 +117,26 @@ class Holding:
         """An item that the store has not: as the version knows it, unless the client changed it."""
         return None if item_id in self._changes else self._origin.entry(item_id)
 
+    def _served(self, entry: Entry, one: Served | None) -> Entry:
+        return entry if one is None else replace(entry, models=one.models, outcomes={self._kind: one.outcomes})
+
+    def _new(self, one: Served) -> bool:
+        return one.item_id not in self._told or one.outcomes.count >= self._told[one.item_id].outcomes.count
+
+    def _count(self, entry: Entry) -> float:
+        return entry.outcomes.get(self._kind, Outcomes()).count
+
     def _commit(self, changes: Sequence[Change]) -> None:
         for first in range(0, len(changes), TOGETHER):
             self._store.commit(changes[first : first + TOGETHER])
         if self._store.log_bytes > CHECKPOINT_BYTES:
             self._store.checkpoint()
 
-    def _read(self) -> dict[str, Any]:
-        """What a killed process left half done is not there: the file is renamed into its place."""
-        return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
-
     def _write(self) -> None:
+        """Renamed into its place, so that a killed process leaves no half of it."""
         aside = self._path.with_suffix(".writing")
         with aside.open("w") as file:
-            json.dump({"begun": self.begun, "revision": self.revision}, file)
+            json.dump({"revision": self.revision}, file)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(self._path)

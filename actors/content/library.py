@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 
-from actors.content.holding import Holding
+from actors.content.holding import Changes, Holding
 from actors.content.origin import Origin
 from actors.content.served import Served
 from actors.content.vectors.entry import Entry, Neighbours, Vectors
@@ -43,16 +43,15 @@ class Library:
         self._folder, self._origin, self._read, self._kind = folder, origin, changes, kind
         self._holdings: dict[tuple[str, int], Holding] = {}
         self._changes: defaultdict[str, dict[str, tuple[int, str | None]]] = defaultdict(dict)
-        self._last: dict[str, int] = {}
         self._revision = 0
-        self._opening, self._following = Lock(), Lock()
+        self._opening, self._reading = Lock(), Lock()
 
     def apply(self, client: str, version: int, served: Sequence[Served]) -> str | None:
         """Take in what a learner knows of a client's items.
 
         Returns:
-            the store's `begun`: whoever knew another one tells everything again. None where the version knows no
-            embeddings, and nothing is kept.
+            the store's `begun`: whoever told another one before tells everything again. None where the version knows
+            no embeddings, and nothing is kept.
 
         Raises:
             DataError, StateError: as `Holding.apply`.
@@ -80,11 +79,10 @@ class Library:
 
     def follow(self) -> None:
         """Take in the catalogue changes that came since. Raises StateError where the journal cannot be read."""
-        with self._following:
-            self._news()
-            for (client, _), holding in list(self._holdings.items()):
-                if holding.revision < self._last.get(client, 0):
-                    holding.follow(self._changes[client])
+        for (client, _), holding in list(self._holdings.items()):
+            changes = self._changed(client)
+            if holding.revision < max((revision for revision, _ in changes.values()), default=0):
+                holding.follow(changes)
 
     def close(self) -> None:
         with self._opening:
@@ -92,23 +90,25 @@ class Library:
                 holding.close()
             self._holdings.clear()
 
-    def _news(self) -> None:
-        for revision, change in self._read(self._revision):
-            self._changes[change.client][change.item_id] = revision, change.body
-            self._last[change.client] = self._revision = revision
+    def _changed(self, client: str) -> Changes:
+        """A client's catalogue changes up to now."""
+        with self._reading:
+            for revision, change in self._read(self._revision):
+                self._changes[change.client][change.item_id] = revision, change.body
+                self._revision = revision
+            return dict(self._changes[client])
 
     def _holding(self, client: str, version: int) -> Holding | None:
         """Opened where it is not yet, and then up to the client's last change."""
         with self._opening:
             found = self._holdings.get((client, version))
-            if found is None and (origin := self._origin(version)) is not None:
-                home = self._folder / blake2b(client.encode(), digest_size=16).hexdigest()
-                found = Holding(home / str(version), origin, self._kind)
-                with self._following:
-                    self._news()
-                    found.follow(self._changes[client])
-                self._holdings[client, version] = found
-                self._tidy(client, version, home)
+            if found is not None or (origin := self._origin(version)) is None:
+                return found
+            home = self._folder / blake2b(client.encode(), digest_size=16).hexdigest()
+            changes = self._changed(client)
+            found = self._holdings[client, version] = Holding(home / str(version), origin, self._kind, changes)
+            self._tidy(client, version, home)
+        found.follow(changes)
         return found
 
     def _tidy(self, client: str, version: int, home: Path) -> None:

@@ -1,7 +1,7 @@
 """What outcomes have taught about items, told to the clients' vector stores by a thread of its own.
 
 What is told is how an item stands, not what changed of it. So nothing is lost where a process ends at any moment: what
-was not acknowledged is told again, and all of it where this process is new or the store is.
+was not acknowledged is told again, and all of it where this process or the one that keeps the store is new.
 """
 
 import logging
@@ -97,7 +97,7 @@ class Feedback:
                     logger.warning("what items' outcomes taught is not in the vector store: %s; told again", error)
                 return False
             self._metrics.count("medley_items_told_total", "taken", by=len(part))
-            if self._begun.setdefault(key, begun) != begun:  # a store that was lost and begun anew
+            if self._begun.setdefault(key, begun) != begun:  # another process opened it
                 self._begun[key] = begun
                 self._told.pop(key, None)
                 return False
