@@ -48,11 +48,11 @@ def read(name: str, folders: Sequence[Path], settings: DataSettings) -> Dataset:
     if name == "marketplace":
         return read_marketplace([], Options(), settings, SEED).dataset
     if name == "coupon":
-        return read_native([_find("coupon", folders)], Options(COUPON), settings, SEED).dataset
-    return read_transactions([_find("transactions", folders)], Options(), settings, SEED).dataset
+        return read_native([find("coupon", folders)], Options(COUPON), settings, SEED).dataset
+    return read_transactions([find("transactions", folders)], Options(), settings, SEED).dataset
 
 
-def _find(name: str, folders: Sequence[Path]) -> Path:
+def find(name: str, folders: Sequence[Path]) -> Path:
     found = [path for folder in folders for path in sorted(folder.rglob(f"{name}.parquet"))]
     if not found:
         told = ", ".join(map(str, folders)) or "no folder"

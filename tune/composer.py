@@ -84,17 +84,11 @@ class Composition:
         generator: Generator | None = None,
     ) -> "Composition":
         """Walk *select*, propose a generated member, and confirm it; of a trained `generator`, where one is given."""
-        settings, dataset = work.settings, work.dataset
         stages.write(data=work.facts())
-        _warn(dataset, settings, stages)
-        with stages.stage("select", settings.budgets.select_s) as stage:
-            trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
-            state = learn.start(work.ensemble(*predefined))
-            base = walk(state.ensemble, trail, settings.seed, lambda: stage.left_s, stage.progress, state)
-            stage.left_out = base.left_in_words(trail)
+        _warn(work.dataset, work.settings, stages)
+        trail, base, items = select(work, predefined, stages)
         best = max(base.names, key=lambda member: base.mean()[member])
-        made = generated(work, trail, base, best, stages, folder, spending, generator)
-        return cls(work, base, best, *made, state.items.published())
+        return cls(work, base, best, *generated(work, trail, base, best, stages, folder, spending, generator), items)
 
     @cached_property
     def ensemble(self) -> Ensemble:
@@ -126,6 +120,23 @@ class Composition:
         """For the report."""
         names = list(self.ensemble.names)
         return {"select": self.base.mean(), "members": names, "candidates": table(self.proposal)}
+
+
+def select(work: Groundwork, predefined: tuple[Part, ...], stages: Stages) -> tuple[Trail, Walk, ItemWeights | None]:
+    """The select part, the predefined members along it, and what its items said of them."""
+    settings = work.settings
+    with stages.stage("select", settings.budgets.select_s) as stage:
+        trail = Trail.of(work.feature_map, work.events(work.split.select), settings.reward, settings.seed)
+        state = learn.start(work.ensemble(*predefined))
+        base = walk(state.ensemble, trail, settings.seed, lambda: stage.left_s, stage.progress, state)
+        stage.left_out = base.left_in_words(trail)
+    return trail, base, state.items.published()
+
+
+def plain(work: Groundwork, stages: Stages) -> Ensemble:
+    """The predefined members alone, as a version has them in which no generated one is admitted."""
+    _, base, items = select(work, work.predefined.members(), stages)
+    return final(work, refitted(work), None, untested("not asked for", Spending()), base.mean(), items)
 
 
 def _warn(dataset: Dataset, settings: Settings, stages: Stages) -> None:

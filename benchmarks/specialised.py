@@ -1,0 +1,236 @@
+"""Do models of providers, blended by content, foretell and choose better than one model of all, or one of each alone?
+
+Two logs whose items name providers, of which some have many logged rows and most have few:
+
+- marketplace: built-in marketplaces of 24 providers, each with a truth of its own; the first eight providers are large
+  and specialised, the others have a few wares of any kind. A run is a marketplace; what a choice earns is the truth.
+- retail: transactions.parquet; an article's provider is the first two characters of its number. A run is another split
+  of the users; a choice earns 1 where it is the article that was bought.
+
+A fifth of the users is held out; all models learn from the others' rows on one feature map and then stand still:
+
+- one: one linear model of all rows, the member "linear" of every version.
+- own: each provider's own linear model, of its own rows alone (a common prior, spreads fitted by evidence): no sharing.
+- provider: each provider's model drawn around its cluster's, the member "provider".
+- without: the blend of a version without content: uniform, popularity, linear, forgetting.
+- blend: the plain blend of a version with content: the member "provider" beside these (and "cluster" where there is
+  more than one), their weights by item from decayed performance and from what the five nearest items by content say.
+
+Each is composed as `tune.compose` does it. Measures, over runs: mean log-likelihood of a held-out logged choice's
+reward, nats, r·ln q + (1 − r)·ln(1 − q), q kept within 0.01 and 0.99 (where the truth is known, its expectation), for
+all providers, for those with fewer than 200 learned rows (`few`), and for the others (`many`); and what the choice with
+the greatest blended mean earns, among all candidates and among those of few-row providers alone. Intervals are 95 %,
+Student's over marketplaces, Nadeau-Bengio's over splits.
+
+    python -m benchmarks.specialised [--quick] [--data FOLDER...]
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import benchmarks._one_thread  # noqa: F401  before NumPy is imported
+
+# isort: split
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from actors.bandits import law, learn, pooled
+from actors.bandits.ensemble import Ensemble, Prior
+from actors.features.features import Floats
+from benchmarks import _specialised_logs as logs
+from benchmarks._cold_logs import TEST, split
+from benchmarks._cold_scores import interval
+from benchmarks._pairs import CONSOLE, rounded
+from benchmarks._specialised_logs import HeldOut
+from cluster.config import Settings
+from cluster.progress import bar
+from cluster.records import Dataset
+from tune.composer import plain
+from tune.groundwork import Groundwork
+from tune.regrouping.models import LEAST
+from tune.specialise import Content
+from tune.stages import Stages
+
+OURS, PEERS = "blend", ("one", "own", "provider", "without")
+FEW = 200
+"""Learned rows below which a provider has little data."""
+FIRST = 2_000
+"""Seed of the first run; what was tried while this was made was tried on others."""
+CONTENT = ("cluster", "provider")
+
+
+@dataclass(frozen=True)
+class Size:
+    """worlds: marketplaces. splits: of the purchases. steps: of the embedded CLIP on a catalogue."""
+
+    worlds: int
+    splits: int
+    marketplace_events: int
+    retail_events: int
+    steps: int
+
+
+FULL = Size(20, 6, 15_000, 50_000, 200)
+QUICK = Size(2, 2, 4_000, 6_000, 20)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one model in one run: nats, and earnings of a decision."""
+
+    likelihood: float
+    likelihood_few: float
+    likelihood_many: float
+    reward: float
+    reward_few: float
+
+
+def contest(dataset: Dataset, vectors: Mapping[str, Any], seed: int) -> dict[str, Scores]:
+    """Every model on one split of the users."""
+    parts, settings = split(dataset, seed), Settings(seed=seed)
+    learned = np.sort(np.concatenate([parts.fit, parts.stop]))
+    seen = replace(dataset, events=dataset.events.take(learned), truth=None)
+    work = Groundwork.of(seen, settings, world=0.0, content=Content(vectors))
+    held_out = HeldOut.of(dataset, parts.test, learned, work.feature_map)
+    blend = plain(work, Stages(None, Console(quiet=True)))
+    models = {
+        "one": blend.only("linear"),
+        "own": _own(work, blend),
+        "provider": blend.only("provider"),
+        "without": blend.only(*(name for name in blend.names if name not in CONTENT)),
+        "blend": blend,
+    }
+    return {name: scores(means(ensemble, held_out, seed), held_out) for name, ensemble in models.items()}
+
+
+def _own(work: Groundwork, blend: Ensemble) -> Ensemble:
+    """Each provider's model of its own rows; the last row, which an unknown one gets, is their common prior."""
+    design = work.fitted(np.arange(len(work.dataset.events))).design
+    relations = work.feature_map.relations
+    assert relations is not None
+    fitted = pooled.fit(
+        design.phi_ND, design.provider_N, design.reward_N, relations.provider_rows, work.feature_map.groups
+    )
+    own = Prior("own", fitted.precision_ADD, fitted.shift_AD, fitted.noise, "provider")
+    return replace(blend, members=(own,), values_M=np.full(1, 0.5), items=None)
+
+
+def means(ensemble: Ensemble, held_out: HeldOut, seed: int) -> Floats:
+    """Blended means (N, K) of an ensemble that stands still, scaled rewards; −inf on padding."""
+    published = learn.publish(learn.start(ensemble))
+    mean_NK = np.full(held_out.truth_NK.shape, -np.inf)
+    for n in range(len(held_out)):
+        features = held_out.batch.row(n)
+        mean_NK[n, : len(features)] = law.probabilities(published, features, None, (seed << 32) + n).mean_K
+    return mean_NK
+
+
+def scores(mean_NK: Floats, held_out: HeldOut) -> Scores:
+    rows = np.arange(len(held_out))
+    provider_N = held_out.provider_NK[rows, held_out.action_N]
+    few_P = held_out.rows_P < FEW
+    few_N, told_N = few_P[provider_N], provider_N >= 0
+    nats_N = likelihood(mean_NK[rows, held_out.action_N], held_out.truth_NK[rows, held_out.action_N])
+    small_NK = (held_out.provider_NK >= 0) & few_P[held_out.provider_NK]
+    choice_N = small_NK.sum(axis=1) >= 2
+    return Scores(
+        float(nats_N[told_N].mean()),
+        float(nats_N[told_N & few_N].mean()),
+        float(nats_N[told_N & ~few_N].mean()),
+        float(held_out.truth_NK[rows, mean_NK.argmax(axis=1)].mean()),
+        float(held_out.truth_NK[rows, np.where(small_NK, mean_NK, -np.inf).argmax(axis=1)][choice_N].mean()),
+    )
+
+
+def likelihood(mean_N: Floats, reward_N: Floats) -> Floats:
+    """Of rewards in [0, 1] under means, nats."""
+    chance_N = np.clip(mean_N, LEAST, 1 - LEAST)
+    return np.asarray(reward_N * np.log(chance_N) + (1 - reward_N) * np.log1p(-chance_N))
+
+
+def measures(found: Mapping[str, Sequence[Mapping[str, Scores]]]) -> list[dict[str, Any]]:
+    """What is compared, by log, measure and peer."""
+    rows = []
+    for log, runs in found.items():
+        for field in fields(Scores):
+            for peer in PEERS:
+                ours_J, peer_J = (np.array([getattr(run[who], field.name) for run in runs]) for who in (OURS, peer))
+                row = {
+                    "name": f"{field.name}_{log}",
+                    "ours": float(ours_J.mean()),
+                    "peer": float(peer_J.mean()),
+                    "peer_name": peer,
+                    "difference": float((ours_J - peer_J).mean()),
+                    "interval": interval(ours_J - peer_J, TEST if log == "retail" else 0.0),
+                    "unit": "nats" if field.name.startswith("likelihood") else "reward of a decision",
+                }
+                rows.append(row)
+    return rows
+
+
+def show(found: Mapping[str, Sequence[Mapping[str, Scores]]], rows: Sequence[dict[str, Any]]) -> None:
+    """Means over the runs, a table for each log, and what is compared, on stderr."""
+    for log, runs in found.items():
+        heads = [field.name for field in fields(Scores)]
+        table = Table("model", *heads, title=f"{log}, {len(runs)} runs", box=None)
+        for model in runs[0]:
+            table.add_row(model, *(f"{np.mean([getattr(run[model], head) for run in runs]):.4f}" for head in heads))
+        CONSOLE.print(table)
+    for row in rows:
+        low, high = row["interval"]
+        text = f"{row['name']}, {OURS} less {row['peer_name']}: {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        CONSOLE.print(text, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.specialised", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help="two runs of each log, of little data")
+    parser.add_argument("--data", type=Path, nargs="+", help="folders with a transactions.parquet")
+    options = parser.parse_args()
+    folders = options.data or [Path(folder) for folder in [os.environ.get("MEDLEY_DATA")] if folder]
+    if not folders:
+        parser.error("the purchases are no part of the repository: give --data or set MEDLEY_DATA")
+    found = _contests(folders, QUICK if options.quick else FULL)
+    rows = measures(found)
+    show(found, rows)
+    print(json.dumps({"benchmark": "specialised", "measures": rounded(rows)}))
+
+
+def _contests(folders: Sequence[Path], size: Size) -> dict[str, list[dict[str, Scores]]]:
+    """The scores of all models by log and run."""
+    found: dict[str, list[dict[str, Scores]]] = {"marketplace": [], "retail": []}
+    total = size.worlds + size.splits
+    with bar(CONSOLE, "runs") as tell:
+        for j in range(size.worlds):
+            dataset = logs.marketplace(FIRST + j, size.marketplace_events)
+            vectors = logs.embeddings(dataset.items, size.steps, FIRST + j)
+            found["marketplace"].append(contest(dataset, vectors, FIRST + j))
+            _told("marketplace", found, tell, total)
+        dataset = logs.purchases(folders, size.retail_events)
+        vectors = logs.embeddings(dataset.items, size.steps, FIRST)
+        for j in range(size.splits):
+            found["retail"].append(contest(dataset, vectors, FIRST + j))
+            _told("retail", found, tell, total)
+    return found
+
+
+def _told(
+    log: str, found: Mapping[str, Sequence[Mapping[str, Scores]]], tell: Callable[[int, int], None], total: int
+) -> None:
+    run = found[log][-1]
+    text = ", ".join(f"{name} {each.likelihood_few:.4f}" for name, each in run.items())
+    CONSOLE.print(f"{log}, run {len(found[log])}, likelihood_few: {text}", highlight=False, soft_wrap=True)
+    tell(sum(map(len, found.values())), total)
+
+
+if __name__ == "__main__":
+    main()
