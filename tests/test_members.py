@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actors.bandits import members
+from actors.bandits import law, members
 from actors.bandits.history import History
 from actors.bandits.members import Model, Shared, Uniform, View, custom
 from actors.bandits.noise import Noise
@@ -198,3 +198,17 @@ def test_without_kin_an_item_is_of_nobody() -> None:
     alone = members.scores(Shared("linear", belief, "features"), arms, History.empty(4), Noise(1, 64), 1.0)
     np.testing.assert_allclose(found.mean_K, alone.mean_K, rtol=1e-12)
     np.testing.assert_allclose(found.deviation_PK, alone.deviation_PK, rtol=1e-5)
+
+
+def test_what_is_not_finite_of_a_provider_chooses_nothing() -> None:
+    rng = np.random.default_rng(7)
+    belief, row_K = cases.posterior(rng, 3, 4), np.array([0, 1, 0])
+    decision = kindred(row_K, row_K, 4)
+    published = cases.published(Shared("provider", belief, "provider"), cases.shared(rng, 1, 4), dimension=4)
+    law.probabilities(published, decision, None, 1)
+    belief.factor_ADD[1] = np.nan
+    broken = replace(
+        published, members=(replace(published.members[0], posterior=replace(belief)), published.members[1])
+    )
+    with pytest.raises(ModelError, match="not finite"):
+        law.probabilities(broken, decision, None, 1)
