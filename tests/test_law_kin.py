@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from actors.bandits import law, learn, members
 from actors.bandits.law import Decision, Part, Question
@@ -213,6 +214,26 @@ def residual(rng: np.random.Generator, last: float = 1.0) -> Residual:
     ends = [last * rng.normal(size=shape) for shape in ((5, 8), (5,))]
     names = ("popularity", "linear", "uniform", "generated", "forgetting")
     return Residual(names, 2, 2, np.zeros(inputs), np.ones(inputs), *layers, *ends)
+
+
+def test_shares_are_added_to_the_logits_before_the_floor() -> None:
+    """By scipy: softmax of 3·v/rms(se) + β·log share, then 0.2 at least for all but the mixture, then normalised."""
+    rng = np.random.default_rng(8)
+    state, decision = spoken(rng, eta=3.0, predefined_floor=0.2, neighbour_scale=0.7), with_kin(rng)
+    value_M, error_M = rng.random(5), rng.uniform(0.2, 0.4, 5)
+    state = replace(state, values_M=value_M, errors_M=error_M)
+    assert state.items is not None
+    assert decision.kin is not None
+    share_KM = (1 + state.items.tilts(decision.kin.near_KJ, decision.kin.alpha_KJ)) / 5
+    logits_KM = 3 * value_M / np.sqrt((error_M**2).mean()) + 0.7 * np.log(share_KM)
+    weight_KM = special.softmax(logits_KM, axis=1)
+    weight_KM[:, [0, 1, 2, 4]] = np.maximum(weight_KM[:, [0, 1, 2, 4]], 0.2)
+    weight_KM /= weight_KM.sum(1, keepdims=True)
+    told = 0
+    for slot in law.decide(state, decision, None, 5, ITEMS).slots:
+        told += slot.shares_M is not None
+        np.testing.assert_allclose(list(slot.models.values()), weight_KM[slot.index], atol=1e-12)
+    assert told == ITEMS
 
 
 def test_an_untrained_residual_changes_nothing() -> None:

@@ -1,5 +1,6 @@
 """Decisions where items have kin, as they are served: answers, lessons, restarts, and replays under stress."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic_core import from_json
 
-from actors.bandits import law
+from actors.bandits import law, learn
 from actors.bandits.members import Shared, view
 from actors.bandits.version import Version
 from cluster.config import Settings
@@ -156,3 +157,19 @@ def test_decisions_replay_to_the_bit_also_from_pruned_publications(world: World,
     again = [replay(settings, Reader(world.url), world.load, one) for one in ids]
     assert all(found.same for found in again)
     assert any(found.tried > 1 for found in again)
+
+
+def test_a_replica_decides_by_what_its_learner_published(taught: tuple[Engine, Learner], world: World) -> None:
+    engine, learner = taught
+    found = engine.current("shop").published  # type: ignore[union-attr]
+    expected = learn.publish(copy.deepcopy(learner.state("shop", 1)))
+    for name in ("weights_M", "alternatives_M", "values_M", "errors_M"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.items is not None
+    assert expected.items is not None
+    np.testing.assert_array_equal(found.items.rows_N, expected.items.rows_N)
+    np.testing.assert_array_equal(found.items.weights_NM, expected.items.weights_NM)
+    features = world.versions[1].feature_map.features(asked(1).context, ITEMS, None)
+    one, other = (law.probabilities(published, features, None, 3) for published in (found, expected))
+    np.testing.assert_array_equal(one.pi_K, other.pi_K)
+    assert found.weights == expected.weights == world.versions[1].ensemble.weights
