@@ -177,8 +177,8 @@ def test_a_history_changes_a_users_decisions_alone() -> None:
         ({"factor_ADD": np.eye(2)[None]}, "do not fit factor"),
         ({"names_C": ("one",)}, "as many names"),
         ({"prototypes_CH": np.ones((1, 2))}, "prototypes"),
-        ({"noise": 0.0}, "noise and temperature above 0"),
-        ({"temperature": 0.0}, "noise and temperature above 0"),
+        ({"noise": 0.0}, "noise, temperature and least variance above 0"),
+        ({"temperature": 0.0}, "noise, temperature and least variance above 0"),
         ({"encoder_HX": np.full((2, 3), np.inf)}, "must be finite"),
     ],
 )

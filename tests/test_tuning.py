@@ -87,7 +87,9 @@ def loss(generator: Generator, work: Groundwork) -> float:
     codes, total = generator.head.codes, 0.0
     for u in range(len(tasks)):
         mine = slice(tasks.start_U[u], tasks.start_U[u + 1])
-        scale_N = reward_scale(tasks.phi_ND[mine] @ generator.mean_AD[0] / generator.head.mean_scale.item())
+        mean_N = tasks.phi_ND[mine] @ generator.mean_AD[0] / generator.head.mean_scale.item()
+        assert generator.least_variance is not None
+        scale_N = reward_scale(mean_N, generator.least_variance)
         phi_ND, reward_N = tasks.phi_ND[mine] / scale_N[:, None], tasks.reward_N[mine] / scale_N
         logs = []
         for s in range(codes):
@@ -117,7 +119,9 @@ def test_a_generator_that_new_users_are_likelier_under_takes_over(tuned: tuple[S
 
 
 def test_users_whom_nobody_has_seen_are_likelier_too(tuned: tuple[Shop, dict[str, Any]]) -> None:
-    """By other formulas, on 200 users of another seed: the gain is near the one that was said."""
+    """By other formulas, on 200 users of another seed: the gain is near the one that was said.
+
+    That one has a standard error of 0.008 over 101 users, and this one of about 0.006: three of both together."""
     shop, found = tuned
     fresh = traffic(200, seed=99)
     fresh = changed(fresh, user_id=[f"f{user}" for user in fresh.events["user_id"].to_pylist()])
@@ -126,7 +130,7 @@ def test_users_whom_nobody_has_seen_are_likelier_too(tuned: tuple[Shop, dict[str
     work = Groundwork.of(fresh, shop.settings, shop.version(1).feature_map, world=0.0)
     before, after = (loss(kept(shop.registry, shop.version(number)), work) for number in (1, 2))
     assert before - after > 0
-    assert before - after == pytest.approx(found["likelihood"]["gain"], abs=0.02)
+    assert before - after == pytest.approx(found["likelihood"]["gain"], abs=0.03)
 
 
 def test_losses_are_those_of_dense_gaussians(tuned: tuple[Shop, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from actors.bandits.decoder import Decoder
 from actors.bandits.history import History
 from actors.bandits.members import Custom, Uniform, View, custom
-from actors.bandits.mixture import Follow, Mixture
+from actors.bandits.mixture import LEAST_VARIANCE, Follow, Mixture
 from actors.bandits.residual import Residual
 from actors.bandits.shares import ItemWeights
 from actors.features.features import Floats
@@ -234,7 +234,7 @@ def _facts(member: Part) -> dict[str, Any]:
             about |= {"source": member.source, "shape": list(member.shape)}
         case Mixture():
             about |= {"noise": member.noise, "temperature": member.temperature, "names": list(member.names_C)}
-            about |= {"exploration": member.exploration}
+            about |= {"exploration": member.exploration, "least_variance": member.least_variance}
             if member.decoder is not None:
                 about |= {"personal": member.personal}
             if member.follow is not None:
@@ -276,5 +276,6 @@ def _member(about: dict[str, Any], arrays: dict[str, Any]) -> Part:
                 Follow(mean_AD=arrays["follow"], **about["follow"]) if "follow" in about else None,
                 Decoder(**_under("decoder/", arrays)) if "personal" in about else None,
                 about.get("personal", "unknown"),
+                about.get("least_variance", LEAST_VARIANCE),
             )
     raise ModelError(f"member {name!r} is of unknown kind {about['kind']!r}; this version is from a later Medley")

@@ -29,19 +29,21 @@ from actors.features.features import Floats, Ints
 from cluster.errors import ModelError
 
 LEAST_VARIANCE = 0.01
+"""Of members saved before it was fitted."""
 
 Personal: TypeAlias = Literal["unknown", "all"]
 """Whose priors the decoder makes of their own context: of users without a history, or of all."""
 
 
-def reward_scale(mean_N: Floats) -> Floats:
+def reward_scale(mean_N: Floats, least_variance: float) -> Floats:
     """√(m(1 − m)): the standard deviation of a reward in [0, 1] of mean m, up to a dispersion (at most 1).
 
     A click at m = 0.3 has ten times the variance of one at 0.02. With one σ² for both, the variance between users
-    takes up the difference, and a user's history is believed more than it should be.
+    takes up the difference, and a user's history is believed more than it should be. `least_variance` is for means that
+    a linear model puts below what clicks do happen (actors.generator.clicks).
     """
     mean_N = np.clip(mean_N, 0.0, 1.0)
-    return np.sqrt(np.maximum(mean_N * (1 - mean_N), LEAST_VARIANCE))
+    return np.sqrt(np.maximum(mean_N * (1 - mean_N), least_variance))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Mixture:
     """means_CAD, factor_ADD (L), ranks_CADR (V_c), noise: σ².
 
     base_AD: where it is given, `noise` is a dispersion: a history's row of mean m = base[arm]ᵀφ has the variance
-    noise · m(1 − m), which is done by dividing the row and its reward by `reward_scale(m)`.
+    noise · max(m(1 − m), least_variance), which is done by dividing the row and its reward by `reward_scale(m)`.
 
     encoder_HX maps context features to a code; prototypes_CH are the codes that candidates were made for; a
     user's similarity to a candidate is their cosine, and `temperature` is τ_c. names_C are the candidates' ids.
@@ -83,6 +85,7 @@ class Mixture:
     follow: Follow | None = None
     decoder: Decoder | None = None
     personal: Personal = "unknown"
+    least_variance: float = LEAST_VARIANCE
 
     def __post_init__(self) -> None:
         c, a, d = self.means_CAD.shape
@@ -96,8 +99,11 @@ class Mixture:
         if self.decoder is not None:
             self.decoder.check(self.name, len(self.encoder_HX), (a, d))
         arrays = (self.means_CAD, self.factor_ADD, self.ranks_CADR, self.encoder_HX, self.prototypes_CH)
-        if not (all(np.isfinite(array).all() for array in arrays) and self.noise > 0 and self.temperature > 0):
-            raise ModelError(f"{self.name}: parameters must be finite, noise and temperature above 0; generate again")
+        if not (
+            all(np.isfinite(array).all() for array in arrays)
+            and min(self.noise, self.temperature, self.least_variance) > 0
+        ):
+            raise ModelError(f"{self.name}: parameters must be finite, noise, temperature and least variance above 0; generate again")
 
     def condition(
         self, history: History, context_X: Floats, scale: float = 1.0, code_H: Floats | None = None
@@ -179,7 +185,7 @@ class Mixture:
         """What a row and its reward are divided by; φ may have axes before the last."""
         if self.base_AD is None:
             return np.ones(phi_ND.shape[:-1])
-        return reward_scale(np.einsum("...d,...d->...", phi_ND, self.base_AD[arm_N]))
+        return reward_scale(np.einsum("...d,...d->...", phi_ND, self.base_AD[arm_N]), self.least_variance)
 
     def similarity(self, code_H: Floats) -> Floats:
         """Cosine of a context's code with each prototype, (C,)."""

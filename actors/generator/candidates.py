@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.cluster import KMeans
 
-from actors.bandits.mixture import Mixture
+from actors.bandits.mixture import LEAST_VARIANCE, Mixture
 from actors.features.features import Floats, Ints
 from cluster.errors import ModelError
 
@@ -61,6 +61,7 @@ class Candidates:
     dropped: dict[str, int]
     fingerprint: str
     base_AD: Floats | None = None
+    least_variance: float = LEAST_VARIANCE
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,6 +78,7 @@ class Candidates:
             ranks_CADR=self.ranks_CADR[chosen],
             noise=self.noise,
             base_AD=self.base_AD,
+            least_variance=self.least_variance,
             encoder_HX=self.encoder_QX,
             prototypes_CH=self.prototypes_CQ[chosen],
             temperature=self.temperature,

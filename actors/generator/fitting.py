@@ -206,10 +206,10 @@ class _Loop:
     def _plain(self, patience: int) -> int:
         """Fit the pooled prior's own parameters: a coarse grid, then gradient steps."""
         head = self.head
-        some_U = _some(len(self.fit.tasks), 256, self.rng)
+        some_U = _some(len(self.fit.tasks), CHECKED, self.rng)
         noise = head.log_noise.item()
         scores = {}
-        for tempering, extra in product(np.log([1.0, 10.0, 100.0, 1000.0]), (-12.0, -8.0, -6.0, -4.0)):
+        for tempering, extra in product(np.log([1.0, 10.0, 100.0, 1000.0]), (-20.0, -16.0, -12.0, -8.0, -6.0, -4.0)):
             _set(head, tempering, extra, noise)
             scores[(tempering, extra)] = mean_loss(head, self.fit, some_U, plain=True)
         _set(head, *min(scores, key=lambda k: scores[k]), noise)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from actors.bandits.decoder import Decoder
+from actors.bandits.mixture import LEAST_VARIANCE
 from actors.features.features import Floats
 from actors.generator.backbone import Backbone, Floats32
 from actors.generator.candidates import Candidates, Parameters, Prototypes, check
@@ -52,6 +53,7 @@ class Report:
 class Generator:
     """A trained generator. mean_AD is a μ₀ and covariance_ADD S(τ) + diag(v), both of the fit on all users.
 
+    least_variance: of rewards that are clicks, None of others.
     backbone: None where contexts are read by their features alone (`generator.reader: numeric`), and then people are.
     """
 
@@ -63,7 +65,7 @@ class Generator:
     covariance_ADD: Floats
     fingerprint: str
     report: Report
-    binomial: bool = False
+    least_variance: float | None = None
     people: People | None = None
 
     def codes(self, seen: Tasks | Traffic, embed: Embedding | None = None) -> Floats:
@@ -129,7 +131,8 @@ class Generator:
             factor_ADD=np.linalg.cholesky(self.covariance_ADD) if len(kept) else self.covariance_ADD,
             ranks_CADR=parameters.ranks_CADR[kept],
             noise=parameters.noise,
-            base_AD=self.mean_AD if self.binomial else None,
+            base_AD=None if self.least_variance is None else self.mean_AD,
+            least_variance=self.least_variance or LEAST_VARIANCE,
             prototype_C=prototype_C,
             prototypes_CQ=prototypes.centre_JQ[prototype_C],
             encoder_QX=self.contexts.encoder_QX,
@@ -160,7 +163,7 @@ class Generator:
             "serialiser": self.serialiser.facts(),
             "report": asdict(self.report),
             "shape": self.head.shape,
-            "binomial": self.binomial,
+            "least_variance": self.least_variance,
         }
         (folder / "generator.json").write_text(json.dumps(facts, indent=1))
 
@@ -196,9 +199,15 @@ class Generator:
             arrays["covariance_ADD"],
             facts["fingerprint"],
             report,
-            facts["binomial"],
+            _least_variance(facts),
             people,
         )
+
+
+def _least_variance(facts: dict[str, Any]) -> float | None:
+    """Generators saved before it was fitted say only whether rewards are clicks."""
+    least: float | None = facts.get("least_variance", LEAST_VARIANCE)
+    return least if facts.get("binomial", True) else None
 
 
 def _report(facts: dict[str, Any]) -> Report:

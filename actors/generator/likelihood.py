@@ -69,7 +69,8 @@ class Whitened:
 class Rows:
     """Tasks made ready: whitened rows, prior means, batches.
 
-    binomial: rows and rewards are divided by `reward_scale` of their prior mean, so that σ² is a dispersion.
+    least_variance: of clicks (`actors.generator.clicks`); rows and rewards are then divided by `reward_scale` of their
+    prior mean, so that σ² is a dispersion.
     """
 
     def __init__(
@@ -79,21 +80,21 @@ class Rows:
         fold_U: Ints,
         priors: Priors,
         whitened: Whitened,
-        binomial: bool = False,
+        least_variance: float | None = None,
     ):
         self.code_UQ, self.whitened = code_UQ, whitened
         arms = priors.mean_FAD.shape[1]
         self.arm_N = tasks.arm_N % arms
         fold_N = np.repeat(fold_U, tasks.sizes_U)
-        self.mean_N = np.empty(len(self.arm_N))
+        self.mean_N = prior_means(tasks, fold_U, priors)
         self.white_ND = np.empty_like(tasks.phi_ND)
         self.place_N = fold_N * arms + self.arm_N
         self.weights = whitened.weight_FAD.reshape(-1, tasks.phi_ND.shape[1])
         for place in np.unique(self.place_N):
             rows, (fold, arm) = self.place_N == place, divmod(int(place), arms)
-            self.mean_N[rows] = tasks.phi_ND[rows] @ priors.mean_FAD[fold, arm]
             self.white_ND[rows] = tasks.phi_ND[rows] @ whitened.turn_FADD[fold, arm]
-        self.scale_N = reward_scale(self.mean_N) if binomial else np.ones_like(self.mean_N)
+        alike_N = np.ones_like(self.mean_N)
+        self.scale_N = alike_N if least_variance is None else reward_scale(self.mean_N, least_variance)
         self.mean_N /= self.scale_N
         self.white_ND /= self.scale_N[:, None]
         self.tasks = replace(tasks, phi_ND=tasks.phi_ND / self.scale_N[:, None], reward_N=tasks.reward_N / self.scale_N)
@@ -119,6 +120,16 @@ class Rows:
             torch.from_numpy(self.arm_N[rows_UN]),
             torch.from_numpy(self.code_UQ[chosen_U]),
         )
+
+
+def prior_means(tasks: Tasks, fold_U: Ints, priors: Priors) -> Floats:
+    """φᵀμ₀ of each row, under the fit of its user's fold."""
+    arm_N = tasks.arm_N % priors.mean_FAD.shape[1]
+    fold_N, mean_N = np.repeat(fold_U, tasks.sizes_U), np.empty(len(arm_N))
+    for fold, arm in {*zip(fold_N.tolist(), arm_N.tolist(), strict=True)}:
+        rows = (fold_N == fold) & (arm_N == arm)
+        mean_N[rows] = tasks.phi_ND[rows] @ priors.mean_FAD[fold, arm]
+    return mean_N
 
 
 def log_normals(

@@ -16,12 +16,13 @@ from actors.features.features import Floats, Ints
 from actors.generator import embedded
 from actors.generator.backbone import Backbone
 from actors.generator.checkpoint import Checkpoint
+from actors.generator.clicks import least_variance
 from actors.generator.contexts import ContextMap
 from actors.generator.fitting import Extent, fit_head
 from actors.generator.gang import Workers
 from actors.generator.generator import Embedding, Generator, Report
 from actors.generator.head import Head
-from actors.generator.likelihood import Rows, Whitened
+from actors.generator.likelihood import Rows, Whitened, prior_means
 from actors.generator.people import People
 from actors.generator.pretrain import Training, pretrain
 from actors.generator.priors import crossfit, fold_of
@@ -159,10 +160,11 @@ def train_head(
     whitened = Whitened.of(priors)
     context_map, code_UQ, stop_code_UQ = read_contexts(fit, stop, embed, own.context_rank)
     fold_U = np.asarray([fold_of(key, FOLDS) for key in fit.keys])
-    binomial = few_values(fit)
-    fit_ready = Rows(fit, code_UQ, fold_U, priors, whitened, binomial)
+    clicks = few_values(fit)
+    least = least_variance(prior_means(fit, fold_U, priors), fit.reward_N) if clicks else None
+    fit_ready = Rows(fit, code_UQ, fold_U, priors, whitened, least)
     stop_fold_U = np.full(len(stop), priors.whole)
-    stop_ready = Rows(stop, stop_code_UQ, stop_fold_U, priors, whitened, binomial)
+    stop_ready = Rows(stop, stop_code_UQ, stop_fold_U, priors, whitened, least)
     rank = context_map.turn_HQ.shape[1]
     noise = priors.noise / float(np.mean(fit_ready.scale_N**2))
     codes, floor = identified(fit, own.codes, noise)
@@ -189,7 +191,7 @@ def train_head(
         covariance_ADD,
         source.fingerprint,
         report,
-        binomial,
+        least,
         None if backbone is None else reading.people,
     )
 

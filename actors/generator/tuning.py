@@ -101,4 +101,4 @@ def _contexts(generator: Generator, fit: Tasks) -> ContextMap:
 def _rows(generator: Generator, tasks: Tasks, priors: Priors, whitened: Whitened, cross: bool = False) -> Rows:
     """Tasks as the generator reads them, under the fit on all users, or with `cross` the one without their own fold."""
     fold_U = np.asarray([fold_of(key, FOLDS) if cross else priors.whole for key in tasks.keys], np.int64)
-    return Rows(tasks, generator.codes(tasks), fold_U, priors, whitened, generator.binomial)
+    return Rows(tasks, generator.codes(tasks), fold_U, priors, whitened, generator.least_variance)
