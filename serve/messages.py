@@ -89,7 +89,7 @@ class Slot(Message):
     score: float | None = Field(description="blended mean, in units of the reward; null for a baseline")
     propensity: float = Field(description="probability of this item in this slot, given the slots before")
     explored: bool = Field(description="whether another item had the greater blended mean")
-    models: dict[str, float] = Field(description="weight of each model in the ensemble")
+    models: dict[str, float] = Field(description="weight of each model for this item")
     contributions: dict[str, float] = Field(
         description="what each model added to the score, in units of the reward; they and the least reward sum to it"
     )
