@@ -7,6 +7,7 @@ Shapes: I items of the catalogue now, F items at the fit, P providers, C cluster
 Q numbers that they are reduced to.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -92,7 +93,9 @@ class Relations:
         """Of the same catalogue with these items after it, as `later` sees them; what was there is shared."""
         later = with_unknown(self.later(items, fitted))
         parts = (extend(getattr(self.kin, field.name), getattr(later, field.name)) for field in fields(later))
-        return replace(self, kin=Kin(*parts))
+        made = copy.copy(self)  # with what was found of the fitted items, which takes long for many
+        object.__setattr__(made, "kin", Kin(*parts))
+        return made
 
     def later(self, items: pa.Table, fitted: Ints) -> Kin:
         """Kin of items (ITEMS schema) that were not in the catalogue, or not as they are now; of each as alone.
@@ -159,11 +162,7 @@ class Relations:
         there_F = np.flatnonzero(self.vectors_FE.any(axis=1))
         provider_F = self.provider_F[there_F]
         cluster_F = np.append(self.cluster_P, -1)[provider_F]
-        by_level = [
-            {int(number): there_F[of_F == number] for number in np.unique(of_F[of_F >= 0])}
-            for of_F in (provider_F, cluster_F)
-        ]
-        return {}, *by_level, {0: there_F}
+        return {}, _by_number(there_F, provider_F), _by_number(there_F, cluster_F), {0: there_F}
 
     @cached_property
     def _centre_CE(self) -> Floats:
@@ -223,6 +222,14 @@ class Relations:
         return cls(
             providers, clusters, cluster_P, with_unknown(kin), provider_F, vectors_FE, center_E, axes_EQ, temperature
         )
+
+
+def _by_number(rows_F: Ints, number_F: Ints) -> dict[int, Ints]:
+    """The rows of each number from 0 on, in their order."""
+    order_F = np.argsort(number_F, kind="stable")
+    numbers, first = np.unique(number_F[order_F], return_index=True)
+    parts = np.split(rows_F[order_F], first[1:])
+    return {number: part for number, part in zip(numbers.tolist(), parts, strict=False) if number >= 0}
 
 
 def reduced(vectors_NE: Floats, center_E: Floats, axes_EQ: Floats) -> Floats:
