@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cluster import config
 from cluster.cli_keys import clients, keys
+from cluster.cli_providers import providers
 from cluster.cli_schedule import schedules
 from cluster.errors import MedleyError
 from cluster.options import Config, Json, show, stderr
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(clients, name="client")
 app.add_typer(keys, name="key")
+app.add_typer(providers, name="providers")
 app.add_typer(schedules, name="schedule")
 
 Format = Annotated[str, typer.Option("--format", help="native, open-bandit, table, transactions or marketplace.")]

@@ -14,12 +14,13 @@ from sklearn.metrics import adjusted_rand_score
 from actors.content.published import Published
 from actors.content.regrouping import kept
 from cluster.config import Settings
-from cluster.errors import EvidenceError
+from cluster.errors import EvidenceError, RequestError
+from cluster.providers import opened
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import Registry
 from tune.predefined import Design
 from tune.regrouping.first import First, first
-from tune.regrouping.job import Job, undo
+from tune.regrouping.job import Job, move, undo
 from tune.regrouping.models import LEAST, Sums, likelihood
 from tune.regrouping.traffic import Traffic, number_of
 
@@ -105,6 +106,14 @@ def test_from_grouping_to_undoing(tmp_path: Path) -> None:
     assert kept.load(registry.fetch("shop-regrouping"))[0].groups == state.groups
     back = undo(settings, "shop", moves[-1].number, about["until"])
     assert (back["version"], back["provider"], back["cluster"]) == (3, CHANGED, moves[-1].before)
+    there = move(settings, "shop", CHANGED, moves[-1].after, about["until"])
+    assert (there["version"], there["provider"], there["cluster"]) == (4, CHANGED, moves[-1].after)
+    with opened(settings) as providers:
+        placed = providers.placed()
+    assert {row.provider: row.cluster for row in placed} == state.groups.cluster_of
+    assert {(row.name, row.version) for row in placed} == {("shop", 4)}
+    with pytest.raises(RequestError, match="there is no cluster 'c9'"):
+        move(settings, "shop", CHANGED, "c9", about["until"])
 
 
 def grouped(dataset: Dataset) -> First:

@@ -178,6 +178,22 @@ def test_a_move_spends_and_undoing_it_restores() -> None:
             back.undo(number, DAY)
 
 
+def test_a_move_by_hand_is_logged_watched_anew_and_undone() -> None:
+    state = two().look(DAY, {"q": np.tile([0.0, 0.01], (5, 1))})
+    moved = state.move("q", "a", DAY)
+    last = moved.groups.moves[-1]
+    assert (last.provider, last.before, last.after, last.reason) == ("q", "b", "a", "moved by hand")
+    assert (moved.trials["q"].number, moved.trials["q"].rivals, moved.trials["q"].users_S.sum()) == (2, ("b",), 0)
+    assert moved.undo(last.number, DAY).groups.cluster_of == two().groups.cluster_of
+    for provider, cluster, match in (
+        ("x", "a", "no provider 'x'"),
+        ("q", "x", "no cluster 'x'"),
+        ("q", "b", "already"),
+    ):
+        with pytest.raises(RequestError, match=match):
+            state.move(provider, cluster, DAY)
+
+
 def test_a_new_provider_starts_where_its_content_is_nearest() -> None:
     centroids = {"a": np.array([1.0, 0.0]), "b": np.array([0.0, 1.0])}
     placed = two().place("new", DAY, np.array([0.9, 0.3]), centroids)

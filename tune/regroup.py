@@ -1,6 +1,7 @@
 """Regroup providers: look at the outcomes since the last run, move who is better predicted by another cluster.
 
     python -m tune.regroup [--data FOLDER] [--config settings.yaml] [--name medley] [--run FOLDER] [--anew]
+    python -m tune.regroup --move PROVIDER CLUSTER
     python -m tune.regroup --undo 17
 
 Without --data, the journal's final outcomes. The last line of standard output is JSON; the run's folder has
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--alpha", type=float, default=0.05, help="chance of a needless move per provider and year")
     parser.add_argument("--anew", action="store_true", help="group from scratch")
     parser.add_argument("--undo", type=int, metavar="MOVE", help="take a move back, and do nothing else")
+    parser.add_argument("--move", nargs=2, metavar=("PROVIDER", "CLUSTER"), help="move a provider, and nothing else")
     arguments = parser.parse_args()
 
     from rich.console import Console
@@ -33,14 +35,18 @@ def main() -> int:
     from cluster.progress import bar
     from cluster.records import Dataset
     from tune.journal import evidence
-    from tune.regrouping.job import Job, undo
+    from tune.regrouping.job import Job, move, undo
     from tune.regrouping.traffic import DAY_US
 
     try:
         settings = config.load(arguments.config)
+        today = int(time.time() * 1e6) // DAY_US
         if arguments.undo is not None:
-            today = int(time.time() * 1e6) // DAY_US
             print(json.dumps(undo(settings, arguments.name, arguments.undo, today)))
+            return 0
+        if arguments.move is not None:
+            provider, cluster = arguments.move
+            print(json.dumps(move(settings, arguments.name, provider, cluster, today)))
             return 0
         try:
             if arguments.data:

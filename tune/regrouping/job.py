@@ -15,6 +15,7 @@ from actors.content.regrouping.regrouping import Regrouping
 from actors.features.features import Floats
 from cluster.config import Settings
 from cluster.errors import EvidenceError
+from cluster.providers import opened
 from cluster.records import Dataset
 from cluster.registry import Registry
 from cluster.statistics import normal_interval
@@ -61,14 +62,10 @@ class Job:
         watch.run(start, end, progress)
         moves = watch.state.groups.moves[len(state.groups.moves) :]
         facts = self._facts(watch, grouped, start, end, moves)
-        facts["version"] = self._publish(watch.state, {"until": max(start, end)} | facts)
+        facts["version"] = publish(self.traffic.settings, self.name, watch.state, {"until": max(start, end)} | facts)
         dendrogram(grouped, watch.state.groups.cluster_of, folder / "regroup.png")
         (folder / "regroup.json").write_text(json.dumps(facts | {"providers": table(watch, before)}, indent=1))
         return facts
-
-    def _publish(self, state: Regrouping, about: dict[str, Any]) -> int:
-        self.registry.ensure(kept.NAME.format(self.name))
-        return self.registry.publish(kept.NAME.format(self.name), lambda folder: kept.save(state, about, folder))
 
     def _numbers(self) -> list[int]:
         return self.registry.versions(kept.NAME.format(self.name))
@@ -106,16 +103,35 @@ def _placed(grouped: First, day: int) -> Groups:
     return groups
 
 
-def undo(settings: Settings, name: str, number: int, day: int) -> dict[str, Any]:
-    """Take a move back, published as the next regrouping.
+def publish(settings: Settings, name: str, state: Regrouping, about: dict[str, Any]) -> int:
+    """The next regrouping of a name, in the database too; returns its number."""
+    registry = Registry(settings.registry_uri)
+    registry.ensure(kept.NAME.format(name))
+    version = registry.publish(kept.NAME.format(name), lambda folder: kept.save(state, about, folder))
+    with opened(settings) as providers:
+        providers.record(name, version, state.groups.cluster_of)
+    return version
+
+
+def changed(settings: Settings, name: str, change: Callable[[Regrouping], Regrouping]) -> dict[str, Any]:
+    """What somebody wants changed by hand, published as the next regrouping.
 
     Raises:
-        RequestError: there is no such move, or it cannot be undone.
+        RequestError: it cannot be.
         RegistryError, StateError: there is no regrouping, or it cannot be read or written.
     """
-    registry = Registry(settings.registry_uri)
-    state, about = kept.load(registry.fetch(kept.NAME.format(name)))
-    state = state.undo(number, day_of(day))
-    version = registry.publish(kept.NAME.format(name), lambda folder: kept.save(state, about, folder))
+    state, about = kept.load(Registry(settings.registry_uri).fetch(kept.NAME.format(name)))
+    state = change(state)
     last = state.groups.moves[-1]
-    return {"version": version, "undone": number, "provider": last.provider, "cluster": last.after}
+    version = publish(settings, name, state, about)
+    return {"version": version, "move": last.number, "provider": last.provider, "cluster": last.after}
+
+
+def undo(settings: Settings, name: str, number: int, day: int) -> dict[str, Any]:
+    """Take a move back. Raises as `changed`."""
+    return changed(settings, name, lambda state: state.undo(number, day_of(day))) | {"undone": number}
+
+
+def move(settings: Settings, name: str, provider: str, cluster: str, day: int) -> dict[str, Any]:
+    """Move a provider by hand. Raises as `changed`."""
+    return changed(settings, name, lambda state: state.move(provider, cluster, day_of(day)))

@@ -13,7 +13,7 @@ import numpy as np
 from actors.content.regrouping.groups import Groups
 from actors.content.regrouping.trial import Trial
 from actors.features.features import Floats
-from cluster.errors import ModelError
+from cluster.errors import ModelError, RequestError
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,24 @@ class Regrouping:
 
     def undo(self, number: int, day: date) -> "Regrouping":
         """With a move taken back, and its provider watched anew at what is left of the year's error rate."""
-        groups = self.groups.undo(number, day.isoformat())
+        return self._anew(self.groups.undo(number, day.isoformat()), day)
+
+    def move(self, provider: str, to: str, day: date) -> "Regrouping":
+        """With a provider where somebody wants it, and watched anew there.
+
+        Raises:
+            RequestError: no such provider or cluster, or it is there already.
+        """
+        for kind, name, known in (
+            ("provider", provider, self.groups.cluster_of),
+            ("cluster", to, self.groups.clusters),
+        ):
+            if name not in known:
+                raise RequestError((kind,), f"there is no {kind} {name!r}; there are {', '.join(sorted(known))}", 404)
+        return self._anew(self.groups.move(provider, to, day.isoformat(), "moved by hand", {}), day)
+
+    def _anew(self, groups: Groups, day: date) -> "Regrouping":
+        """With a last move that nobody's evidence asked for."""
         provider = groups.moves[-1].provider
         trials = dict(self.trials)
         if (before := trials.get(provider)) is not None:
