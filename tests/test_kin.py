@@ -80,6 +80,9 @@ def test_relations_are_saved_and_older_versions_have_none(plain: FeatureMap) -> 
     assert loaded.fingerprint == plain.fingerprint
     ids = list(plain.item_ids)
     assert equal(loaded.features({}, ids, None).kin, feature_map.features({}, ids, None).kin)
+    for lost in ("relations#", "relations.temperature"):
+        with pytest.raises(ModelError, match="missing from the saved version"):
+            FeatureMap.load(feature_map.arrays(), {name: fact for name, fact in facts.items() if name != lost})
     older = {name: fact for name, fact in plain.facts().items() if not name.startswith("relations")}
     assert len(older) == len(plain.facts()) - 1
     assert FeatureMap.load(plain.arrays(), older).relations is None

@@ -73,7 +73,8 @@ def unpack(cls: type[T], arrays: Mapping[str, NDArray[Any]], facts: Mapping[str,
 
 
 def _saved(name: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> bool:
-    return name in facts or f"{name}#" in facts or name in arrays or f"{name}.ends" in arrays
+    """Whether anything of a field is there."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}#")) for key in (*arrays, *facts))
 
 
 def _get(hint: Any, name: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Any:
