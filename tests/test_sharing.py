@@ -1,10 +1,17 @@
 """How items that share parameters are put together; the law of their scores is in test_members."""
 
+from dataclasses import replace
+
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.bandits import law
+from actors.bandits.members import Shared, Uniform
+from actors.bandits.posterior import gaussian
 from actors.bandits.sharing import BLOCK, Groups
+from tests import bandit_cases as cases
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, BLOCK + 5)), max_size=12), st.randoms())
@@ -25,3 +32,20 @@ def test_blocks_hold_arms_whole_and_each_item_once(sizes: list[tuple[int, int]],
         blocks = {place // BLOCK for place in place_K[start:end].tolist()}
         assert len(blocks) == 1
         assert (blocks == {-1}) == (end - start > BLOCK)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 60), st.booleans())
+def test_the_order_of_the_list_changes_no_bit(seed: int, items: int, alike: bool) -> None:
+    """Of models of providers and clusters beside others, and where all items see the same context."""
+    rng = np.random.default_rng(seed)
+    content = [Shared(p.name, gaussian(p.precision_ADD, p.shift_AD), p.view) for p in cases.content(rng, 4)]
+    published = cases.published(Uniform(), cases.shared(rng, 1, 4), *content, dimension=4)
+    features = replace(cases.features(rng, items, 4, alike), arm_K=np.zeros(items, np.int64), kin=cases.kin(rng, items))
+    order_K = rng.permutation(items)
+    one = law.probabilities(published, features, None, seed)
+    other = law.probabilities(published, features.take(order_K), None, seed)
+    assert np.array_equal(one.pi_K[order_K], other.pi_K)
+    assert np.array_equal(one.member_MK[:, order_K], other.member_MK)
+    assert np.array_equal(one.mean_K[order_K], other.mean_K)
+    assert one.pi_K.sum() == pytest.approx(1.0, abs=1e-12)
