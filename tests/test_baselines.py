@@ -10,6 +10,7 @@ import pytest
 
 from actors.bandits import law, learn
 from actors.bandits.ensemble import Ensemble
+from actors.bandits.shares import ItemWeights
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from cluster.config import BanditSettings, FeatureSettings, LawSettings, RewardKind, WeightSettings
@@ -225,3 +226,12 @@ def test_a_version_without_some_members_has_fewer_baselines(version: Version) ->
     assert set(baselines.policies(small, "linear")) == {"uniform", "pooled_linear", "best_predefined"}
     with pytest.raises(ModelError, match="no member"):
         baselines.policies(small, "popularity")
+
+
+def test_items_that_have_said_something_of_the_members_are_no_hindrance(version: Version) -> None:
+    told = ItemWeights(np.array([1]), np.array([[0.4, 0.3, 0.2, 0.1]]))
+    for names in (version.ensemble.names, version.ensemble.names[1:]):
+        ensemble = replace(version.ensemble, items=told).only(*names)
+        found = baselines.policies(Version(version.feature_map, ensemble, version.items), "linear")
+        assert [len(each.names) for each in found.values()] == [1, 1, 1, 1]
+        assert found["uniform"].names == ("uniform",)

@@ -52,7 +52,8 @@ def policies(version: Version, best: str) -> dict[str, Ensemble]:
     ensemble = version.ensemble
     alone = {"uniform": "uniform", "popularity": "popularity", "pooled_linear": "linear"}
     found = {name: ensemble.only(member) for name, member in alone.items() if member in ensemble.names}
-    found.setdefault("uniform", replace(ensemble, members=(Uniform(),), values_M=np.full(1, 0.5)))
+    if "uniform" not in found:
+        found["uniform"] = replace(ensemble.only(best), members=(Uniform(),), values_M=np.full(1, 0.5), admissions={})
     return found | {"best_predefined": ensemble.only(best)}
 
 
