@@ -89,7 +89,7 @@ def assemble(
         clients=lambda: tenants(keys, journal_url(settings)),
         rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
         deciding=deciding,
-        predicting=Predicting(replica.engine, metrics, encoding),
+        predicting=Predicting(replica.engine, metrics, encoding, reading),
         settings=settings.serve,
     )
     return Assembly(replica, journal, gateway, metrics, deciding, reading, encoding)

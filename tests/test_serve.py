@@ -51,6 +51,20 @@ def test_large_batches_are_decided_by_the_model_replicas(served: Served) -> None
     assert (refused, problem["detail"][0]["loc"]) == (422, ["body", "requests", len(requests), "items", 0])
 
 
+def test_predictions_are_answered_as_decisions_score(served: Served) -> None:
+    asked = {"user_id": "u1", "context": {"device": "mobile"}}
+    body = {"requests": [asked | {"item_id": "i2"}, asked | {"content": {"title": "a red thing"}}]}
+    status, answer = served.call("/v1/predictions", body)
+    assert status == 200
+    named, inline = answer["predictions"]
+    slot = served.decide(asked | {"items": ["i2"]})[1]["decisions"][0]["slots"][0]
+    assert named["probability"] == pytest.approx(slot["score"], abs=0.05), "a publication may come between"
+    assert named["models"].keys() == slot["models"].keys()
+    assert (inline["level"], inline["neighbours"]) == ("none", [])
+    refused, problem = served.call("/v1/predictions", {"requests": [{"item_id": "nowhere"}]})
+    assert (refused, problem["detail"][0]["loc"]) == (404, ["body", "requests", 0, "item_id"])
+
+
 def test_rewards_are_learned_and_seen_by_the_replica(served: Served) -> None:
     request = {"user_id": "u7", "context": {"device": "mobile"}, "items": ["i2"]}
 

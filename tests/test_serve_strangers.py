@@ -131,23 +131,29 @@ def test_the_code_is_there_for_the_next_decision_and_in_the_log(home: Path) -> N
                 await asyncio.sleep(0.01)
             answers["kept"] = await ask(running, "new")
             answers["read"] = await ask(running, "other", hour=5)
+            about = {"user_id": "new", "context": MOBILE}
+            answers["alone"] = (await running.decide({**about, "items": ["i3"]})).json()["decisions"][0]
+            answers["predicted"] = (await running.predict({**about, "item_id": "i3"})).json()["predictions"][0]
             answers["nobody"] = await ask(running, None)
             model.slow_s = 0.5
             answers["late"] = await ask(running, "late", hour=7)
             counts = {labels[0]: n for (name, labels), n in running.metrics.counts.items() if "contexts_read" in name}
-            assert counts == {"late": 2.0, "kept": 1.0, "read": 1.0}
+            assert counts == {"late": 2.0, "kept": 3.0, "read": 1.0}
 
     settings = settings.model_copy(update={"serve": settings.serve.model_copy(update={"generate_ms": 200.0})})
     asyncio.run(main())
     assert model.told == 3
-    found = {name: logged(settings, answer["decision_id"]) for name, answer in answers.items()}
+    decided = {name: answer for name, answer in answers.items() if name != "predicted"}
+    found = {name: logged(settings, answer["decision_id"]) for name, answer in decided.items()}
     assert found["starting"] is found["nobody"] is found["late"] is None
     for name, hour in (("kept", 3), ("read", 5)):
         text = generator().serialiser.text(MOBILE | {"hour": hour})
         assert np.array_equal(found[name], np.asarray(generator().text_codes([text])[0], np.float32))
+    predicted, slot = answers["predicted"]["probability"], answers["alone"]["slots"][0]
+    assert predicted == pytest.approx(min(max(slot["score"], 0.0), 1.0), abs=1e-9), "predictions know the code too"
     means = [answers[name]["slots"][0]["contributions"]["generated"] for name in ("starting", "kept")]
     assert means[0] != means[1], "the encoder's code and the model's are told apart"
-    assert same_again(settings, *(answer["decision_id"] for answer in answers.values()))
+    assert same_again(settings, *(answer["decision_id"] for answer in decided.values()))
 
 
 @pytest.mark.parametrize("mode", ["live", "shadow", "apprentice"])

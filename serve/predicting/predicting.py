@@ -5,6 +5,7 @@ it is read first (`encoding`), and where that gives none it is predicted as an i
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,8 @@ from actors.content.contents import Content, text_of
 from cluster.errors import RequestError, StateError
 from serve.decide import Engine
 from serve.decisions.current import Current
-from serve.messages import Prediction, PredictionRequest
+from serve.decisions.reading import Codes, Reading
+from serve.messages import DecisionRequest, Prediction, PredictionRequest
 from serve.observed.metrics import Metrics
 from serve.predicting.encoding import NO_ENCODER, Encoding, Read
 from serve.predicting.prediction import Posed, predictions, width
@@ -28,10 +30,13 @@ class Predicting:
     Args:
         engine: knows what decides for each client.
         encoding: reads content; None where nobody does.
+        reading: reads contexts of unknown users, as for decisions; None where nobody does.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, encoding: Encoding | None) -> None:
-        self._engine, self._metrics, self._encoding = engine, metrics, encoding
+    def __init__(
+        self, engine: Engine, metrics: Metrics, encoding: Encoding | None = None, reading: Reading | None = None
+    ) -> None:
+        self._engine, self._metrics, self._encoding, self._reading = engine, metrics, encoding, reading
 
     async def __call__(self, client: str, requests: Sequence[PredictionRequest]) -> list[Prediction]:
         """Predict each request of a call.
@@ -45,7 +50,8 @@ class Predicting:
             raise StateError("no version is published yet; `medley compose` makes one")
         for index, request in enumerate(requests):
             _check(current, request, index)
-        posed = await self._posed(current, requests)
+        read, codes = await asyncio.gather(self._contents(current, requests), self._codes(client, requests))
+        posed = [Posed(request, read.get(i, Read()), codes.get(i)) for i, request in enumerate(requests)]
 
         def work() -> list[Prediction]:
             return predictions(current, posed, lambda user: self._engine.known(current, client, user)[0])
@@ -56,13 +62,20 @@ class Predicting:
             self._metrics.count("medley_predictions_total", client, one.level)
         return made
 
-    async def _posed(self, current: Current, requests: Sequence[PredictionRequest]) -> list[Posed]:
-        """With what was read of the contents that come without an embedding."""
+    async def _codes(self, client: str, requests: Sequence[PredictionRequest]) -> Codes:
+        """Of unknown users' contexts, as a decision in that moment would have them."""
+        if self._reading is None:
+            return {}
+        asking = [DecisionRequest(user_id=r.user_id, session_id=r.session_id, context=r.context) for r in requests]
+        found = self._engine.strangers(client, asking)
+        return {} if found is None else await self._reading.codes(*found, left_ms=math.inf)
+
+    async def _contents(self, current: Current, requests: Sequence[PredictionRequest]) -> dict[int, Read]:
+        """What was read of the contents that come without an embedding, by place."""
         told = {i: _content(one) for i, one in enumerate(requests) if one.content and one.content.embedding is None}
-        found: dict[int, Read] = {}
-        if told and width(current):
-            found = dict(zip(told, await self._read(current, list(told.values())), strict=True))
-        return [Posed(request, found.get(i, Read())) for i, request in enumerate(requests)]
+        if not told or not width(current):
+            return {}
+        return dict(zip(told, await self._read(current, list(told.values())), strict=True))
 
     async def _read(self, current: Current, contents: Sequence[Content]) -> list[Read]:
         relations = current.loaded.version.feature_map.relations

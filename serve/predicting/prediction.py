@@ -5,7 +5,7 @@ Shapes: K = 1 item, J neighbours.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.bandits import law
 from actors.bandits.history import History
@@ -13,6 +13,7 @@ from actors.features.feature_map import FeatureMap
 from actors.features.features import Features
 from actors.features.kin import LEVELS
 from cluster.records import item_table
+from serve.decisions.asked import Code
 from serve.decisions.current import Current
 from serve.messages import Neighbour, Prediction, PredictionRequest
 from serve.predicting.encoding import Read
@@ -25,10 +26,12 @@ _INLINE = "\x7f{}"
 
 @dataclass(frozen=True)
 class Posed:
-    """A request, and what was read of its content where it came without an embedding."""
+    """A request, what was read of its content where it came without an embedding, and the code of its context where a
+    language model has read it."""
 
     request: PredictionRequest
     read: Read
+    code: Code | None = None
 
 
 def predictions(current: Current, posed: Sequence[Posed], history: Callable[[str], History | None]) -> list[Prediction]:
@@ -42,7 +45,7 @@ def predictions(current: Current, posed: Sequence[Posed], history: Callable[[str
     for first in range(0, len(posed), _AT_ONCE):
         part = posed[first : first + _AT_ONCE]
         questions = [
-            law.Question(_features(feature_map, one, first + n), _history(one.request, history), seed=0)
+            law.Question(_features(current, feature_map, one, first + n), _history(one.request, history), seed=0)
             for n, one in enumerate(part)
         ]
         decisions = law.decide_many(current.published, questions)
@@ -70,10 +73,13 @@ def _body(posed: Posed) -> str:
     return json.dumps(body)
 
 
-def _features(feature_map: FeatureMap, posed: Posed, place: int) -> Features:
-    request = posed.request
+def _features(current: Current, feature_map: FeatureMap, posed: Posed, place: int) -> Features:
+    request, code = posed.request, posed.code
     item = _INLINE.format(place) if request.item_id is None else request.item_id
-    return feature_map.features(request.context, [item], request.user_id)
+    features = feature_map.features(request.context, [item], request.user_id)
+    if code is not None and code.generator == current.loaded.reader:
+        return replace(features, code_H=code.code_H)
+    return features
 
 
 def _history(request: PredictionRequest, history: Callable[[str], History | None]) -> History | None:
