@@ -25,7 +25,7 @@ SPREAD = 0.04
 def form(items: int, seed: int) -> Form:
     names = tuple(f"member{m}" for m in range(MEMBERS))
     every = tuple(range(MEMBERS))
-    return Form(names, every, every, 0.02, REDUCED, NEIGHBOURS, items, seed=seed)
+    return Form(names, every, every, 0.02, REDUCED, NEIGHBOURS, items, 0.99, seed=seed)
 
 
 def misled(decisions: int, items: int, seed: int, told: float = 2.0) -> Contexts:
@@ -52,5 +52,6 @@ def misled(decisions: int, items: int, seed: int, told: float = 2.0) -> Contexts
     )
     logits_BKM = np.log(weights_BM)[:, None] + logits_BKM
     spread_BKM = np.full((*shape, MEMBERS), SPREAD)
-    mask_BK = np.ones(shape, np.bool_)
-    return Contexts(observed_BKN, logits_BKM, reward_BK[..., None] + error_BKM, spread_BKM, mask_BK, reward_BK)
+    floor_BK, mask_BK = np.full(shape, 0.01 / items), np.ones(shape, np.bool_)
+    mean_BKM = reward_BK[..., None] + error_BKM
+    return Contexts(observed_BKN, logits_BKM, mean_BKM, spread_BKM, floor_BK, mask_BK, reward_BK)

@@ -4,7 +4,7 @@ Episodes are one step long: a decision does not change what comes after it (gamm
 is computed beforehand, from a version and a world or a log (tune.blending.situations); here are arrays.
 
 Shapes: B decisions, K items of a decision (padded), M members, N inputs of the residual (actors.bandits.residual),
-F = N + 3M + 2 numbers of an item, C = 2 numbers of a decision.
+F = N + 3M + 3 numbers of an item, C = 2 numbers of a decision.
 """
 
 from dataclasses import dataclass, replace
@@ -29,14 +29,16 @@ class Contexts:
     """B decisions.
 
     observed_BKN: what the residual reads. logits_BKM: the plain blend's, per item. mean_BKM, spread_BKM: of the
-    members' scores, in scaled reward; a member without scores has zeros. mask_BK: false on padding.
-    reward_BK: expected reward of each item, scaled to [0, 1]; zeros where only the log's actions are known.
+    members' scores, in scaled reward; a member without scores has zeros. floor_BK: what the law gives to an item
+    whatever the blend is, (1 − ε)·δ·Σ_m w̃_m π_m + ε/K. mask_BK: false on padding. reward_BK: expected reward of each
+    item, scaled to [0, 1]; zeros where only the log's actions are known.
     """
 
     observed_BKN: Floats
     logits_BKM: Floats
     mean_BKM: Floats
     spread_BKM: Floats
+    floor_BK: Floats
     mask_BK: NDArray[np.bool_]
     reward_BK: Floats
 
@@ -55,12 +57,12 @@ class Contexts:
 
 
 def flat(contexts: Contexts, plain_BK: Floats, scalars_BC: Floats) -> Single:
-    """What the policy reads, (B, K·F + C): of items [observed, logits, means, spreads, valid, log π₀], then scalars.
+    """What the policy reads, (B, K·F + C): of items [observed, logits, means, spreads, floor, valid, log π₀].
 
     Args:
-        plain_BK: the plain blend's log π₀. scalars_BC: temperature and expected reward.
+        plain_BK: the plain blend's log π₀. scalars_BC: temperature and expected reward, which stand last.
     """
-    own_BK1 = (contexts.mask_BK[..., None], plain_BK[..., None])
+    own_BK1 = (part[..., None] for part in (contexts.floor_BK, contexts.mask_BK, plain_BK))
     parts = (contexts.observed_BKN, contexts.logits_BKM, contexts.mean_BKM, contexts.spread_BKM, *own_BK1)
     rows_BKF = np.concatenate([part.astype(np.float32) for part in parts], axis=-1)
     return np.concatenate([rows_BKF.reshape(len(contexts), -1), scalars_BC.astype(np.float32)], axis=1)

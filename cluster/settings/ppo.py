@@ -23,7 +23,7 @@ class PpoSettings(Section):
     batches: Count = Field(60, description="batches of 4,096 draws from a world")
     budget_s: Positive = Field(120.0, description="training in a world, seconds")
     checkpoint_batches: Count = Field(10, description="batches between two checkpoints")
-    rate: Positive = Field(3e-4, description="learning rate")
+    rate: Positive = Field(1e-3, description="learning rate of Adam")
     hidden: Count = Field(64, description="width of the network's two layers")
     particles: Annotated[int, Field(ge=2, multiple_of=2)] = Field(
         16, description="normals per item of the smoothed law, in pairs"

@@ -149,18 +149,13 @@ class PpoJob:
     def _situations(self) -> Situations:
         settings = self.settings
         with self.stages.stage("situations") as stage:
-            expected = self._expected() if self.world else None
-            events = self._answers.events if self.world else self._events(self._training)
-            found = situations(
-                self.running.ensemble,
-                self._map,
-                events,
-                settings.reward,
-                settings.seed,
-                settings.ppo.items,
-                expected,
-                stage.progress,
-            )
+            common = (settings.reward, settings.seed, settings.ppo.items)
+            if self.world:
+                events, taken, expected = self._answers.events, None, self._expected()
+            else:  # what was logged was decided by members that had learned from everyone
+                events, taken, expected = self._events(self.fresh), np.isin(self.fresh, self._training), None
+            ensemble, progress = self.running.ensemble, stage.progress
+            found = situations(ensemble, self._map, events, *common, taken, expected, progress)
             stage.left_out = f"{found.left_out:,} decisions of more than {settings.ppo.items} items" * bool(
                 found.left_out
             )
@@ -196,7 +191,7 @@ class PpoJob:
             reduced=relations.axes_EQ.shape[1],
             neighbours=relations.neighbours,
             items=seen.contexts.mask_BK.shape[1],
-            epsilon=ensemble.law.epsilon,
+            blended=(1 - ensemble.law.epsilon) * (1 - ensemble.law.delta),
             particles=ppo.particles,
             temperature=ppo.temperature,
             hidden=ppo.hidden,

@@ -1,7 +1,7 @@
 """The decision law with a residual in its blend, smoothed so that it has a gradient (docs/ppo.md).
 
-    π(k) = (1 − ε)·mean_p softmax_k(score_kp/T) + ε/K,   score_kp = Σ_m w_mk μ_mk + ξ_kp·Σ_m w_mk s_mk,
-    w_k = blend(ℓ_k + g(x_k))
+    π(k) = (1 − ε)(1 − δ)·mean_p softmax_k(score_kp/T) + floor_k,    score_kp = Σ_m w_mk μ_mk + ξ_kp·Σ_m w_mk s_mk,
+    w_k = blend(ℓ_k + g(x_k)),    floor_k = (1 − ε)·δ·Σ_m w̃_m π_m(k) + ε/K
 
 ξ are P fixed standard normals, the same in every decision, in pairs ±ξ. T is a share of the plain blend's spread, so
 that the softmax is near the law's argmax. With g = 0 it is the plain blend.
@@ -31,8 +31,8 @@ class Form:
     """What a policy is made for.
 
     members: names. scored: places of those with scores. predefined: places of those that keep at least `floor`.
-    reduced, neighbours: of the observation. items: K. epsilon: ε. particles: P. temperature: T in units of the plain
-    blend's mean spread. hidden: W.
+    reduced, neighbours: of the observation. items: K. blended: (1 − ε)(1 − δ). particles: P. temperature: T in units of
+    the plain blend's mean spread. hidden: W.
     """
 
     members: tuple[str, ...]
@@ -42,7 +42,7 @@ class Form:
     reduced: int
     neighbours: int
     items: int
-    epsilon: float = 0.01
+    blended: float = 0.891
     particles: int = 16
     temperature: float = 0.25
     hidden: int = 64
@@ -119,16 +119,14 @@ class BlendPolicy(nn.Module):
         mean_BK = mean_BK / temperature_B1 + closed_BK
         score_BKP = mean_BK[..., None] + (spread_BK / temperature_B1)[..., None] * self.noise_KP
         chosen_BK = torch.softmax(score_BKP, dim=1).mean(-1)  # twelve times as fast as over the last axis
-        epsilon, count_B1 = self.form.epsilon, valid_BK.sum(1, keepdim=True)
-        pi_BK = (1 - epsilon) * chosen_BK + epsilon * valid_BK / count_B1
-        return torch.log(pi_BK.clamp_min(1e-12))
+        return torch.log((self.form.blended * chosen_BK + rows_BKF[..., -3]).clamp_min(1e-12))
 
     def _blended(self, rows_BKF: Tensor, logits_BKM: Tensor) -> tuple[Tensor, Tensor]:
         """Means and spreads of the blend (B, K), as `actors.bandits.weights.blend` and `particles.blend` make them."""
         start, members = self.form.inputs + len(self.form.members), len(self.form.members)
         share_BKM = torch.maximum(torch.softmax(logits_BKM, -1), self.floor_M) * self.scored_M
         share_BKM = share_BKM / share_BKM.sum(-1, keepdim=True)
-        mean_BKM, spread_BKM = rows_BKF[..., start : start + members], rows_BKF[..., start + members : -2]
+        mean_BKM, spread_BKM = rows_BKF[..., start : start + members], rows_BKF[..., start + members : -3]
         return (share_BKM * mean_BKM).sum(-1), (share_BKM * spread_BKM).sum(-1)
 
     @torch.no_grad()

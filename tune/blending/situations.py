@@ -22,7 +22,7 @@ from actors.features.features import Features, Floats, Ints
 from cluster.config import RewardKind
 from cluster.errors import EvidenceError
 from tune.blend_env import Contexts
-from tune.log import read
+from tune.log import Bools, read
 from tune.split import tasks
 from tune.walk import PUBLISH_EVERY
 
@@ -50,10 +50,11 @@ def situations(
     kind: RewardKind,
     seed: int,
     widest: int,
+    taken: Bools | None = None,
     expected: Expected | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Situations:
-    """Those of the events, in order of time, that have at most `widest` items.
+    """Those of the events, in order of time, that have at most `widest` items, and are `taken` where that is given.
 
     Every member learns the logged reward after each, as when the version serves, so that the network meets weights and
     values that move.
@@ -75,7 +76,7 @@ def situations(
             history = None if user is None else state.histories.get(user)
             noise = Noise((seed << 32) + n, published.law.particles)
             drawn = particles(published, [features], [history], [noise], [len(features)])[0]
-            if len(features) <= widest:
+            if len(features) <= widest and (taken is None or taken[n]):
                 found.append(_seen(published, features, drawn, None if expected is None else expected(n)))
                 kept.append(n)
             outcome = learn.Outcome.of(
@@ -93,7 +94,7 @@ def situations(
         raise EvidenceError(f"none of {len(events):,} events has at most {widest} items; raise ppo.items")
     rows = np.array(kept)
     propensity_B = None if log.propensity_N is None else log.propensity_N[rows]
-    left_out = len(events) - len(rows)
+    left_out = (len(events) if taken is None else int(taken.sum())) - len(rows)
     return Situations(_padded(found), log.action_N[rows], log.reward_N[rows], propensity_B, left_out)
 
 
@@ -108,6 +109,9 @@ def _seen(published: Published, features: Features, drawn: Particles, reward_K: 
     state = published.weights_M, published.values_M, published.errors_M
     scale = published.weights.neighbour_scale
     logits_KM = np.log(np.maximum(published.odds_M, LEAST_ODDS)) + scale * np.log1p(tilt_KM)
+    law, alternatives_M = published.law, published.alternatives_M
+    member_KM = np.stack([drawn.propensities(k) for k in range(len(features))])
+    floor_K = (1 - law.epsilon) * law.delta * member_KM @ alternatives_M + law.epsilon / len(features)
     means = np.stack([drawn.means(k) for k in range(len(features))])
     rewards = np.zeros(len(features)) if reward_K is None else reward_K
     return Contexts(
@@ -115,6 +119,7 @@ def _seen(published: Published, features: Features, drawn: Particles, reward_K: 
         logits_BKM=logits_KM[None],
         mean_BKM=means[None],
         spread_BKM=drawn.spread_MK.T[None],
+        floor_BK=floor_K[None],
         mask_BK=np.ones((1, len(features)), np.bool_),
         reward_BK=rewards[None],
     )

@@ -28,8 +28,8 @@ from tune.blending.module import BlendModule
 from tune.blending.policy import BlendPolicy, Form
 from tune.blending.runner import BatchEnvRunner, episode
 
-BATCH, EPOCHS, MINIBATCH = 4096, 4, 512
-"""Decisions of a batch, passes over it, and decisions of a gradient step."""
+BATCH, EPOCHS, MINIBATCH, PASS = 4096, 4, 512, 64
+"""Decisions of a batch, passes over it, and decisions of a gradient step: on draws, and of a pass over a log."""
 
 
 def configuration(form: Form, folder: Path, seed: int, bounds: dict[str, float], rate: float) -> PPOConfig:
@@ -134,7 +134,7 @@ class Training:
         learners, runners = self.algorithm.learner_group, self.algorithm.env_runner_group
         assert learners is not None
         assert runners is not None
-        learners.update(episodes=[rows], num_epochs=1, minibatch_size=min(MINIBATCH, len(action_B)))
+        learners.update(episodes=[rows], num_epochs=1, minibatch_size=min(PASS, len(action_B)))
         runners.sync_weights(from_worker_or_learner_group=learners, inference_only=True)
 
     def _checkpoint(self) -> None:
