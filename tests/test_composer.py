@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import safetensors.numpy
 from rich.console import Console
@@ -19,7 +20,7 @@ from cluster.config import Settings
 from cluster.errors import EvidenceError, RegistryError
 from cluster.importers.imported import Options
 from cluster.importers.marketplace import read_marketplace
-from cluster.records import Dataset
+from cluster.records import ITEMS, Dataset
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, Proposed, changed, proposed, quick, two_kinds
 from tests.features_samples import labelled, shop
@@ -236,6 +237,40 @@ def test_a_small_marketplace(tmp_path: Path) -> None:
     features = made.version.feature_map.features({}, event["candidates"], event["user_id"])
     published = learn.publish(learn.start(made.version.ensemble))
     assert law.decide(published, features, None, 1).slots[0].propensity > 0
+
+
+def test_what_items_say_of_one_another_goes_into_the_version(tmp_path: Path) -> None:
+    """Red lamps are one provider's and like one another, blue ones another's: six items, each with two neighbours."""
+    plain = two_kinds(users=120)
+    names = plain.items["item_id"].to_pylist()
+    angles = [0.1 * n + 1.5 * name.startswith("blue") for n, name in enumerate(names)]
+    columns = {"provider_id": [name[:-1] for name in names], "embedding": [[np.cos(a), np.sin(a)] for a in angles]}
+    items = plain.items
+    for name, values in columns.items():
+        place = items.schema.get_field_index(name)
+        items = items.set_column(place, ITEMS.field(name), pa.array(values, ITEMS.field(name).type))
+    dataset = replace(plain, items=items)
+    made = composed(dataset, tmp_path, features=PLAIN)
+    ensemble, relations = made.version.ensemble, made.version.feature_map.relations
+    assert ensemble.names[:5] == ("uniform", "popularity", "linear", "forgetting", "provider")
+    assert relations is not None
+    assert relations.providers == ("blue", "red")
+    assert [sorted(row[row >= 0].tolist()) for row in relations.kin.near_KJ[:6]] == [
+        [m for m in range(6) if m != n] for n in range(6)
+    ]
+    found = {"providers": 2, "clusters": 1, "embedded": 6, "embeddings": "the items' own"}
+    assert made.written["data"]["content"] == found
+    work = Groundwork.of(dataset, made.settings)
+    state = learn.start(work.ensemble(*work.predefined.members()))
+    trail = Trail.of(work.feature_map, work.events(work.split.select), made.settings.reward, made.settings.seed)
+    base = walk(state.ensemble, trail, made.settings.seed, state=state)
+    assert made.written["select"] == pytest.approx(base.mean())
+    expected = state.items.published()
+    assert expected is not None
+    assert ensemble.items is not None
+    assert ensemble.items.rows_N.tolist() == list(range(6))
+    np.testing.assert_array_equal(ensemble.items.weights_NM, expected.among(len(ensemble.names)).weights_NM)
+    assert np.abs(expected.weights_NM - 0.2).max() > 0.02
 
 
 def test_without_propensities_the_evidence_is_model_based(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.features_samples import shop
 from tune.groundwork import Groundwork
 from tune.predefined import Design, Predefined
 from tune.restart import _predefined
-from tune.specialise import Content, near
+from tune.specialise import Content, near, told
 
 MEMBERS: tuple[Any, ...] = ("uniform", "linear", "cluster", "provider")
 GROUPED = Regrouping(
@@ -119,6 +119,13 @@ def test_items_speak_for_themselves_where_nothing_is_published() -> None:
     assert own.design.provider_N.tolist() == [int(i[1:]) % 3 for i in dataset.events["item_id"].to_pylist()[:400]]
 
 
+def test_empty_embeddings_are_none() -> None:
+    dataset = with_items(shop(), embedding=[[]] * 30)
+    relations = fitted(dataset).feature_map.relations
+    assert relations is not None
+    assert (relations.neighbours, told(relations)["embedded"]) == (0, 0)
+
+
 def test_what_was_published_is_taken_up(tmp_path: Path) -> None:
     """Embeddings come before those of the items, clusters from the last regrouping; p2, whom nobody has grouped, goes
     to the cluster of the nearest content."""
@@ -130,7 +137,7 @@ def test_what_was_published_is_taken_up(tmp_path: Path) -> None:
     registry.publish(CONTENT.format("shop"), Published.of(ids, [None] * len(ids), vectors, [], {}).save)
     registry.publish(kept.NAME.format("shop"), lambda folder: kept.save(GROUPED, {}, folder))
     content = Content.of(registry, "shop")
-    assert content.facts == {"embeddings": 1, "clusters": 1}
+    assert content.source == "shop-content/1"
     own = fitted(dataset, content)
     relations = own.feature_map.relations
     assert relations is not None
@@ -138,6 +145,7 @@ def test_what_was_published_is_taken_up(tmp_path: Path) -> None:
     assert dict(zip(relations.providers, relations.cluster_P.tolist(), strict=True)) == {"p0": 0, "p1": 1, "p2": 1}
     assert relations.clusters == ("c1", "c2")
     assert [member.name for member in own.members()] == list(MEMBERS)
+    assert told(relations) == {"providers": 3, "clusters": 2, "embedded": 30, "embeddings": "shop-content/1"}
     without = replace(content, vectors={})
     alone = fitted(with_items(dataset, embedding=[None] * len(ids)), without).feature_map.relations
     assert alone is not None

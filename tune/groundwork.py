@@ -17,7 +17,7 @@ from cluster.errors import EvidenceError
 from cluster.records import Dataset
 from tune import metric
 from tune.predefined import Design, Predefined
-from tune.specialise import Content
+from tune.specialise import Content, told
 from tune.split import WORLD, Parts, parts, tasks
 
 
@@ -79,7 +79,7 @@ class Groundwork:
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the data."""
-        events = self.dataset.events
+        events, relations = self.dataset.events, self.feature_map.relations
         return {
             "format": self.dataset.format,
             "events": len(events),
@@ -88,6 +88,7 @@ class Groundwork:
             "clients": len(set(events["client_id"].to_pylist())),
             "parts": self.split.sizes(),
             "features": {"kind": self.feature_map.kind, "dimension": self.feature_map.dimension},
+            **({"content": told(relations)} if relations is not None else {}),
             "metric": self.settings.metric.kind,
             "metric_left_out": self.dataset.facts.get("metric_left_out", 0),
             "reward_mean": float(np.mean(self.predefined.design.reward_N)),

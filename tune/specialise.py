@@ -38,13 +38,12 @@ class Content:
 
     vectors: unit embeddings by item; none where `tune.embed` did not run. regrouping: None where `tune.regroup`
     did not.
-    source: of the vectors, as in `Relations`. facts: the versions that these are from.
+    source: of the vectors, as in `Relations`.
     """
 
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
     regrouping: Regrouping | None = None
     source: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, registry: Registry, name: str) -> "Content":
@@ -53,11 +52,9 @@ class Content:
         if numbers := registry.versions(content):
             published = Published.load(registry.fetch(content, numbers[-1]))
             vectors = dict(zip(published.item_ids, published.vectors_IE, strict=True))
-            source = f"{content}/{numbers[-1]}"
-            found = replace(found, vectors=vectors, source=source, facts={"embeddings": numbers[-1]})
+            found = replace(found, vectors=vectors, source=f"{content}/{numbers[-1]}")
         if numbers := registry.versions(regrouping):
-            state = kept.load(registry.fetch(regrouping, numbers[-1]))[0]
-            found = replace(found, regrouping=state, facts=found.facts | {"clusters": numbers[-1]})
+            found = replace(found, regrouping=kept.load(registry.fetch(regrouping, numbers[-1]))[0])
         return found
 
     def related(self, feature_map: FeatureMap, items: pa.Table, settings: ContentSettings) -> FeatureMap:
@@ -79,10 +76,9 @@ class Content:
     def _vectors(self, items: pa.Table) -> Vectors:
         """Embeddings, zeros for an item without; of no width where no item has one."""
         ids = items["item_id"].to_pylist()
-        if not self.vectors:
-            column = items["embedding"]
-            return given(items).vectors_NE if column.null_count < len(column) else np.zeros((len(ids), 0), np.float32)
-        width = len(next(iter(self.vectors.values())))
+        if not self.vectors and any(items["embedding"].to_pylist()):
+            return given(items).vectors_NE
+        width = len(next(iter(self.vectors.values()), ()))
         return np.stack([self.vectors.get(item_id, np.zeros(width, np.float32)) for item_id in ids])
 
     def _clusters(self, providers: list[str | None], vectors_IE: Vectors) -> dict[str, str]:
@@ -101,6 +97,16 @@ class Content:
             if name not in state.groups.cluster_of:
                 state = state.place(name, day, content.get(name), centroids)
         return {name: state.groups.cluster_of[name] for name in names}
+
+
+def told(relations: Relations) -> dict[str, Any]:
+    """For a report: how many providers, clusters and embedded items, and where the embeddings are from."""
+    return {
+        "providers": len(relations.providers),
+        "clusters": len(relations.clusters),
+        "embedded": int(relations.vectors_FE.any(axis=1).sum()),
+        "embeddings": relations.source or "the items' own",
+    }
 
 
 def near(
