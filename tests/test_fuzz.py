@@ -22,7 +22,7 @@ from schemathesis.specs.openapi import checks
 
 from cluster import config
 from cluster.config import Settings
-from tests import serving
+from tests import content_serving, serving
 from tests.servers import free_port
 from tests.serving import Running
 
@@ -46,7 +46,7 @@ def listening(settings: Settings) -> Iterator[tuple[str, Running]]:
     started, parts = threading.Event(), []
 
     async def main() -> None:
-        async with serving.running(settings) as replica:
+        async with serving.running(settings, content=content_serving.Reader) as replica:
             server = uvicorn.Server(uvicorn.Config(replica.gateway.app, port=port, log_level="error"))
             task = asyncio.create_task(server.serve())
             while not server.started:
@@ -71,7 +71,7 @@ def listening(settings: Settings) -> Iterator[tuple[str, Running]]:
 def test_every_answer_is_as_the_document_says(home: Any, published: bool, mode: Any) -> None:
     settings = config.load(rewards={"reward": {"window_s": 60}}, serve={"max_batch": 50})
     if published:
-        serving.publish(settings, serving.version())
+        serving.publish(settings, content_serving.version())
     with listening(settings) as (url, replica):
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         keys = [replica.headers(), {"Authorization": f"Bearer {replica.operator}"}, {}]
