@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tune import recovery, report
+from tune import recovery, report, upkeep
 from tune.rehearsal import Rehearsal
 from tune.service import Done
 
@@ -86,4 +86,4 @@ def test_the_report_says_what_was_found_and_done(tmp_path: Path) -> None:
     ],
 )
 def test_every_action_has_its_words(changes: dict[str, Any], said: str) -> None:
-    assert said in report.render("x", {}, {}, refined(**changes))
+    assert said in report.render("x", {}, {}, list(upkeep.sections(refined(**changes), {})))

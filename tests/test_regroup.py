@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from cluster.errors import EvidenceError, RequestError
 from cluster.providers import opened
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import Registry
+from tests.test_report import parse
+from tune import report
 from tune.predefined import Design
 from tune.regrouping.first import First, first
 from tune.regrouping.job import Job, move, undo
@@ -99,7 +102,15 @@ def test_from_grouping_to_undoing(tmp_path: Path) -> None:
     shown = {row["provider"]: row for row in json.loads((tmp_path / "regroup.json").read_text())["providers"]}
     assert shown["p3"]["cluster_before"] > shown["p3"]["one_model"]
     assert shown[CHANGED]["cluster_of_the_day"] > shown[CHANGED]["cluster_before"]
-    assert (tmp_path / "regroup.png").stat().st_size > 10_000
+    tree = (tmp_path / "regroup.png").read_bytes()
+    assert len(tree) > 10_000
+    report.write(tmp_path, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"data:image/png;base64,{b64encode(tree).decode()}" in page
+    seen = " ".join(parse(page).seen)
+    row = shown[CHANGED]
+    assert f"{CHANGED} {row['before']} {row['after']} {row['outcomes']:,} −{-row['one_model']:.4f}" in seen
+    assert f"Move {moves[-1].number}: {CHANGED} to {moves[-1].after}: {moves[-1].reason}." in seen
 
     again = Job.of(dataset, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
     assert (again["version"], again["outcomes"]["watched"], again["moves"]) == (2, 0, [])

@@ -1,5 +1,6 @@
 """One self-contained HTML page: sections, tables and notes, with all text from outside escaped."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -29,7 +30,7 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
 tr.strong td { font-weight: 650; }
 .soft { color: var(--soft); font-weight: 400; }
-svg { width: 100%; height: auto; display: block; }
+svg, img { width: 100%; height: auto; display: block; }
 svg text { font-family: system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif !important; }
 .missing { border-left: 3px solid #e69f00; padding: 6px 12px; background: #fdf7e8; border-radius: 0 6px 6px 0;
   color: var(--ink); margin: 0; }
@@ -85,6 +86,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, 
 
 
 _STRONG = ' class="strong"'
+
+
+def picture(png: bytes, what: str) -> str:
+    """A PNG inside the page; `what` says what it shows."""
+    return f'<img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escape(what)}">'
 
 
 def _align(number: bool) -> str:

@@ -2,20 +2,21 @@
 
     python -m tune.report --run FOLDER --out report.html
 
-Reads what the stages left (compose.json, drive.json, and where there were any refine.json and rehearse.json). A part
-that is not there is named, with the reason.
+Reads what the stages left (compose.json, drive.json, and where there were any refine.json, rehearse.json, and
+regroup.json with regroup.png). A part that is not there is named, with the reason.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import MedleyError, StateError
 from tune import page, plots, upkeep
+from tune.regrouping import reported as regrouped
 
 LABELS = {
     "uniform": "uniform",
@@ -47,7 +48,10 @@ def write(run: Path, out: Path) -> None:
     if not run.is_dir():
         raise StateError(f"{run}: no such run folder; start one with `medley run`")
     stages = {name: read(run / f"{name}.json") for name in ("compose", "drive", "refine", "rehearse")}
-    text = render(run.absolute().name, stages["compose"], stages["drive"], stages["refine"], stages["rehearse"])
+    tree = run / "regroup.png"
+    grouped = regrouped.sections(read(run / "regroup.json"), tree.read_bytes() if tree.is_file() else None)
+    upkept = [*upkeep.sections(stages["refine"], stages["rehearse"]), *grouped]
+    text = render(run.absolute().name, stages["compose"], stages["drive"], upkept)
     aside = out.with_name(out.name + ".partial")
     try:
         aside.write_text(text)
@@ -69,15 +73,15 @@ def read(path: Path) -> Facts:
     return found
 
 
-def render(name: str, composed: Facts, driven: Facts, refined: Facts | None = None, tried: Facts | None = None) -> str:
-    """The page of a run; what it never did (drive, refine or rehearse) has no part of the page."""
-    return page.document(f"Medley run {name}", _body(name, composed, driven, refined or {}, tried or {}))
+def render(name: str, composed: Facts, driven: Facts, upkept: Sequence[str] = ()) -> str:
+    """The page of a run; `upkept` are sections on what became of a version in service."""
+    return page.document(f"Medley run {name}", _body(name, composed, driven, upkept))
 
 
-def _body(name: str, composed: Facts, driven: Facts, refined: Facts, tried: Facts) -> Iterator[str]:
+def _body(name: str, composed: Facts, driven: Facts, upkept: Sequence[str]) -> Iterator[str]:
     yield f"<header><h1>Medley run</h1>{page.say(name)}</header>"
-    yield from upkeep.sections(refined, tried)
-    if not composed and not driven and (refined or tried):
+    yield from upkept
+    if not composed and not driven and upkept:
         return
     yield from _headline(driven)
     yield page.section("Reward", *_reward(driven))
