@@ -95,7 +95,7 @@ def stable(start: BlendPolicy, folder: Path, seed: int) -> Iterator[BlendPolicy]
             return self.blend.value(obs)
 
     def environment(number: int) -> BlendEnv:
-        return BlendEnv({"answers": str(folder), "seed": [seed, number]})
+        return BlendEnv({"answers": str(folder), "seed": ENVIRONMENTS * seed + number})
 
     model = StablePPO(
         Policy,

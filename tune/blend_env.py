@@ -109,20 +109,19 @@ class BlendEnv(gymnasium.Env[Single, np.int64]):
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.answers = Answers.load(config["answers"])
-        self._rng = np.random.default_rng(config["seed"])
+        super().reset(seed=config["seed"])
         size, items = self.answers.seen_BO.shape[1], self.answers.reward_BK.shape[1]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(items)
         self._decision = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Single, dict[str, Any]]:
-        if seed is not None:
-            self._rng = np.random.default_rng(seed)
-        self._decision = int(self._rng.integers(len(self.answers)))
+        super().reset(seed=seed)
+        self._decision = int(self.np_random.integers(len(self.answers)))
         return self.answers.seen_BO[self._decision], {}
 
     def step(self, action: np.int64) -> tuple[Single, float, bool, bool, dict[str, Any]]:
-        reward = float(self._rng.random() < self.answers.reward_BK[self._decision, int(action)])
+        reward = float(self.np_random.random() < self.answers.reward_BK[self._decision, int(action)])
         return self.answers.seen_BO[self._decision], reward, True, False, {}
 
     def batch(self, decisions: int, rng: np.random.Generator) -> tuple[Ints, Single]:

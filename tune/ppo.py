@@ -12,6 +12,8 @@ standard output is JSON: {"action": "publish", "version": 3, ...}.
 import argparse
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 
@@ -49,7 +51,7 @@ def main() -> int:
             return 0
         with remembered(folder / "memory.json") as memory:
             job = PpoJob.of(dataset, settings, arguments.name, stages, arguments.run or folder, new)
-            facts = job.go(memory)
+            facts = replace(job, on_ray=partial(session.opened, settings)).go(memory)
     except (MedleyError, OSError) as error:
         print(f"ppo: {error}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ those who judge. Training begins at the residual in service, or at none, which i
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,6 @@ from actors.bandits.residual import Residual
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Floats, Ints
-from cluster import session
 from cluster.config import Settings
 from cluster.journal.journal import Reader, journal_url
 from cluster.records import Dataset
@@ -53,7 +53,8 @@ class PpoJob:
     """A try on the newest version of a name.
 
     dataset: events with the metric or the signal. fresh: rows of them that the version was not made of. world: whether
-    a world answers, or the log alone speaks. folder: for checkpoints.
+    a world answers, or the log alone speaks. folder: for checkpoints. on_ray: gives a Ray session to train in; by
+    default there is one.
     """
 
     dataset: Dataset
@@ -66,6 +67,7 @@ class PpoJob:
     registry: Registry
     stages: Stages
     folder: Path
+    on_ray: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod
     def of(
@@ -97,7 +99,7 @@ class PpoJob:
         seen = self._situations()
         done["decisions"] = len(seen.contexts)
         policy = self._start(seen)
-        with session.opened(self.settings):
+        with self.on_ray():
             policy, facts = self._trained(policy, seen)
         done |= facts
         if "waits" in done:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import SyncVectorEnv
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -21,11 +22,16 @@ from tune.blend_env import BlendEnv
 class BatchEnvRunner(SingleAgentEnvRunner):
     """Draws whole batches; for BlendEnv and BlendModule."""
 
+    def make_env(self) -> None:
+        """One, whose batches are drawn; RLlib goes by gymnasium's registry, which warns at every second one."""
+        self.env = SyncVectorEnv([lambda: BlendEnv(self.config.env_config)])
+        self.num_envs = 1
+
     def _sample(self, *, num_timesteps: int | None = None, **kwargs: Any) -> list[SingleAgentEpisode]:
         count = num_timesteps or self.config.get_rollout_fragment_length(self.worker_index) * self.num_envs
         assert self.env is not None
         assert self.module is not None
-        env = self.env.unwrapped.envs[0].unwrapped
+        env = self.env.unwrapped.envs[0]
         assert isinstance(env, BlendEnv)
         seed, drawn = self.config.seed or 0, int(self.num_env_steps_sampled_lifetime)
         rng = np.random.default_rng([seed, self.worker_index, drawn])
