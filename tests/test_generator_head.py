@@ -11,9 +11,11 @@ from sklearn.metrics import adjusted_rand_score
 from actors.bandits import pooled
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
-from actors.generator.fitting import HeadTraining, fit_head, mean_loss, responsibilities, spread
+from actors.generator.checkpoint import Checkpoint
+from actors.generator.fitting import HeadTraining, fit_head
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened
+from actors.generator.losses import mean_loss, responsibilities, spread
 from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.tasks import Tasks
 from cluster.clock import Clock
@@ -46,7 +48,7 @@ def draw(theta_TD: Floats, users: int, rng: np.random.Generator, informative: bo
     return Tasks(keys, keys, keys, code, start, phi, np.zeros(len(phi), np.int64), reward), kind_U, code
 
 
-def world(informative: bool, kinds: int = KINDS, steps: int = 400) -> World:
+def world(informative: bool, kinds: int = KINDS, steps: int = 400, checkpoint: Checkpoint | None = None) -> World:
     rng = np.random.default_rng(0)
     theta = 0.5 * rng.normal(size=(kinds, D))
     fit, _, fit_code = draw(theta, 200, rng, informative)
@@ -59,7 +61,9 @@ def world(informative: bool, kinds: int = KINDS, steps: int = 400) -> World:
     fit_rows = Rows(fit, fit_code, fold_U, priors, whitened)
     stop_rows = Rows(stop, stop_code, np.full(120, priors.whole), priors, whitened)
     head = Head(6, KINDS, 4, 1, D, priors.noise, seed=0)
-    training = fit_head(head, fit_rows, stop_rows, Clock(600, steps), patience=8, seed=0, progress=False)
+    training = fit_head(
+        head, fit_rows, stop_rows, Clock(600, steps), patience=8, seed=0, progress=False, checkpoint=checkpoint
+    )
     return World(head, training, stop_rows, priors, kind_U, theta)
 
 

@@ -140,7 +140,10 @@ def train(work: Groundwork, stages: Stages, pool: Pool | None, folder: Path | No
         if backbone is not None:
             embed = pool.route(backbone) if pool else backbone.embed
         pooled = work.predefined.linear
-        generator = train_head(reading, work.feature_map, backbone, training, embed, settings, pooled, shown)
+        checkpoint = _checkpoint(stages, "head")
+        generator = train_head(
+            reading, work.feature_map, backbone, training, embed, settings, pooled, shown, checkpoint=checkpoint
+        )
     stages.say(generator.report.head.in_words())
     return generator
 
@@ -151,12 +154,16 @@ def _backbone(
     """The trained language model, if one reads: by workers on Ray where there are several, else here."""
     if settings.generator.reader == "numeric":
         return None, None
-    checkpoint = Checkpoint(stages.folder / TRAINING / "language_model") if stages.folder else None
+    checkpoint = _checkpoint(stages, "language_model")
     if settings.generator.workers == 1 or folder is None:
         return train_backbone(reading, settings, stages.shown, checkpoint)
     from tune.pretraining import train_together  # takes Ray Train seconds to import
 
     return train_together(reading, settings, folder, checkpoint, stages.shown)
+
+
+def _checkpoint(stages: Stages, name: str) -> Checkpoint | None:
+    return Checkpoint(stages.folder / TRAINING / name) if stages.folder else None
 
 
 def forget(stages: Stages) -> None:

@@ -12,9 +12,10 @@ import torch
 
 from actors.features.features import Ints
 from actors.generator.batching import batches
-from actors.generator.fitting import CHECK_EVERY, HeadTraining, mean_loss, optimizer, spread
+from actors.generator.fitting import CHECK_EVERY, HeadTraining, optimizer
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
+from actors.generator.losses import mean_loss, spread
 from cluster.clock import Clock
 from cluster.config import Settings
 from cluster.progress import steps

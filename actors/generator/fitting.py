@@ -13,8 +13,8 @@ Shapes: U tasks, A arms, D features, R rank, S codes.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import islice, product
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -24,9 +24,12 @@ from tqdm import tqdm
 
 from actors.features.features import Floats, Ints
 from actors.generator.batching import batches
+from actors.generator.checkpoint import Checkpoint
 from actors.generator.differences import Differences
 from actors.generator.head import Head
 from actors.generator.likelihood import Rows
+from actors.generator.losses import losses, mean_loss, spread
+from actors.generator.standing import Resumed, Standing, key_of
 from actors.generator.telling import put, tell
 from cluster.clock import Clock
 from cluster.progress import steps
@@ -83,168 +86,192 @@ def fit_head(
     seed: int,
     progress: bool,
     extent: Extent = "whole",
+    checkpoint: Checkpoint | None = None,
 ) -> HeadTraining:
     """Train `head` in place on tasks `fit` until `stop` says so or `clock` runs out.
 
     Args:
         patience: checks, one every 10 steps, without gain on `stop` before it ends.
         extent: less than the whole is for comparison.
+        checkpoint: where to go on from, and to save to; None keeps nothing.
     """
     with steps("generator head", progress, clock.steps) as bar:
-        loop = _Loop(head, fit, stop, clock, bar, seed)
-        training = loop.run(patience, extent)
+        training = _Loop(head, fit, stop, clock, bar, seed, checkpoint, patience).run(extent)
     log.info("generator head: %s", training)
     return training
 
 
-def mean_loss(head: Head, rows: Rows, chosen_U: Ints | None = None, plain: bool = False) -> float:
-    """L per row over all tasks, or the chosen ones."""
-    sizes_U = rows.tasks.sizes_U if chosen_U is None else rows.tasks.sizes_U[chosen_U]
-    return float(losses(head, rows, chosen_U, plain).sum()) / int(sizes_U.sum())
-
-
-def losses(head: Head, rows: Rows, chosen_U: Ints | None = None, plain: bool = False) -> Floats:
-    """L of each task, or of the chosen ones."""
-    chosen_U = np.arange(len(rows.tasks)) if chosen_U is None else chosen_U
-    place, loss_U = np.argsort(chosen_U), np.empty(len(chosen_U))
-    with torch.no_grad():
-        for b in batches(rows, chosen_U):
-            loss_U[place[np.searchsorted(chosen_U, b, sorter=place)]] = head.loss(rows.batch(b), plain).numpy()
-    return loss_U
-
-
-def responsibilities(head: Head, rows: Rows) -> Floats:
-    """Posterior share of each code in each task, (U, S)."""
-    shares_US = np.empty((len(rows.tasks), head.codes))
-    with torch.no_grad():
-        for b in batches(rows, np.arange(len(rows.tasks))):
-            shares_US[b] = head.log_normals(rows.batch(b)).softmax(-1).numpy()
-    return shares_US
-
-
-def spread(head: Head, rows: Rows, chosen_U: Ints) -> float:
-    """Root mean square over rows of the sd over codes of Φ_u U h_s."""
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for b in batches(rows, chosen_U):
-            batch = rows.batch(b)
-            h_USR, _ = head.outputs(batch.code_UQ)
-            shift_USN = torch.einsum("usr,unr->usn", h_USR, head.project(head.shift_ADR, batch))
-            total += float(shift_USN.var(1, correction=0).sum())
-            count += int(batch.mask_UN.sum())
-    return float(np.sqrt(total / max(count, 1)))
-
-
 class _Loop:
-    def __init__(self, head: Head, fit: Rows, stop: Rows, clock: Clock, bar: "tqdm[None]", seed: int):
-        self.head, self.fit, self.stop, self.clock, self.bar = head, fit, stop, clock, bar
-        self.rng = np.random.default_rng(seed)
-        self.seed = seed
-        self.checked_U = _some(len(stop.tasks), CHECKED, self.rng)
-        self.queue: Iterator[Ints] = iter(())
-        parts = list(batches(fit, np.arange(len(fit.tasks))))
-        self.rows_per_batch = len(fit.arm_N) / len(parts)
+    def __init__(
+        self,
+        head: Head,
+        fit: Rows,
+        stop: Rows,
+        clock: Clock,
+        bar: "tqdm[None]",
+        seed: int,
+        checkpoint: Checkpoint | None,
+        patience: int,
+    ) -> None:
+        self.head, self.fit, self.stop, self.bar = head, fit, stop, bar
+        self.seed, self.checkpoint, self.patience = seed, checkpoint, patience
+        self.checked_U = _some(len(stop.tasks), CHECKED, np.random.default_rng(seed))
+        self.rows_per_batch = len(fit.arm_N) / len(list(batches(fit, np.arange(len(fit.tasks)))))
+        self.key = key_of(head, fit, stop, seed, patience, clock.steps) if checkpoint else ""
+        self.resumed = Resumed.of(checkpoint, self.key) if checkpoint else None
+        self.at = self.resumed.standing if self.resumed else Standing()
+        self.clock = replace(clock, started=clock.started - self.at.seconds)
+        self.queue: Iterator[Ints] = islice(self._epoch(), self.at.done, None)
+        bar.update(self.at.step)
 
-    def run(self, patience: int, extent: Extent) -> HeadTraining:
-        step = self._plain(patience)
-        self.head.silence()
-        pooled_U, kept, told = self._losses(), _copy(self.head), 0.0
+    def run(self, extent: Extent) -> HeadTraining:
+        at = self.at
+        if self.resumed:
+            self.head.load_state_dict(self.resumed.head)
+        if at.phase == "pooled":
+            self._pooled()
+            self._turn(extent)
         if extent == "pooled":
-            return self._training(step, step, pooled_U, pooled_U, told, "pooled alone")
-        apart = Differences.of(self.head, self.fit, self.rng)
-        before_U, used = pooled_U, 0
-        if extent == "whole" and (telling := tell(self.head, self.fit, apart.basis_ADK)):
-            used = put(self.head, self.fit, telling, apart.basis_ADK, self.head.rank // 2)
-            told_U = self._losses()
-            if told_U.sum() < pooled_U.sum():
-                before_U, kept, told = told_U, _copy(self.head), telling.evidence
-            else:
-                self.head.load_state_dict(kept)
-                used = 0
-        start(self.head, apart, used, self.seed)
-        if extent == "alike":
-            self._without_context()
-        best_step, best_U, best, misses, ended_by = step, before_U, kept, 0, "time"
-        climbing = optimizer(self.head)
-        first, done = step, self.clock.spent(step)
-        while not done:
-            self._step(climbing, plain=False)
-            step += 1
-            done = self.clock.spent(step)
-            if done or step % CHECK_EVERY == 0:
-                score_U = self._losses()
-                told_of = f"held-out loss {self._per_row(score_U):.4f}, pooled {self._per_row(pooled_U):.4f}"
-                self.bar.set_postfix_str(told_of, False)
-                if score_U.sum() < best_U.sum() - 1e-6:
-                    best_U, best_step, best, misses = score_U, step, _copy(self.head), 0
-                else:
-                    misses += 1
-                if misses >= patience:
-                    ended_by = "held-out loss no longer falls"
-                    break
-        if not _helps(before_U - best_U):
-            best_step, best_U, best = first, before_U, kept
-        self.head.load_state_dict(best)
-        if self.clock.steps is not None and step >= self.clock.steps:
-            ended_by = "steps"
-        return self._training(step, best_step, pooled_U, best_U, told, ended_by)
+            at.ended_by = "pooled alone"
+        else:
+            self._whole()
+        self.head.load_state_dict(at.kept)
+        return self._training()
 
-    def _training(
-        self, step: int, best_step: int, pooled_U: Floats, best_U: Floats, told: float, ended_by: str
-    ) -> HeadTraining:
-        apart, seconds = spread(self.head, self.stop, self.checked_U), self.clock.elapsed_s()
-        pooled, best = self._per_row(pooled_U), self._per_row(best_U)
-        return HeadTraining(step, best_step, pooled, best, apart, told, seconds, ended_by)
-
-    def _losses(self) -> Floats:
-        """Of the held-out tasks that are looked at."""
-        return losses(self.head, self.stop, self.checked_U)
-
-    def _per_row(self, loss_U: Floats) -> float:
-        return float(loss_U.sum()) / int(self.stop.tasks.sizes_U[self.checked_U].sum())
-
-    def _plain(self, patience: int) -> int:
+    def _pooled(self) -> None:
         """Fit the pooled prior's own parameters: a coarse grid, then gradient steps."""
-        head = self.head
-        some_U = _some(len(self.fit.tasks), CHECKED, self.rng)
-        noise = head.log_noise.item()
-        scores = {}
+        if not self.resumed:
+            self._first()
+        head, at = self.head, self.at
+        climbing = self._continued(
+            torch.optim.Adam(
+                [
+                    {"params": [head.mean_scale], "lr": PLAIN_RATES["mean"]},
+                    {"params": [head.log_noise], "lr": PLAIN_RATES["noise"]},
+                    {"params": [head.log_tempering, head.log_extra_AD], "lr": PLAIN_RATES["extra"]},
+                ]
+            )
+        )
+        most = PLAIN_STEPS if self.clock.steps is None else min(PLAIN_STEPS, self.clock.steps // 2)
+        while at.step < most and at.misses < self.patience and not self.clock.spent(at.step):
+            self._step(climbing, plain=True)
+            if at.step % CHECK_EVERY == 0:
+                self._checked(self._losses(plain=True))
+            self._save(climbing)
+        head.load_state_dict(at.kept)
+
+    def _first(self) -> None:
+        """The best of a coarse grid."""
+        head, noise, scores = self.head, self.head.log_noise.item(), {}
+        some_U = _some(len(self.fit.tasks), CHECKED, self._rng(1))
         for tempering, extra in product(np.log([1.0, 10.0, 100.0, 1000.0]), (-20.0, -16.0, -12.0, -8.0, -6.0, -4.0)):
             _set(head, tempering, extra, noise)
             scores[(tempering, extra)] = mean_loss(head, self.fit, some_U, plain=True)
         _set(head, *min(scores, key=lambda k: scores[k]), noise)
-        plain = torch.optim.Adam(
-            [
-                {"params": [head.mean_scale], "lr": PLAIN_RATES["mean"]},
-                {"params": [head.log_noise], "lr": PLAIN_RATES["noise"]},
-                {"params": [head.log_tempering, head.log_extra_AD], "lr": PLAIN_RATES["extra"]},
-            ]
-        )
-        best, kept, step, misses = np.inf, _copy(head), 0, 0
-        most = PLAIN_STEPS if self.clock.steps is None else min(PLAIN_STEPS, self.clock.steps // 2)
-        while step < most and misses < patience and not self.clock.spent(step):
-            self._step(plain, plain=True)
-            step += 1
-            if step % CHECK_EVERY == 0:
-                score = mean_loss(head, self.stop, self.checked_U, plain=True)
-                misses += 1
-                if score < best:
-                    best, kept, misses = score, _copy(head), 0
-        head.load_state_dict(kept)
-        return step
+        self.at.kept = _copy(head)
+
+    def _turn(self, extent: Extent) -> None:
+        """From the pooled prior to everything: what contexts tell, and where gradients start."""
+        head, at = self.head, self.at
+        head.silence()
+        at.phase, at.first, at.best_step, at.misses = "whole", at.step, at.step, 0
+        at.kept = at.before = _copy(head)
+        at.pooled_U = at.before_U = at.best_U = self._losses()
+        if extent == "pooled":
+            return
+        apart, used = Differences.of(head, self.fit, self._rng(2)), 0
+        if extent == "whole" and (telling := tell(head, self.fit, apart.basis_ADK)):
+            used = put(head, self.fit, telling, apart.basis_ADK, head.rank // 2)
+            told_U = self._losses()
+            if told_U.sum() < at.pooled_U.sum():
+                at.before_U = at.best_U = told_U
+                at.kept = at.before = _copy(head)
+                at.told = telling.evidence
+            else:
+                head.load_state_dict(at.kept)
+                used = 0
+        start(head, apart, used, self.seed)
+        if extent == "alike":
+            self._without_context()
+
+    def _whole(self) -> None:
+        at = self.at
+        if at.ended_by:
+            return
+        climbing = self._continued(optimizer(self.head))
+        done = self.clock.spent(at.step)
+        while not (done or at.ended_by):
+            self._step(climbing, plain=False)
+            done = self.clock.spent(at.step)
+            if done or at.step % CHECK_EVERY == 0:
+                score_U = self._losses()
+                told_of = f"held-out loss {self._per_row(score_U):.4f}, pooled {self._per_row(at.pooled_U):.4f}"
+                self.bar.set_postfix_str(told_of, False)
+                self._checked(score_U, 1e-6)
+                if at.misses >= self.patience:
+                    at.ended_by = "held-out loss no longer falls"
+            self._save(climbing)
+        if not _helps(at.before_U - at.best_U):
+            at.best_step, at.best_U, at.kept = at.first, at.before_U, at.before
+        by_steps = self.clock.steps is not None and at.step >= self.clock.steps
+        at.ended_by = "steps" if by_steps else at.ended_by or "time"
+        self._save(climbing)
+
+    def _checked(self, score_U: Floats, least: float = 0.0) -> None:
+        """Keep the head where it is the best on held-out tasks."""
+        at = self.at
+        at.misses += 1
+        if score_U.sum() < at.best_U.sum() - least:
+            at.best_U, at.best_step, at.kept, at.misses = score_U, at.step, _copy(self.head), 0
+
+    def _training(self) -> HeadTraining:
+        at, apart = self.at, spread(self.head, self.stop, self.checked_U)
+        pooled, best, seconds = self._per_row(at.pooled_U), self._per_row(at.best_U), self.clock.elapsed_s()
+        return HeadTraining(at.step, at.best_step, pooled, best, apart, at.told, seconds, at.ended_by)
+
+    def _losses(self, plain: bool = False) -> Floats:
+        """Of the held-out tasks that are looked at."""
+        return losses(self.head, self.stop, self.checked_U, plain)
+
+    def _per_row(self, loss_U: Floats) -> float:
+        return float(loss_U.sum()) / int(self.stop.tasks.sizes_U[self.checked_U].sum())
 
     def _step(self, steps: torch.optim.Optimizer, plain: bool) -> None:
-        chosen_U = next(self.queue, None)
-        if chosen_U is None:
-            self.queue = batches(self.fit, np.arange(len(self.fit.tasks)), self.rng)
-            chosen_U = next(self.queue)
-        batch = self.fit.batch(chosen_U)
+        batch = self.fit.batch(self._batch())
         steps.zero_grad(set_to_none=True)
         loss = self.head.loss(batch, plain).sum() / self.rows_per_batch
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
         steps.step()
+        self.at.step += 1
         self.bar.update()
+
+    def _batch(self) -> Ints:
+        chosen_U = next(self.queue, None)
+        if chosen_U is None:
+            self.at.epoch, self.at.done = self.at.epoch + 1, 0
+            self.queue = self._epoch()
+            chosen_U = next(self.queue)
+        self.at.done += 1
+        return chosen_U
+
+    def _epoch(self) -> Iterator[Ints]:
+        return batches(self.fit, np.arange(len(self.fit.tasks)), self._rng(3, self.at.epoch))
+
+    def _rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *stream])
+
+    def _continued(self, steps: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimiser of the phase that a killed run was in, as it was."""
+        if self.resumed:
+            self.resumed.restore(steps)
+            self.resumed = None
+        return steps
+
+    def _save(self, steps: torch.optim.Optimizer) -> None:
+        if self.checkpoint and (self.at.ended_by or self.checkpoint.due):
+            self.at.seconds = self.clock.elapsed_s()
+            self.at.save(self.checkpoint, self.key, self.head, steps)
 
     def _without_context(self) -> None:
         """h = 0 and g the same for all."""

@@ -148,6 +148,7 @@ def train_head(
     whole: pooled.Pooled | None,
     progress: bool,
     extent: Extent = "whole",
+    checkpoint: Checkpoint | None = None,
 ) -> Generator:
     """Cross-fit the pooled prior, read both parts' contexts, fit the head; the clock starts at the fit.
 
@@ -178,6 +179,7 @@ def train_head(
         seed=settings.seed,
         progress=progress,
         extent=extent,
+        checkpoint=checkpoint,
     )
     report = Report(training, head_training, len(fit), reading.left_out, len(stop), context_map.fit)
     mean_AD = head.mean_scale.item() * priors.mean_FAD[priors.whole]

@@ -17,9 +17,9 @@ from actors.bandits import pooled
 from actors.features.features import Floats, Ints
 from actors.generator.climb import Climb
 from actors.generator.contexts import ContextMap, encoder
-from actors.generator.fitting import losses
 from actors.generator.generator import Generator, Report
 from actors.generator.likelihood import Rows, Whitened
+from actors.generator.losses import losses
 from actors.generator.pretrain import Training, pretrain
 from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.tasks import Tasks, user_keys

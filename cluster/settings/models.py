@@ -89,7 +89,7 @@ class GeneratorSettings(Section):
     codes: Count = Field(4, description="S, fixed codes per context")
     rank: Count = Field(8, description="rank of the shift U and of the covariance factor V")
     prototypes: Count = Field(12, description="contexts that candidates are generated for")
-    tokens: Count = Field(96, description="token budget of a serialised context")
+    tokens: Count = Field(128, description="token budget of a serialised context")
     hidden: Count = Field(96, multiple_of=2, description="width of the embedded default, even")
     layers: Count = Field(2, description="layers of the embedded default")
     batch: Count = Field(32, description="texts per forward pass")
