@@ -99,6 +99,16 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked() -> None
         picture(head[:16] + struct.pack(">II", 30_000, 30_000) + head[24:])
 
 
+@pytest.mark.parametrize("size", [(1, 100_000), (3_000, 100), (1, 21)])
+def test_a_strip_is_refused_before_a_model_makes_it_wide(size: tuple[int, int]) -> None:
+    file, whole = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", size, "red").save(file, "PNG")
+    Image.new("RGB", (20, 1), "red").save(whole, "PNG")
+    with pytest.raises(SourceError, match="20 times the other"):
+        picture(file.getvalue())
+    assert picture(whole.getvalue()).size == (20, 1)
+
+
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(1, 10))
 def test_windows_and_frames_are_whole_and_spread_from_end_to_end(count: int, length: int, most: int) -> None:
     samples = np.arange(count, dtype=np.float32)

@@ -18,6 +18,9 @@ from cluster.errors import SourceError
 Wave = NDArray[np.float32]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 LARGEST_PIXELS = 50_000_000
+MOST_STRETCHED = 20
+"""The longer side over the shorter one. Models scale the shorter one to their input before they cut the longer: a file
+of 471 bytes, 1 x 100,000 pixels, took 4 GB."""
 LEAST_SAMPLES = 400
 """A shorter sound is lengthened by silence: the first window of wav2vec2's convolutions is 25 ms of 16 kHz."""
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -28,7 +31,7 @@ _UNKNOWN = 0xFFFFFFFF
 def picture(data: bytes) -> Image.Image:
     """The picture upright, in RGB, transparent pixels on white.
 
-    Raises SourceError where it cannot be read whole, or has more than 50 million pixels.
+    Raises SourceError where it cannot be read whole, has more than 50 million pixels, or is far longer than wide.
     """
     try:
         with warnings.catch_warnings():
@@ -36,6 +39,10 @@ def picture(data: bytes) -> Image.Image:
             file = Image.open(io.BytesIO(data), formats=FORMATS)
             if file.width * file.height > LARGEST_PIXELS:
                 raise SourceError(f"an image of {file.width} x {file.height}; at most {LARGEST_PIXELS:,} pixels")
+            if max(file.size) > MOST_STRETCHED * min(file.size):
+                raise SourceError(
+                    f"an image of {file.width} x {file.height}; a side may be {MOST_STRETCHED} times the other at most"
+                )
             image: Image.Image = ImageOps.exif_transpose(file)
             if image.has_transparency_data:
                 layer = image.convert("RGBA")
