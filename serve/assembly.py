@@ -32,6 +32,7 @@ class Assembly:
     metrics: Metrics
     deciding: Deciding
     reading: Reading | None
+    predicting: Predicting
     encoding: Encoding | None
 
     async def stop(self) -> None:
@@ -43,6 +44,7 @@ class Assembly:
         if self.encoding is not None:
             await self.encoding.stop()
         self.deciding.close()
+        self.predicting.close()
         await asyncio.to_thread(self.journal.close)
 
 
@@ -76,6 +78,7 @@ def assemble(
     deciding = Deciding(replica.engine, Reader(journal_url(settings)), settings.serve, models, reading)
     content_ms = settings.serve.content_ms
     encoding = Encoding(content, metrics, content_ms) if content is not None and content_ms else None
+    predicting = Predicting(replica.engine, metrics, settings.serve.budget_ms, encoding, reading)
     keys = Keys(Database(url_of(settings)))
     gateway = Gateway(
         engine=replica.engine,
@@ -89,7 +92,7 @@ def assemble(
         clients=lambda: tenants(keys, journal_url(settings)),
         rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
         deciding=deciding,
-        predicting=Predicting(replica.engine, metrics, encoding, reading),
+        predicting=predicting,
         settings=settings.serve,
     )
-    return Assembly(replica, journal, gateway, metrics, deciding, reading, encoding)
+    return Assembly(replica, journal, gateway, metrics, deciding, reading, predicting, encoding)

@@ -14,6 +14,7 @@ from serve.predicting.encoding import NO_ENCODER
 from tests import content_serving, serving
 from tests.content_serving import CLUSTER_OF, Reader, brute, embeddings, png
 from tests.serving import Running
+from tests.test_fallback import Waiting, with_own
 
 CONTEXT = {"device": "mobile", "hour": 3}
 ALL = range(12)
@@ -290,3 +291,22 @@ def test_a_large_call_is_answered_as_its_requests_alone(published: Settings) -> 
             assert near(alone) == near(together[n])
 
     run(published, body)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("Broken", "cannot predict (ModelError)"), ("Waiting", "300 ms")])
+def test_a_model_that_breaks_or_hangs_is_told_and_decisions_go_on(home: Any, name: str, reason: str) -> None:
+    settings = config.load(serve={"budget_ms": 300.0})
+    serving.publish(settings, with_own(name))
+    Waiting.gate.clear()
+
+    async def body(r: Running) -> None:
+        answer = await r.predict({"context": CONTEXT, "item_id": "i1"})
+        assert fault(answer) == (503, ["server"])
+        assert reason in answer.json()["detail"][0]["msg"]
+        decided = await r.decide({"context": CONTEXT, "items": ["i1"]})
+        assert (decided.status_code, decided.json()["decisions"][0]["mode"]) == (200, "baseline")
+
+    try:
+        run(settings, body)
+    finally:
+        Waiting.gate.set()

@@ -5,8 +5,10 @@ it is read first (`encoding`), and where that gives none it is predicted as an i
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,12 +18,15 @@ from serve.decide import Engine
 from serve.decisions.current import Current
 from serve.decisions.reading import Codes, Reading
 from serve.messages import DecisionRequest, Prediction, PredictionRequest
+from serve.observed.logs import Seldom
 from serve.observed.metrics import Metrics
 from serve.predicting.encoding import NO_ENCODER, Encoding, Read
 from serve.predicting.prediction import Posed, predictions, width
 
-_HERE = 8
-"""Requests of a call that are predicted on the event loop; more, and inline content, in a thread."""
+logger = logging.getLogger(__name__)
+
+_THREADS = 2
+"""Calls computed at a time: decisions, which people wait for, share the interpreter with them."""
 
 
 class Predicting:
@@ -29,22 +34,34 @@ class Predicting:
 
     Args:
         engine: knows what decides for each client.
+        budget_ms: for the models to answer, for each request of a call.
         encoding: reads content; None where nobody does.
         reading: reads contexts of unknown users, as for decisions; None where nobody does.
     """
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, encoding: Encoding | None = None, reading: Reading | None = None
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        budget_ms: float,
+        encoding: Encoding | None = None,
+        reading: Reading | None = None,
     ) -> None:
-        self._engine, self._metrics, self._encoding, self._reading = engine, metrics, encoding, reading
+        self._engine, self._metrics, self._budget_ms = engine, metrics, budget_ms
+        self._encoding, self._reading = encoding, reading
+        self._seldom = Seldom(1, 60.0)
+        self._closed = False
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="predict")
 
     async def __call__(self, client: str, requests: Sequence[PredictionRequest]) -> list[Prediction]:
         """Predict each request of a call.
 
         Raises:
             RequestError: an item that is not in the client's catalogue, or an embedding that does not fit.
-            StateError: no version is published yet.
+            StateError: no version is published yet, its models break or are too slow, or after `close`.
         """
+        if self._closed:
+            raise StateError("this replica has ended; ask another one")
         current = self._engine.current(client)
         if current is None:
             raise StateError("no version is published yet; `medley compose` makes one")
@@ -52,15 +69,33 @@ class Predicting:
             _check(current, request, index)
         read, codes = await asyncio.gather(self._contents(current, requests), self._codes(client, requests))
         posed = [Posed(request, read.get(i, Read()), codes.get(i)) for i, request in enumerate(requests)]
+        made = await self._made(client, current, posed)
+        for one in made:
+            self._metrics.count("medley_predictions_total", client, one.level)
+        return made
+
+    def close(self) -> None:
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _made(self, client: str, current: Current, posed: Sequence[Posed]) -> list[Prediction]:
+        """In a thread: a member may be the user's own code."""
 
         def work() -> list[Prediction]:
             return predictions(current, posed, lambda user: self._engine.known(current, client, user)[0])
 
-        inline = any(request.content is not None for request in requests)
-        made = await asyncio.to_thread(work) if inline or len(requests) > _HERE else work()
-        for one in made:
-            self._metrics.count("medley_predictions_total", client, one.level)
-        return made
+        loop, version = asyncio.get_running_loop(), f"version {current.loaded.number}"
+        try:
+            return await asyncio.wait_for(
+                loop.run_in_executor(self._threads, work), 1e-3 * self._budget_ms * len(posed)
+            )
+        except TimeoutError as error:
+            took = f"{self._budget_ms * len(posed):g} ms (serve.budget_ms)"
+            raise StateError(f"{version} did not predict within {took}; try again") from error
+        except Exception as error:  # whatever a member does, its caller is told and the others are answered
+            if self._seldom((version, type(error))) is not None:
+                logger.error("%s cannot predict: %s", version, error, exc_info=error)
+            raise StateError(f"{version} cannot predict ({type(error).__name__}); see the replica's log") from error
 
     async def _codes(self, client: str, requests: Sequence[PredictionRequest]) -> Codes:
         """Of unknown users' contexts, as a decision in that moment would have them."""
