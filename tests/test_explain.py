@@ -200,6 +200,21 @@ def test_a_user_asks_for_it(home: Path, version: Version) -> None:
     assert "no generated member that could be explained among uniform, linear" in newest.stderr
 
 
+def test_a_member_that_was_not_admitted_is_explained_too(home: Path, version: Version) -> None:
+    """The same candidates, of a version that nobody is served; the version itself has predefined members alone."""
+    registry, case = Registry(str(home / "registry")), proposed()
+    refused = Composition(case.work, case.base, "linear", case.proposal, untested("no gain", Spending()))
+    plain = refused.version(Stages(None), refused.kept(registry, "medley"))
+    registry.publish("medley", plain.save)
+    assert "generated" not in plain.ensemble.names
+    assert plain.facts["proposed"] == {"name": "medley-proposed", "version": 1}
+    found = json.loads(asked(home, "tune.explain", "--json").stdout)["candidates"]
+    expected = [Explainer.of(version).explain(name, 1) for name in Explainer.of(version).names]
+    assert [each | {"refused": ""} for each in found] == json.loads(json.dumps([each.facts() for each in expected]))
+    shown = asked(home, "tune.explain", found[0]["candidate"]).stdout
+    assert "The gate did not admit this member, so nobody is served by it: no gain." in shown
+
+
 def test_it_is_shown_as_tables(
     version: Version, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

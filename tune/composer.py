@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.bandits import learn
-from actors.bandits.ensemble import Ensemble, Part
+from actors.bandits.ensemble import Admission, Ensemble, Part
 from actors.bandits.shares import ItemWeights
 from actors.bandits.version import Version
 from actors.generator.generator import Generator
@@ -23,7 +23,7 @@ from cluster.records import Dataset
 from cluster.registry import Registry
 from tune.confirm import Confirmed, confirm, untested
 from tune.groundwork import Groundwork
-from tune.keeping import keep
+from tune.keeping import keep, set_aside
 from tune.predefined import Predefined
 from tune.proposal import Proposal, forget, propose
 from tune.specialise import Content
@@ -93,7 +93,11 @@ class Composition:
     @cached_property
     def ensemble(self) -> Ensemble:
         """What is published: refitted on all parts but the world's."""
-        return final(self.work, refitted(self.work), self.proposal, self.found, self.base.mean(), self.items)
+        return final(self.work, self.fitted, self.proposal, self.found, self.base.mean(), self.items)
+
+    @cached_property
+    def fitted(self) -> Predefined:
+        return refitted(self.work)
 
     @property
     def trial(self) -> Ensemble:
@@ -107,10 +111,24 @@ class Composition:
         return Version(self.work.feature_map, self.ensemble, self.work.dataset.items, about)
 
     def kept(self, registry: Registry, name: str) -> dict[str, Any]:
-        """Publish the generator of an admitted member before the version; what the version says of both."""
-        if self.proposal is None or not self.found.admission.anywhere:
+        """Publish the generator of an admitted member before the version; what the version says of both.
+
+        A member that was not admitted is set aside: nothing serves it, but what was tested can be explained.
+        """
+        if self.proposal is None or self.proposal.member is None:
             return {}
+        if not self.found.admission.anywhere:
+            return {"proposed": set_aside(registry, name, self._proposed())}
         return {"generator": keep(registry, name, self.proposal.generator), "told": told(self.work, self.proposal)}
+
+    def _proposed(self) -> Version:
+        """As if the member had been admitted."""
+        assert self.proposal is not None
+        found = replace(self.found, admission=Admission(True))
+        ensemble = final(self.work, self.fitted, self.proposal, found, self.base.mean(), self.items)
+        about = {"told": told(self.work, self.proposal), "refused": self.found.facts["reason"]}
+        facts = provenance(self.work, {"gate": self.found.facts}) | about
+        return Version(self.work.feature_map, ensemble, self.work.dataset.items, facts)
 
     def result(self) -> dict[str, Any]:
         verdict = self.found.facts

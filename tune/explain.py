@@ -3,6 +3,7 @@
     python -m tune.explain [CANDIDATE] [--version N] [--top 10] [--json] [--name medley] [--config settings.yaml]
 
 Without a candidate: those that the version has. A candidate's name (p3z1: prototype 3, code 1) is one version's own.
+Where the gate did not admit the generated member: of what was tested, and why it is not served.
 """
 
 import argparse
@@ -29,10 +30,12 @@ def main() -> int:
     from cluster.registry import Registry
     from tune.explained import show, show_all
     from tune.explanation import Explainer
+    from tune.keeping import explained
 
     try:
         registry = Registry(config.load(arguments.config).registry_uri)
-        explainer = Explainer.of(Version.load(registry.fetch(arguments.name, arguments.version)))
+        version = Version.load(registry.fetch(arguments.name, arguments.version))
+        explainer = Explainer.of(explained(registry, version))
         if arguments.candidate is None:
             every = [explainer.explain(name, 1) for name in explainer.names]
             print(json.dumps({"candidates": [each.facts() for each in every]})) if arguments.json else show_all(every)

@@ -23,7 +23,9 @@ def show_all(every: Sequence[Explanation]) -> None:
             f"{_signed(each.about['difference'])} ({each.about['against']})",
             f"{_signed(low)} to {_signed(high)}",
         )
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    _refused(console, every[0])
 
 
 def show(found: Explanation) -> None:
@@ -40,10 +42,16 @@ def show(found: Explanation) -> None:
         f"Priors start from {found.scale:.2f} times the pooled mean; what the context changed of that:",
         sep="\n",
     )
+    _refused(console, found)
     if found.range != (0.0, 1.0):
         console.print("Rewards are scaled: 0 stands for {:g}, 1 for {:g}.".format(*found.range))
     console.print(_table("feature", "weight: pooled", "here", "reward moved", found.features))
     console.print(_table("item", "expected: pooled", "here", "moved by", found.items))
+
+
+def _refused(console: Console, found: Explanation) -> None:
+    if found.refused:
+        console.print(f"The gate did not admit this member, so nobody is served by it: {found.refused}.", markup=False)
 
 
 def _table(name: str, before: str, after: str, effect: str, rows: Sequence[Moved]) -> Table:

@@ -48,7 +48,7 @@ class Explanation:
 
     They are root mean squares over the catalogue in the context that stands for the candidate's domain. All rewards
     are scaled: 0 and 1 are the ends of the declared `range`. about: what the version tells of the candidate. scale:
-    of the pooled mean, that priors start from.
+    of the pooled mean, that priors start from. refused: why the gate did not admit the member; empty where it did.
     """
 
     candidate: str
@@ -60,6 +60,7 @@ class Explanation:
     spread: float
     pooled_spread: float
     scale: float
+    refused: str = ""
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,6 +116,7 @@ class Explainer:
             after.spread,
             before.spread,
             scale,
+            self.version.facts.get("refused", ""),
         )
 
     @cached_property
