@@ -15,6 +15,9 @@ A fifth of the users is held out; all models learn from the others' rows on one 
 - without: the blend of a version without content: uniform, popularity, linear, forgetting.
 - blend: the plain blend of a version with content: the member "provider" beside these (and "cluster" where there is
   more than one), their weights by item from decayed performance and from what the five nearest items by content say.
+- ppo: that blend with PPO's residual, trained on draws in the situations of the same users, where the world answers;
+  without the gate that a version would have to pass. In the first five runs of each log alone, and not in the quick
+  form.
 
 Each is composed as `tune.compose` does it. Measures, over runs: mean log-likelihood of a held-out logged choice's
 reward, nats, r·ln q + (1 − r)·ln(1 − q), q kept within 0.01 and 0.99 (where the truth is known, its expectation), for
@@ -28,12 +31,18 @@ Student's over marketplaces, Nadeau-Bengio's over splits.
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import benchmarks._one_thread  # noqa: F401  before NumPy is imported
+import benchmarks._one_thread
+
+# isort: split
+import benchmarks._ray_first  # noqa: F401  before Ray is imported
 
 # isort: split
 
@@ -43,12 +52,15 @@ from rich.table import Table
 
 from actors.bandits import law, learn, pooled
 from actors.bandits.ensemble import Ensemble, Prior
-from actors.features.features import Floats
+from actors.features.feature_map import FeatureMap
+from actors.features.features import Floats, Ints
 from benchmarks import _specialised_logs as logs
 from benchmarks._cold_logs import TEST, split
 from benchmarks._cold_scores import interval
 from benchmarks._pairs import CONSOLE, rounded
 from benchmarks._specialised_logs import HeldOut
+from benchmarks._specialised_ppo import trained
+from cluster import config, session
 from cluster.config import Settings
 from cluster.progress import bar
 from cluster.records import Dataset
@@ -58,7 +70,7 @@ from tune.regrouping.models import LEAST
 from tune.specialise import Content
 from tune.stages import Stages
 
-OURS, PEERS = "blend", ("one", "own", "provider", "without")
+COMPARED = (*(("blend", peer) for peer in ("one", "own", "provider", "without")), ("ppo", "blend"))
 FEW = 200
 """Learned rows below which a provider has little data."""
 FIRST = 2_000
@@ -68,17 +80,22 @@ CONTENT = ("cluster", "provider")
 
 @dataclass(frozen=True)
 class Size:
-    """worlds: marketplaces. splits: of the purchases. steps: of the embedded CLIP on a catalogue."""
+    """worlds: marketplaces. splits: of the purchases. steps: of the embedded CLIP on a catalogue.
+
+    ppo_runs: of each log, the first ones. batches: of PPO, 4,096 draws each.
+    """
 
     worlds: int
     splits: int
     marketplace_events: int
     retail_events: int
     steps: int
+    ppo_runs: int
+    batches: int
 
 
-FULL = Size(20, 6, 15_000, 50_000, 200)
-QUICK = Size(2, 2, 4_000, 6_000, 20)
+FULL = Size(20, 6, 15_000, 50_000, 200, 5, 20)
+QUICK = Size(2, 2, 4_000, 6_000, 20, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,11 @@ class Scores:
     reward_few: float
 
 
-def contest(dataset: Dataset, vectors: Mapping[str, Any], seed: int) -> dict[str, Scores]:
+Residual: TypeAlias = Callable[[Ensemble, FeatureMap, Ints], Ensemble]
+"""Of a blend, its feature map and the rows that it has learned from."""
+
+
+def contest(dataset: Dataset, vectors: Mapping[str, Any], seed: int, residual: Residual | None) -> dict[str, Scores]:
     """Every model on one split of the users."""
     parts, settings = split(dataset, seed), Settings(seed=seed)
     learned = np.sort(np.concatenate([parts.fit, parts.stop]))
@@ -107,6 +128,8 @@ def contest(dataset: Dataset, vectors: Mapping[str, Any], seed: int) -> dict[str
         "without": blend.only(*(name for name in blend.names if name not in CONTENT)),
         "blend": blend,
     }
+    if residual is not None:
+        models["ppo"] = residual(blend, work.feature_map, learned)
     return {name: scores(means(ensemble, held_out, seed), held_out) for name, ensemble in models.items()}
 
 
@@ -160,10 +183,13 @@ def measures(found: Mapping[str, Sequence[Mapping[str, Scores]]]) -> list[dict[s
     rows = []
     for log, runs in found.items():
         for field in fields(Scores):
-            for peer in PEERS:
-                ours_J, peer_J = (np.array([getattr(run[who], field.name) for run in runs]) for who in (OURS, peer))
+            for who, peer in COMPARED:
+                both = [run for run in runs if who in run]
+                if not both:
+                    continue
+                ours_J, peer_J = (np.array([getattr(run[name], field.name) for run in both]) for name in (who, peer))
                 row = {
-                    "name": f"{field.name}_{log}",
+                    "name": f"{field.name}_{log}" + ("" if who == "blend" else f"_{who}"),
                     "ours": float(ours_J.mean()),
                     "peer": float(peer_J.mean()),
                     "peer_name": peer,
@@ -179,13 +205,15 @@ def show(found: Mapping[str, Sequence[Mapping[str, Scores]]], rows: Sequence[dic
     """Means over the runs, a table for each log, and what is compared, on stderr."""
     for log, runs in found.items():
         heads = [field.name for field in fields(Scores)]
-        table = Table("model", *heads, title=f"{log}, {len(runs)} runs", box=None)
+        table = Table("model", "runs", *heads, title=log, box=None)
         for model in runs[0]:
-            table.add_row(model, *(f"{np.mean([getattr(run[model], head) for run in runs]):.4f}" for head in heads))
+            had = [run[model] for run in runs if model in run]
+            means = (f"{np.mean([getattr(each, head) for each in had]):.4f}" for head in heads)
+            table.add_row(model, str(len(had)), *means)
         CONSOLE.print(table)
     for row in rows:
         low, high = row["interval"]
-        text = f"{row['name']}, {OURS} less {row['peer_name']}: {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+        text = f"{row['name']} less {row['peer_name']}: {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
         CONSOLE.print(text, highlight=False, soft_wrap=True)
 
 
@@ -199,37 +227,44 @@ def main() -> None:
     folders = options.data or [Path(folder) for folder in [os.environ.get("MEDLEY_DATA")] if folder]
     if not folders:
         parser.error("the purchases are no part of the repository: give --data or set MEDLEY_DATA")
-    found = _contests(folders, QUICK if options.quick else FULL)
+    size = QUICK if options.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="medley-bench-") as folder:
+        os.environ["MEDLEY_HOME"] = folder
+        with session.opened(config.load(None)) if size.ppo_runs else nullcontext():
+            found = _contests(folders, size, Path(folder))
     rows = measures(found)
     show(found, rows)
     print(json.dumps({"benchmark": "specialised", "measures": rounded(rows)}))
 
 
-def _contests(folders: Sequence[Path], size: Size) -> dict[str, list[dict[str, Scores]]]:
+def _contests(folders: Sequence[Path], size: Size, scratch: Path) -> dict[str, list[dict[str, Scores]]]:
     """The scores of all models by log and run."""
     found: dict[str, list[dict[str, Scores]]] = {"marketplace": [], "retail": []}
-    total = size.worlds + size.splits
+
+    def run(log: str, dataset: Dataset, vectors: Mapping[str, Any], j: int) -> None:
+        seed, folder = FIRST + j, scratch / f"{log}{j}"
+        residual = partial(_residual, dataset, size.batches, seed, folder) if j < size.ppo_runs else None
+        scored = contest(dataset, vectors, seed, residual)
+        found[log].append(scored)
+        text = ", ".join(f"{name} {each.likelihood_few:.4f}" for name, each in scored.items())
+        CONSOLE.print(f"{log}, run {j + 1}, likelihood_few: {text}", highlight=False, soft_wrap=True)
+        tell(sum(map(len, found.values())), size.worlds + size.splits)
+
     with bar(CONSOLE, "runs") as tell:
         for j in range(size.worlds):
             dataset = logs.marketplace(FIRST + j, size.marketplace_events)
-            vectors = logs.embeddings(dataset.items, size.steps, FIRST + j)
-            found["marketplace"].append(contest(dataset, vectors, FIRST + j))
-            _told("marketplace", found, tell, total)
+            run("marketplace", dataset, logs.embeddings(dataset.items, size.steps, FIRST + j), j)
         dataset = logs.purchases(folders, size.retail_events)
         vectors = logs.embeddings(dataset.items, size.steps, FIRST)
         for j in range(size.splits):
-            found["retail"].append(contest(dataset, vectors, FIRST + j))
-            _told("retail", found, tell, total)
+            run("retail", dataset, vectors, j)
     return found
 
 
-def _told(
-    log: str, found: Mapping[str, Sequence[Mapping[str, Scores]]], tell: Callable[[int, int], None], total: int
-) -> None:
-    run = found[log][-1]
-    text = ", ".join(f"{name} {each.likelihood_few:.4f}" for name, each in run.items())
-    CONSOLE.print(f"{log}, run {len(found[log])}, likelihood_few: {text}", highlight=False, soft_wrap=True)
-    tell(sum(map(len, found.values())), total)
+def _residual(
+    dataset: Dataset, batches: int, seed: int, folder: Path, blend: Ensemble, feature_map: FeatureMap, rows: Ints
+) -> Ensemble:
+    return trained(blend, feature_map, dataset, rows, batches, Settings(seed=seed), folder)
 
 
 if __name__ == "__main__":

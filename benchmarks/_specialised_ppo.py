@@ -1,0 +1,78 @@
+"""The plain blend with PPO's residual, trained where a world answers: what `tune.ppo --data` trains, without its gate.
+
+Shapes: K items.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from actors.bandits.ensemble import Ensemble
+from actors.bandits.members import Uniform
+from actors.features.feature_map import FeatureMap
+from actors.features.features import Floats, Ints
+from cluster.config import Settings
+from cluster.records import Dataset
+from tune.blend_env import Answers
+from tune.blending.policy import BlendPolicy, Form
+from tune.blending.situations import Situations, situations
+from tune.worlds.build import on
+
+
+def trained(
+    blend: Ensemble,
+    feature_map: FeatureMap,
+    dataset: Dataset,
+    rows: Ints,
+    batches: int,
+    settings: Settings,
+    folder: Path,
+) -> Ensemble:
+    """The blend with a residual after so many batches of draws in these events, within its bounds. Needs Ray.
+
+    folder: of its own, for checkpoints.
+    """
+    from tune.blending.training import Training, hold  # RLlib is imported once Ray is there
+
+    seen = _seen(blend, feature_map, dataset, rows, settings)
+    policy = BlendPolicy(_form(blend, feature_map, seen, settings))
+    policy.standardise(seen.contexts.observed_BKN[seen.contexts.mask_BK])
+    seen_BO = policy.see(seen.contexts)
+    answers = Answers(seen_BO, seen.contexts.reward_BK)
+    with Training.opened(policy, answers, settings.ppo, settings.seed, folder) as training:
+        training.go(batches, batches)
+        policy = training.policy
+    hold(policy, seen_BO, settings.ppo)
+    return replace(blend, residual=policy.residual())
+
+
+def _seen(blend: Ensemble, feature_map: FeatureMap, dataset: Dataset, rows: Ints, settings: Settings) -> Situations:
+    """The latest of the events, as many as `ppo.decisions`, and what each of their items earns."""
+    world = on(dataset, np.sort(rows)[-settings.ppo.decisions :], settings)
+    listed: list[list[str]] = world.events["candidates"].to_pylist()
+
+    def expected(n: int) -> Floats:
+        return world.mean_rewards(n, listed[n])
+
+    common = (settings.reward, settings.seed, settings.ppo.items)
+    return situations(blend, feature_map, world.events, *common, expected=expected)
+
+
+def _form(blend: Ensemble, feature_map: FeatureMap, seen: Situations, settings: Settings) -> Form:
+    relations, ppo = feature_map.relations, settings.ppo
+    assert relations is not None
+    return Form(
+        members=blend.names,
+        scored=tuple(m for m, member in enumerate(blend.members) if not isinstance(member, Uniform)),
+        predefined=tuple(m for m, member in enumerate(blend.members) if member.predefined),
+        floor=blend.weights.predefined_floor,
+        reduced=relations.axes_EQ.shape[1],
+        neighbours=relations.neighbours,
+        items=seen.contexts.mask_BK.shape[1],
+        blended=(1 - blend.law.epsilon) * (1 - blend.law.delta),
+        particles=ppo.particles,
+        temperature=ppo.temperature,
+        hidden=ppo.hidden,
+        seed=settings.seed,
+    )
