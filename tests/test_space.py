@@ -74,7 +74,7 @@ def test_a_range_stays_within_its_bounds(kind: Any, bounds: tuple[int, int], sha
 
 
 def test_the_default_space_fits_the_settings() -> None:
-    whole, replayed = (Space.of(default(exploring), Settings()) for exploring in (True, False))
+    whole, replayed = (Space.of(default(exploring, exploring), Settings()) for exploring in (True, False))
     assert "law.exploration_scale" in whole.dimensions
     assert not any(path.startswith("law.") for path in replayed.dimensions)
     assert {"features.map", "bandits.prior_strength", "weights.half_life_decisions"} <= set(replayed.dimensions)

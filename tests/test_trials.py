@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.config import Settings
+from cluster.config import Settings, changed
 from cluster.errors import ConfigError, EvidenceError
 from cluster.records import TRUTH, Dataset, decode
 from tests.compose_cases import LAMPS, quick, two_kinds
@@ -102,3 +102,23 @@ def test_settings_that_cannot_be_are_refused() -> None:
     made = trials(two_kinds(users=80), "world")
     with pytest.raises(ConfigError, match=r"law\.delta = 2"):
         last(made, {"law.delta": 2})
+
+
+def test_neighbours_speak_as_the_trial_says() -> None:
+    """Six lamps in a plane, each compared with one other, or with all, at other temperatures."""
+    dataset = two_kinds()
+    place = dataset.items.schema.get_field_index("embedding")
+    field = dataset.items.schema.field("embedding")
+    angles = np.array([0.0, 0.1, 0.2, 3.0, 3.1, 3.2])
+    vectors = pa.array(np.stack([np.cos(angles), np.sin(angles)], axis=1).tolist(), field.type)
+    made = trials(replace(dataset, items=dataset.items.set_column(place, field, vectors)), "world")
+    alone = made._ground(changed(made.settings, {"content.neighbours": 1, "content.temperature": 0.1}))
+    whole = made._ground(changed(made.settings, {"content.neighbours": 5, "content.temperature": 0.2}))
+    first, second = alone.work.feature_map.relations, whole.work.feature_map.relations
+    assert first is not None
+    assert second is not None
+    assert first.kin.near_KJ[0].tolist() == [1]
+    assert second.kin.near_KJ[0].tolist() == [1, 2, 3, 5, 4]
+    cosine_J = np.cos(angles[[1, 2, 3, 5, 4]])
+    np.testing.assert_allclose(second.kin.alpha_KJ[0], np.exp(cosine_J / 0.2) / np.exp(cosine_J / 0.2).sum(), rtol=1e-5)
+    assert last(made, {"content.neighbours": 1}).events == len(made.rows)

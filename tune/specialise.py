@@ -57,6 +57,15 @@ class Content:
             found = replace(found, regrouping=kept.load(registry.fetch(regrouping, numbers[-1]))[0])
         return found
 
+    def embedded(self, items: pa.Table) -> bool:
+        """Whether there are embeddings, published or the items' own."""
+        return bool(self.vectors) or any(items["embedding"].to_pylist())
+
+    def facts(self) -> dict[str, Any]:
+        """Which publications these are; nothing where nothing was published."""
+        moves = 0 if self.regrouping is None else len(self.regrouping.groups.moves)
+        return {key: found for key, found in {"content": self.source, "moves": moves}.items() if found}
+
     def related(self, feature_map: FeatureMap, items: pa.Table, settings: ContentSettings) -> FeatureMap:
         """The feature map, just fitted, with how its items are related; the same where nothing is known of any.
 
@@ -76,7 +85,7 @@ class Content:
     def _vectors(self, items: pa.Table) -> Vectors:
         """Embeddings, zeros for an item without; of no width where no item has one."""
         ids = items["item_id"].to_pylist()
-        if not self.vectors and any(items["embedding"].to_pylist()):
+        if not self.vectors and self.embedded(items):
             return given(items).vectors_NE
         width = len(next(iter(self.vectors.values()), ()))
         return np.stack([self.vectors.get(item_id, np.zeros(width, np.float32)) for item_id in ids])

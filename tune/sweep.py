@@ -44,11 +44,14 @@ def main() -> int:
 
         dataset = Dataset.load(arguments.data.expanduser().absolute())
         session.prepare(settings)
+        from cluster.registry import DEFAULT_NAME, Registry
+        from tune.specialise import Content
         from tune.stages import Stages
         from tune.sweeps import output
         from tune.sweeps.sweeper import Sweeper
 
-        sweeper = Sweeper.of(dataset, settings, request)
+        content = Content.of(Registry(settings.registry_uri), DEFAULT_NAME)
+        sweeper = Sweeper.of(dataset, settings, request, content)
         with sweeper.taken(arguments.name) as folder, session.opened(settings):
             figures = sweeper.go(folder, Stages(None))
     except (MedleyError, OSError) as error:

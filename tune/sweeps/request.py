@@ -17,13 +17,15 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Request:
-    """texts: the space as given, empty for the default. by, trials: None for what suits data and settings."""
+    """texts: the space as given, empty for the default. by, trials: None for what suits data and settings. related:
+    whether items have embeddings."""
 
     texts: dict[str, Any]
     kind: Kind = "random"
     by: By | None = None
     trials: int | None = None
     asha: bool = False
+    related: bool = False
 
     def most(self, settings: Settings) -> int:
         """Trials at most. Raises ConfigError for none, or more than can be drawn."""
@@ -37,7 +39,7 @@ class Request:
         most = self.most(settings)
         if self.asha and self.by == "replay":
             raise ConfigError("--asha stops trials by what they earned so far, and a replay says so at its end only")
-        space = Space.of(self.texts or default(exploring=self.by == "world"), settings)
+        space = Space.of(self.texts or default(self.by == "world", self.related), settings)
         if self.kind == "grid":
             space.grid(most)
         if space.generates and self.kind == "optuna" and any(path.startswith("features.") for path in self.texts):

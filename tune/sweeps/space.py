@@ -26,7 +26,10 @@ from cluster.errors import ConfigError
 Point: TypeAlias = dict[str, Any]
 """Values by path."""
 
-VARIED = ("law.", "weights.", "features.", "bandits.", "sweep.top_k", "generator.exploration")
+VARIED = (
+    *("law.", "weights.", "features.", "bandits.", "content.neighbours", "content.temperature"),
+    *("sweep.top_k", "generator.exploration"),
+)
 """Settings that change what a version does with the same data; all else changes the question."""
 GENERATED = ("sweep.top_k", "generator.exploration")
 """Settings of the generated member."""
@@ -156,8 +159,8 @@ class Space:
         return {path: _text(dimension) for path, dimension in self.dimensions.items()}
 
 
-def default(exploring: bool) -> dict[str, Any]:
-    """A space for any data. `exploring`: with what only a world can judge."""
+def default(exploring: bool, related: bool = False) -> dict[str, Any]:
+    """A space for any data. `exploring`: with what only a world can judge; `related`: with what embeddings are for."""
     found = {
         "features.map": list(get_args(FeatureSettings.model_fields["map"].annotation)),
         "bandits.forgetting_half_life": "log(300, 30000)",
@@ -170,7 +173,12 @@ def default(exploring: bool) -> dict[str, Any]:
         "law.delta": "uniform(0, 0.3)",
         "law.floor": "uniform(0, 0.5)",
     }
-    return found | (explored if exploring else {})
+    content = {
+        "content.neighbours": "int(2, 12)",
+        "content.temperature": "log(0.02, 0.5)",
+        "weights.neighbour_scale": "uniform(0, 2)",
+    }
+    return found | (explored if exploring else {}) | (content if related else {})
 
 
 def read(path: Path | None, assignments: Sequence[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from cluster.config_text import as_values
 from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
 from tune import metric
+from tune.specialise import Content
 from tune.stages import Stages
 from tune.sweeps import coordinates
 from tune.sweeps.generated import member
@@ -47,14 +48,18 @@ class Sweeper:
     plan: Plan
 
     @classmethod
-    def of(cls, dataset: Dataset, settings: Settings, request: Request) -> "Sweeper":
-        """Raises ConfigError for a space or search that cannot be, EvidenceError for too few events."""
+    def of(cls, dataset: Dataset, settings: Settings, request: Request, content: Content | None = None) -> "Sweeper":
+        """content: as in `Groundwork.of`.
+
+        Raises ConfigError for a space or search that cannot be, EvidenceError for too few events."""
         dataset = metric.apply(dataset, settings)
         by = request.by or way(dataset)
-        request = replace(request, by=by)
+        content = content or Content()
+        request = replace(request, by=by, related=content.embedded(dataset.items))
         space = request.space(settings)
         plan = Plan.of(space, request.kind, request.most(settings), request.asha, settings.seed)
-        return cls(settings, Trials(dataset, settings, by, situations(dataset, settings, space.generates)), plan)
+        rows = situations(dataset, settings, space.generates)
+        return cls(settings, Trials(dataset, settings, by, rows, content=content), plan)
 
     def question(self) -> dict[str, Any]:
         """All that decides the table."""
@@ -69,6 +74,7 @@ class Sweeper:
             "events": len(trials.rows),
             "data": trials.dataset.facts.get("fingerprint"),
             "settings": settings,
+            **trials.content.facts(),
         }
 
     @contextlib.contextmanager

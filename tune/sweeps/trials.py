@@ -27,6 +27,7 @@ from cluster.records import Dataset
 from tune.baselines import CHUNK, Policy, Schedule, proceed
 from tune.groundwork import Groundwork
 from tune.predefined import Predefined
+from tune.specialise import Content
 from tune.split import parts, task_codes, tasks, unit
 from tune.sweeps import generated
 from tune.sweeps.request import By
@@ -36,7 +37,7 @@ from tune.worlds.base import World
 from tune.worlds.build import on
 
 KEPT = 2
-"""Feature maps with what was fitted on them that a process keeps."""
+"""Feature maps, with how their items are related and what was fitted on them, that a process keeps."""
 
 
 def way(dataset: Dataset) -> By:
@@ -87,9 +88,10 @@ class Score:
 
 @dataclass
 class Trials:
-    """Scores settings on `rows` of a data set; keeps what trials of equal features share.
+    """Scores settings on `rows` of a data set; keeps what trials of equal features and content share.
 
     members: the generated member of each choice of features, by `features_key`; empty where none is asked for.
+    content: as in `Groundwork.of`.
     """
 
     dataset: Dataset
@@ -97,6 +99,7 @@ class Trials:
     by: By
     rows: Ints
     members: Mapping[str, Mixture] = field(default_factory=dict)
+    content: Content = field(default_factory=Content)
     _grounds: dict[str, "Ground"] = field(default_factory=dict, init=False, repr=False)
 
     def score(self, point: Point, rungs: int = 1) -> Iterator[Score]:
@@ -112,12 +115,13 @@ class Trials:
             yield from self._played(ground, ground.ensemble(settings), rungs)
 
     def _ground(self, settings: Settings) -> "Ground":
-        key = features_key(settings)
+        key = features_key(settings) + settings.content.model_dump_json()
         if key not in self._grounds:
             for oldest in list(self._grounds)[: 1 - KEPT]:
                 del self._grounds[oldest]
-            base = self.settings.model_copy(update={"features": settings.features})
-            self._grounds[key] = Ground(Groundwork.of(self.dataset, base), self._events, self.members.get(key))
+            base = self.settings.model_copy(update={"features": settings.features, "content": settings.content})
+            work = Groundwork.of(self.dataset, base, content=self.content)
+            self._grounds[key] = Ground(work, self._events, self.members.get(features_key(settings)))
         return self._grounds[key]
 
     @cached_property
@@ -165,7 +169,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Ground:
-    """What trials of equal features share: split, feature map and pooled priors; the events; the generated member."""
+    """What trials of equal features and content share: split, feature map, pooled priors, events, generated member."""
 
     work: Groundwork
     events: pa.Table
