@@ -50,6 +50,7 @@ NAMESPACE = "medley"
 HEAD = "node:__internal_head__"
 _REPORT_S, _LOOK_BACK_S = 2.0, 10.0
 _SAVE_S = 10.0
+EMBED = "embed"
 _APPLY_S = 60.0
 """For the vector store to take in what items' outcomes taught; then it is told again."""
 QUIET = {"enable_access_log": False}
@@ -171,20 +172,23 @@ class ContentActor:
     """It by its name; made where it is not there. Calls of `embed` await, all others block."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        actor: Any = ray.remote(ContentProcess).options(
+        remote: Any = ray.remote  # its types know no concurrency groups
+        actor: Any = remote(concurrency_groups={EMBED: 1})(ContentProcess).options(
             name=content_name(settings, name),
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
             max_restarts=-1,
-            max_concurrency=4,  # the stores answer while content is read
+            max_concurrency=3,  # of the stores' calls, which do not queue behind content that is to be read
             num_cpus=0.1,
             resources={HEAD: 0.001},  # the stores are folders under the home
         )
         self._actor: Any = actor.remote(settings.model_dump(mode="json"), name)
 
     async def embed(self, version: int, contents: Sequence[Content]) -> Embedded | None:
-        found: Embedded | None = await self._actor.embed.remote(version, list(contents))
+        found: Embedded | None = await self._actor.embed.options(concurrency_group=EMBED).remote(
+            version, list(contents)
+        )
         return found
 
     def apply(self, client: str, version: int, served: list[Served]) -> str | None:

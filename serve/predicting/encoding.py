@@ -76,7 +76,7 @@ class Encoding:
 
     async def _outcome(self, version: int, contents: Sequence[Content]) -> tuple[str, list[Read]]:
         if self._in_work + len(contents) > MOST:
-            return _without("refused", contents, f"more than {MOST} contents are being read; send it again later")
+            return _without("refused", contents, f"at most {MOST} contents are read at a time; send fewer, or later")
         if time.monotonic() - self._failed_at < self._again_s:
             return _without("failed", contents, _NOBODY)
         task = asyncio.create_task(self._read(version, contents))
