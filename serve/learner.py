@@ -11,7 +11,7 @@ made from imported logs alone) earlier decisions may be about other data and are
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -173,17 +173,23 @@ class Learner:
         return Recalled(client, version, tracked.update.epoch, known)
 
     def taught(self, after: Mapping[tuple[str, int], int]) -> list[Told]:
-        """How the items stand that outcomes have taught about since a publication, or at all; of versions whose items
-        have embeddings."""
+        """The items that outcomes have taught about since a publication, or at all; of versions whose items have
+        embeddings."""
         found = []
         for (client, number), tracked in list(self._tracked.items()):
-            since, version = after.get((client, number), 0), self._version(number)
+            since, version = after.get((client, number), 0), self._versions.get(number)
             rows = [row for row, changed in tracked.items.items() if changed > since]
             relations = None if version is None else version.feature_map.relations
             if version is not None and rows and relations is not None and relations.width:
-                served = [_served(tracked.state, version.feature_map.fitted_ids[row], row) for row in rows]
-                found.append(Told(client, number, self.number, served))
+                found.append(Told(client, number, self.number, rows))
         return found
+
+    def served(self, client: str, number: int, rows: Sequence[int]) -> list[Served]:
+        """How these items stand now; none of a version that learns no more."""
+        tracked, version = self._tracked.get((client, number)), self._versions.get(number)
+        if tracked is None or version is None:
+            return []
+        return [_served(tracked.state, version.feature_map.fitted_ids[row], row) for row in rows]
 
     def save(self) -> None:
         """Checkpoint what changed, in one transaction with the position in the journal."""

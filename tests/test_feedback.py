@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,19 +35,25 @@ def until(check: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"waited {WAIT_S} s for {what}")
 
 
-def told(client: str, number: int, *counts: int, version: int = 1) -> Told:
-    items = [Served(f"i{n}", {"a": 1.0}, Outcomes(c, 0.0, 0.0)) for n, c in enumerate(counts)]
-    return Told(client, version, number, items)
+class Learned:
+    """Counts of each client's items by row, and the publication in which they changed last."""
 
+    def __init__(self, **clients: list[int]) -> None:
+        self.number, self.counts = 1, {(c, n): (1, count) for c, own in clients.items() for n, count in enumerate(own)}
 
-class Source:
-    """A learner: what it would tell of each publication."""
+    def publish(self, client: str, row: int, count: int) -> None:
+        self.number += 1
+        self.counts[client, row] = self.number, count
 
-    def __init__(self, *all_told: Told) -> None:
-        self.known = list(all_told)
+    def taught(self, after: Mapping[Key, int]) -> list[Told]:
+        rows: dict[str, list[int]] = {}
+        for (client, row), (number, _) in self.counts.items():
+            if number > after.get((client, 1), 0):
+                rows.setdefault(client, []).append(row)
+        return [Told(client, 1, self.number, own) for client, own in rows.items()]
 
-    def __call__(self, after: Mapping[Key, int]) -> list[Told]:
-        return [one for one in self.known if one.number > after.get((one.client, one.version), 0)]
+    def served(self, client: str, number: int, rows: Sequence[int]) -> list[Served]:
+        return [Served(f"i{n}", {"a": 1.0}, Outcomes(self.counts[client, n][1], 0.0, 0.0)) for n in rows]
 
 
 class Store:
@@ -73,7 +79,7 @@ class Store:
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (0, 2), (1, 1)])
 def test_all_arrives_whatever_fails(before: int, after: int) -> None:
-    store, source, metrics = Store(), Source(told("shop", 1, 3, 4), told("other", 1, 5)), Metrics()
+    store, source, metrics = Store(), Learned(shop=[3, 4], other=[5]), Metrics()
     store.before, store.after = before, after
     feedback = Feedback(lambda: store, source, metrics, again_s=0.01)
     feedback.wake()
@@ -84,26 +90,26 @@ def test_all_arrives_whatever_fails(before: int, after: int) -> None:
     feedback.wake()
     time.sleep(0.1)
     assert store.calls == calls, "what is acknowledged is not told again"
-    source.known = [told("shop", 2, 9)]
+    source.publish("shop", 0, 9)
     feedback.wake()
     until(lambda: store.items[("shop", "i0")] == 9, "the next publication")
     feedback.stop()
 
 
 def test_a_store_that_was_lost_is_told_everything_again() -> None:
-    store, source = Store(), Source(told("shop", 1, 3, 4))
+    store, source = Store(), Learned(shop=[3, 4])
     feedback = Feedback(lambda: store, source, Metrics(), again_s=0.01)
     feedback.wake()
     until(lambda: len(store.items) == 2, "all items")
     store.items, store.begun = {}, "second"
-    source.known.append(told("shop", 2, 7))
+    source.publish("shop", 0, 7)
     feedback.wake()
     until(lambda: store.items == {("shop", "i0"): 7, ("shop", "i1"): 4}, "all items again")
     feedback.stop()
 
 
 def test_one_client_that_cannot_be_taken_keeps_no_other_waiting() -> None:
-    store, source = Store(), Source(told("bad", 1, 3), told("shop", 1, 4))
+    store, source = Store(), Learned(bad=[3], shop=[4])
     store.refused = "bad"
     feedback = Feedback(lambda: store, source, Metrics(), again_s=0.01)
     feedback.wake()
@@ -114,7 +120,7 @@ def test_one_client_that_cannot_be_taken_keeps_no_other_waiting() -> None:
 
 
 def test_many_items_are_told_in_pieces() -> None:
-    store, source = Store(), Source(told("shop", 1, *range(1, 2 * TOGETHER + 2)))
+    store, source = Store(), Learned(shop=list(range(1, 2 * TOGETHER + 2)))
     feedback = Feedback(lambda: store, source, Metrics(), again_s=0.01)
     feedback.wake()
     until(lambda: len(store.items) == 2 * TOGETHER + 1, "all items")
@@ -140,7 +146,8 @@ def learned(settings: Settings) -> dict[str, Served]:
     while learner.advance():
         pass
     learner.publish()
-    found = {one.item_id: one for part in learner.taught({}) for one in part.served}
+    parts = [learner.served(part.client, part.version, part.rows) for part in learner.taught({})]
+    found = {one.item_id: one for served in parts for one in served}
     ledger.close()
     reader.close()
     return found

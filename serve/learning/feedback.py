@@ -6,7 +6,7 @@ was not acknowledged is told again, and all of it where this process or the one 
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -30,12 +30,21 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Told:
-    """What a client's outcomes on a version have taught since some publication, up to publication `number`."""
+    """What a client's outcomes on a version have taught about since some publication, up to publication `number`: rows
+    of items, their catalogue index at the fit."""
 
     client: str
     version: int
     number: int
-    served: list[Served]
+    rows: Sequence[int]
+
+
+class Learned(Protocol):
+    """A learner (serve.learner), which others use meanwhile: it is asked for some items at a time."""
+
+    def taught(self, after: Mapping[Key, int]) -> list[Told]: ...
+
+    def served(self, client: str, number: int, rows: Sequence[int]) -> list[Served]: ...
 
 
 class Feedback:
@@ -43,18 +52,18 @@ class Feedback:
 
     Args:
         find: finds the content process, or makes it. Called again after each failure.
-        taught: what was learned since the publications named, of versions that are not named since their beginning.
+        learned: what was learned, by the publications up to which it was told.
         again_s: after a failure before the next try.
     """
 
     def __init__(
         self,
         find: Callable[[], Store],
-        taught: Callable[[Mapping[Key, int]], list[Told]],
+        learned: Learned,
         metrics: Metrics,
         again_s: float = 2.0,
     ) -> None:
-        self._find, self._taught, self._metrics, self._again_s = find, taught, metrics, again_s
+        self._find, self._learned, self._metrics, self._again_s = find, learned, metrics, again_s
         self._store: Store | None = None
         self._told: dict[Key, int] = {}
         self._begun: dict[Key, str | None] = {}
@@ -77,7 +86,8 @@ class Feedback:
         while not self._stop.is_set():
             self._news.wait()
             self._news.clear()
-            failed = [told for told in self._taught(self._told) if not self._stop.is_set() and not self._heard(told)]
+            told = self._learned.taught(self._told)
+            failed = [one for one in told if not self._stop.is_set() and not self._heard(one)]
             if failed:
                 self._stop.wait(self._again_s)
                 self._news.set()
@@ -85,8 +95,8 @@ class Feedback:
     def _heard(self, told: Told) -> bool:
         """Whether the store has all of it; of one client that it cannot take, others hear nothing."""
         key = told.client, told.version
-        for first in range(0, len(told.served), TOGETHER):
-            part = told.served[first : first + TOGETHER]
+        for first in range(0, len(told.rows), TOGETHER):
+            part = self._learned.served(*key, told.rows[first : first + TOGETHER])
             try:
                 self._store = self._store or self._find()
                 begun = self._store.apply(*key, part)

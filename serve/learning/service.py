@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from actors.bandits.version import Version
+from actors.content.served import Served
 from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.errors import DatabaseError, MedleyError, RegistryError
@@ -83,7 +84,7 @@ class LearnerService:
         self._failure: str | None = None
         self._caught_up_at = time.monotonic()
         self.metrics.level("medley_learner_lag_seconds", lambda: self.lag_s)
-        self._feedback = None if content is None else Feedback(content, self._taught, self.metrics)
+        self._feedback = None if content is None else Feedback(content, self, self.metrics)
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
         self._thread.start()
 
@@ -117,6 +118,16 @@ class LearnerService:
         learner = self._learner
         return {"seq": learner.seq, "number": learner.number, "skipped": learner.skipped, "failure": self._failure}
 
+    def taught(self, after: Mapping[Key, int]) -> list[Told]:
+        """For `Feedback`."""
+        with self._lock:
+            return self._learner.taught(after)
+
+    def served(self, client: str, number: int, rows: Sequence[int]) -> list[Served]:
+        """For `Feedback`."""
+        with self._lock:
+            return self._learner.served(client, number, rows)
+
     @property
     def lag_s(self) -> float:
         """Seconds since every outcome was learned; the oldest that is not is no older."""
@@ -132,10 +143,6 @@ class LearnerService:
     def _since(self, number: int) -> News:
         with self._lock:
             return News(self._ledger.fence, *self._learner.since(number), self.lag_s)
-
-    def _taught(self, after: Mapping[Key, int]) -> list[Told]:
-        with self._lock:
-            return self._learner.taught(after)
 
     def _recall(self, missed: Sequence[Missed]) -> list[Recalled]:
         users = defaultdict(list)
