@@ -19,6 +19,7 @@ from tests.features_samples import table
 from tests.misled import CANDIDATES, planted
 from tune.blend_env import Answers, BlendEnv, Contexts
 from tune.blending import signal
+from tune.blending.gradient import Gradient, Loss, Rows
 from tune.blending.policy import BlendPolicy, Form
 from tune.blending.situations import Situations, situations
 
@@ -255,3 +256,37 @@ def test_signal_names_kinds_that_are_there() -> None:
 def test_settings_keep_particles_in_pairs() -> None:
     with pytest.raises(ValueError, match="multiple"):
         PpoSettings(particles=7)
+
+
+@pytest.mark.parametrize("bounds", [(1e9, 0.0), (0.0, 3.0)], ids=["within bounds", "beyond both"])
+def test_the_gradient_written_out_is_autograds(bounds: tuple[float, float]) -> None:
+    """Of the loss as `BlendLearner.compute_loss_for_module` has it, written once more; items that are not there too."""
+    known, rng = contexts(64), np.random.default_rng(3)
+    policy = trained(BlendPolicy(form()))
+    with torch.no_grad():
+        next(iter(policy.critic[4].parameters())).fill_(0.1)
+    policy.standardise(known.observed_BKN.reshape(-1, policy.form.inputs))
+    seen_BO = policy.see(known)
+    action_B, advantage_B = rng.integers(3, size=64), rng.normal(size=64).astype(np.float32)
+    target_B, seen = rng.random(64).astype(np.float32), torch.from_numpy(seen_BO)
+    log_pi_BK, plain_BK = policy(seen)
+    chosen_B = log_pi_BK.gather(1, torch.from_numpy(action_B)[:, None])[:, 0]
+    logp_B = (chosen_B.detach().numpy() + 0.3 * rng.normal(size=64)).astype(np.float32)
+    ratio_B, above_B = (chosen_B - torch.from_numpy(logp_B)).exp(), torch.from_numpy(advantage_B)
+    pi_BK, (kl_most, entropy_least) = log_pi_BK.exp(), bounds
+    entropy, kl = -(pi_BK * log_pi_BK).sum(1).mean(), (pi_BK * (log_pi_BK - plain_BK)).sum(1).mean()
+    least = -entropy_least * (plain_BK.exp() * plain_BK).sum(1).mean()
+    error_B = policy.value(seen) - torch.from_numpy(target_B)
+    loss = -torch.min(ratio_B * above_B, ratio_B.clamp(0.8, 1.2) * above_B).mean() + 0.5 * error_B.square().mean()
+    loss = loss - 0.01 * entropy + 5 * (torch.relu(kl - kl_most) + torch.relu(least - entropy))
+    loss.backward()  # type: ignore[no-untyped-call]
+    expected = {name: value.grad.clone() for name, value in policy.named_parameters() if value.grad is not None}
+    policy.zero_grad()
+    rows = Rows.of(policy, seen_BO, action_B, logp_B, advantage_B, target_B)
+    Gradient(policy)(rows, Loss(0.2, 0.5, 0.01, kl_most, entropy_least, 5.0))
+    assert len(expected) == 12
+    for name, value in policy.named_parameters():
+        assert value.grad is not None
+        size = float(expected[name].abs().max())
+        assert size > 0, name
+        np.testing.assert_allclose(value.grad / size, expected[name] / size, atol=1e-5, err_msg=name)

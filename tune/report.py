@@ -2,8 +2,8 @@
 
     python -m tune.report --run FOLDER --out report.html
 
-Reads what the stages left (compose.json, drive.json, and where there were any refine.json, rehearse.json, and
-regroup.json with regroup.png). A part that is not there is named, with the reason.
+Reads what the stages left (compose.json, drive.json, and where there were any refine.json, rehearse.json, regroup.json
+with regroup.png, and ppo.json with ppo.png). A part that is not there is named, with the reason.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 from cluster.errors import MedleyError, StateError
 from tune import page, plots, upkeep
+from tune.blending import reported as ppo
 from tune.regrouping import reported as regrouped
 
 LABELS = {
@@ -50,7 +51,9 @@ def write(run: Path, out: Path) -> None:
     stages = {name: read(run / f"{name}.json") for name in ("compose", "drive", "refine", "rehearse")}
     tree = run / "regroup.png"
     grouped = regrouped.sections(read(run / "regroup.json"), tree.read_bytes() if tree.is_file() else None)
-    upkept = [*upkeep.sections(stages["refine"], stages["rehearse"]), *grouped]
+    curve = run / "ppo.png"
+    blended = ppo.sections(read(run / "ppo.json"), curve.read_bytes() if curve.is_file() else None)
+    upkept = [*upkeep.sections(stages["refine"], stages["rehearse"]), *grouped, *blended]
     text = render(run.absolute().name, stages["compose"], stages["drive"], upkept)
     aside = out.with_name(out.name + ".partial")
     try:

@@ -28,10 +28,11 @@ from cluster.journal.journal import Reader, journal_url
 from cluster.records import Dataset
 from cluster.registry import Registry
 from tune import metric
-from tune.blend_env import Answers
+from tune.blend_env import SCALARS, Answers
 from tune.blending import signal
 from tune.blending.policy import BlendPolicy, Form
 from tune.blending.proof import Proof, prove
+from tune.blending.reported import draw
 from tune.blending.situations import Situations, situations
 from tune.journal import after, evidence
 from tune.log import Bools
@@ -211,7 +212,7 @@ class PpoJob:
         return type(self.running.ensemble.members[member]).__name__ != "Uniform"
 
     def _trained(self, policy: BlendPolicy, seen: Situations) -> tuple[BlendPolicy, dict[str, Any]]:
-        from tune.blending.training import Training, effective, hold  # RLlib is imported once Ray is there
+        from tune.blending.training import BATCH, Training, effective, hold  # RLlib is imported once Ray is there
 
         settings, seen_BO = self.settings.ppo, policy.see(seen.contexts)
         answers = Answers(seen_BO, seen.contexts.reward_BK)
@@ -233,8 +234,11 @@ class PpoJob:
             elif seen.propensity_B is not None:
                 with self.stages.stage("pass"):
                     training.learn(seen_BO, seen.action_B, seen.reward_B, seen.propensity_B)
-            policy = training.policy
-            facts["curve"] = training.curve
+            policy, facts["curve"] = training.policy, training.curve
+        if training.curve:
+            plain_BK = np.exp(seen_BO[:, :-SCALARS].reshape(len(seen_BO), policy.form.items, -1)[..., -1])
+            facts["plain_reward"] = float((plain_BK * seen.contexts.reward_BK).sum(axis=1).mean())
+            draw(training.curve, facts["plain_reward"], BATCH, self.folder / "ppo.png")
         facts["bounds"] = asdict(hold(policy, seen_BO, settings))
         return policy, facts
 

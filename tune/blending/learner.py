@@ -7,10 +7,12 @@ gamma 0 the advantage is the reward less what the critic expects, which needs no
 Shapes: B decisions of a batch, K items.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -19,6 +21,8 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
 
+from actors.features.features import Ints
+from tune.blending.gradient import Gradient, Loss, Rows
 from tune.blending.module import PLAIN, BlendModule
 from tune.blending.policy import BlendPolicy
 
@@ -26,6 +30,8 @@ PLAIN_KL, PLAIN_ENTROPY = "kl_to_plain", "plain_entropy"
 """Names in the results: KL(π‖π₀), and the entropy of π₀."""
 PENALTY = 5.0
 """Loss per nat beyond a bound: well above the reward that a nat could bring, with rewards in [0, 1]."""
+TOLD = 1024
+"""Decisions of a batch by which the learning curve is told."""
 Batch = dict[str, torch.Tensor]
 
 
@@ -47,14 +53,40 @@ class BlendLearner(PPOTorchLearner):
         decisions = len(batch[Columns.ACTIONS])
         generator = np.random.default_rng([self.config.seed or 0, self._weights_seq_no])
         self._weights_seq_no += 1
-        for _ in range(num_epochs):
-            for rows in _minibatches(generator.permutation(decisions), minibatch_size or decisions):
-                part = {name: column[rows] for name, column in batch.items()}
-                self._update({DEFAULT_MODULE_ID: part})
-        self._tell(batch)
+        orders = [generator.permutation(decisions) for _ in range(num_epochs)]
+        if str(self._device) == "cpu":
+            self._descend(batch, orders, minibatch_size or decisions)
+        else:
+            for rows in (rows for order in orders for rows in _minibatches(order, minibatch_size or decisions)):
+                self._update({DEFAULT_MODULE_ID: {name: column[rows] for name, column in batch.items()}})
+        self._tell({name: column[:TOLD] for name, column in batch.items()})
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), decisions, reduce="lifetime_sum")
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        parameters = self.get_parameters(self.module[module_id])
+        optimizer = torch.optim.Adam(parameters, fused=True)  # a sixth of the time of one by one
+        self.register_optimizer(
+            module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=config.lr
+        )
+
+    def _descend(self, batch: Batch, orders: Sequence[Ints], minibatch: int) -> None:
+        """Steps by the gradient that is written out; the loss is that of `compute_loss_for_module`."""
+        policy, config = self._policy, self.config
+        assert isinstance(config, PPOConfig)
+        entropy = float(self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].get_current_value())
+        loss = Loss(config.clip_param, config.vf_loss_coeff, entropy, **config.learner_config_dict, penalty=PENALTY)
+        columns = (Columns.ACTIONS, Columns.ACTION_LOGP, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS)
+        rows = Rows.of(policy, batch[Columns.OBS].numpy(), *(batch[name].numpy() for name in columns))
+        gradient, optimizer = Gradient(policy), self.get_optimizer(DEFAULT_MODULE_ID)
+        parameters = list(policy.parameters())
+        for order in orders:
+            drawn = rows.take(order)
+            for part in _minibatches(np.arange(len(order)), minibatch):
+                gradient(drawn.take(slice(int(part[0]), int(part[-1]) + 1)), loss)
+                if torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or np.inf)):
+                    optimizer.step()
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
