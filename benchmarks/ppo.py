@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 batches timed, 6 learned from, 2 seeds")
     quick = parser.parse_args().quick
-    timed, batches, seeds = (3, 6, 2) if quick else (10, 40, 5)
+    timed, batches, seeds = (3, 6, 2) if quick else (10, 30, 5)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="medley-bench-") as folder:
         os.environ["MEDLEY_HOME"] = folder

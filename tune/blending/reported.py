@@ -8,11 +8,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from actors.features.features import Floats
 from tune import page
 from tune.plots import STYLE
 
 Facts = dict[str, Any]
 OURS, OTHER, GREY = "#c2185b", "#0072b2", "#7a8b99"
+SMOOTH = 9
+"""Batches, an odd number."""
 ACTIONS = {
     "publish": "Version {version} is version {running} with the residual.",
     "keep": "The blend stays as it is: {waits}.",
@@ -30,18 +33,34 @@ def draw(curve: Sequence[Mapping[str, float]], plain: float, batch: int, path: P
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        above.plot(decisions, [row["reward"] for row in curve], color=OURS, lw=1.8, label="PPO, as drawn")
+        rewards = np.array([row["reward"] for row in curve])
+        above.plot(decisions, rewards, color=OURS, lw=0.9, alpha=0.35, label="PPO, each batch")
+        above.plot(decisions, smooth(rewards), color=OURS, lw=2.2, label=f"PPO, mean of {SMOOTH} batches")
         above.axhline(plain, color=GREY, lw=1.4, ls=(0, (4, 3)), label="plain blend, expected")
         above.set(ylabel="reward per decision")
         above.legend(frameon=False, loc="best")
         below.plot(decisions, [row["kl"] for row in curve], color=OURS, lw=1.6, label="KL from the plain blend")
         below.plot(decisions, [row["entropy"] for row in curve], color=OTHER, lw=1.6, label="entropy")
         below.plot(
-            decisions, [row["plain_entropy"] for row in curve], color=GREY, lw=1.4, ls=(0, (4, 3)), label="its entropy"
+            decisions,
+            [row["plain_entropy"] for row in curve],
+            color=GREY,
+            lw=1.4,
+            ls=(0, (4, 3)),
+            label="plain blend's",
         )
         below.set(xlabel="thousands of decisions drawn", ylabel="nats", ylim=(0, None))
         below.legend(frameon=False, ncols=3, loc="best")
         figure.savefig(path, dpi=130)
+
+
+def smooth(values: Floats) -> Floats:
+    """Each with those before and after it, SMOOTH in all; fewer at the ends, and as many on either side."""
+    found = []
+    for place in range(len(values)):
+        reach = min(SMOOTH // 2, place, len(values) - 1 - place)
+        found.append(values[place - reach : place + reach + 1].mean())
+    return np.array(found)
 
 
 def sections(found: Facts, picture: bytes | None) -> Iterator[str]:
