@@ -1,5 +1,6 @@
 """Fine-tuning of the generator in service: taken over where new users say so, and left where they do not."""
 
+import asyncio
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,21 @@ from actors.generator.people import People
 from actors.generator.tasks import Logged, build
 from actors.generator.train import Reading
 from cluster.config import Settings
+from cluster.journal.journal import Reader, journal_url
 from cluster.records import Dataset
 from cluster.registry import Registry
-from tests.compose_cases import PLAIN, changed, proposed, quick, two_kinds
+from tests.compose_cases import DISLIKED, LAMPS, LIKED, PLAIN, changed, proposed, quick, two_kinds
+from tests.serving import running
 from tune.composer import Composition
 from tune.confirm import untested
 from tune.groundwork import Groundwork
+from tune.journal import evidence
 from tune.keeping import kept
 from tune.memory import Memory
 from tune.refinement import Refinement
 from tune.spending import Spending
 from tune.stages import Stages
-from tune.tuning import GeneratorTuning
+from tune.tuning import GeneratorTuning, tuning
 
 NAME = "medley"
 
@@ -52,7 +56,7 @@ class Shop:
     """A registry whose first version has the generated member of `compose_cases.proposed`, or none."""
 
     def __init__(self, home: Path, generated: bool = True) -> None:
-        self.settings: Settings = quick(home, features=PLAIN)
+        self.settings: Settings = quick(home, features=PLAIN, rewards={"reward": {"window_s": 10.0}})
         self.registry, self.said, self.memory = Registry(self.settings.registry_uri), io.StringIO(), Memory()
         case, found = proposed(), untested("", Spending())
         if generated:
@@ -189,6 +193,52 @@ def test_only_events_after_the_watermark_teach(tmp_path: Path) -> None:
         found = shop.tune(dataset, dataset.events["event_id"].combine_chunks()[-new:])
         assert (found["action"], found["new"]) == ("wait", new)
         assert found["waits"].endswith("new users to judge by, 30 needed")
+
+
+async def served(settings: Settings, users: int, each: int) -> float:
+    """Decisions over HTTP for users of the planted kinds, and their clicks; returns how many once all are final."""
+    rng = np.random.default_rng(3)
+    ember_U, who_N = rng.integers(2, size=users), rng.permutation(np.repeat(np.arange(users), each))
+    clicks, reader = 0, Reader(journal_url(settings))
+    async with running(settings) as run:
+        for start in range(0, len(who_N), 64):
+            part = who_N[start : start + 64]
+            badges = ["ember" if ember_U[u] else "frost" for u in part]
+            contexts = [{"hour": int(u % 24), "badge": badge} for u, badge in zip(part, badges, strict=True)]
+            asked = [
+                {"user_id": f"s{u}", "items": list(LAMPS), "context": c} for u, c in zip(part, contexts, strict=True)
+            ]
+            answered = (await run.decide(*asked)).json()["decisions"]
+            liked = [
+                answer["slots"][0]["item_id"].startswith("red" if badge == "ember" else "blue")
+                for answer, badge in zip(answered, badges, strict=True)
+            ]
+            clicked = rng.random(len(part)) < np.where(liked, LIKED, DISLIKED)
+            rewards = [
+                {"decision_id": answer["decision_id"], "kind": "reward", "value": 1.0, "slot": 0}
+                for answer, click in zip(answered, clicked, strict=True)
+                if click
+            ]
+            clicks += (await run.reward(*rewards)).json()["accepted"]
+        while reader.last_outcome() < len(who_N):
+            await asyncio.sleep(0.05)
+    reader.close()
+    return clicks
+
+
+def test_what_was_served_teaches_the_generator(tmp_path: Path) -> None:
+    """From decisions and clicks over HTTP by way of the journal: all of them are read, and held-out users likelier."""
+    shop, users, each = Shop(tmp_path), 400, 10
+    clicks = asyncio.run(served(shop.settings, users, each))
+    reader = Reader(journal_url(shop.settings))
+    dataset = evidence(shop.settings, reader, NAME)
+    assert dataset.events["reward"].to_numpy().sum() == clicks
+    refinement = Refinement.of(dataset, shop.settings, NAME, Stages(None, Console(file=shop.said, width=300)))
+    found = tuning(refinement, reader).go(Memory())
+    reader.close()
+    assert (found["running"], found["new"]) == (1, users * each)
+    assert found["likelihood"]["risen"]
+    assert shop.registry.versions(NAME) == ([1, 2] if found["admitted"] else [1])
 
 
 def test_a_version_without_a_generator_waits_for_one(tmp_path: Path) -> None:

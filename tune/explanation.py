@@ -27,6 +27,8 @@ from tune.glossary import words
 
 BLOCK = 4_096
 """Items scored at a time, for bounded memory."""
+LEAST = 1e-9
+"""A move that is no rounding, of rewards scaled to [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -167,5 +169,5 @@ def _most(names: Sequence[str], before_N: Floats, after_N: Floats, unit_N: Float
     effect_N = (after_N - before_N) * unit_N
     order = np.argsort(-np.abs(effect_N), kind="stable")[:top]
     return tuple(
-        Moved(names[n], float(before_N[n]), float(after_N[n]), float(effect_N[n])) for n in order if effect_N[n]
+        Moved(names[n], float(before_N[n]), float(after_N[n]), float(effect_N[n])) for n in order if abs(effect_N[n]) > LEAST
     )
