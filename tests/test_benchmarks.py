@@ -19,6 +19,7 @@ MEASURES = {
         "goals": {"predict_single": "vw_adf", "predict_batch": "mabwiser", "update": "vw_adf"},
     },
     "content": {"peers": ("hnswlib",), "goals": {"filtered_qps": "faiss_hnsw_bitmap"}},
+    "ppo": {"peers": ("stable_baselines3",), "goals": {"decisions_per_s": "sb3_32"}},
 }
 
 
