@@ -172,7 +172,9 @@ def test_members_without_use_are_left_out() -> None:
     dataset = shop()
     size = 8 * 5 * fitted(dataset).feature_map.dimension ** 2
     assert [m.name for m in fitted(dataset, content_bytes=size).members()] == ["uniform", "linear", "provider"]
-    assert [m.name for m in fitted(dataset, content_bytes=size - 1).members()] == ["uniform", "linear"]
+    small = fitted(dataset, content_bytes=size - 1)
+    assert [m.name for m in small.members()] == ["uniform", "linear"]
+    assert small.left_out["provider"] == f"{size:,} bytes of precision, more than bandits.content_bytes"
     alone = with_items(dataset, provider_id=["p0"] * 30)
     assert [m.name for m in fitted(alone).members()] == ["uniform", "linear"]
     unseen = with_items(dataset, provider_id=["p0", "p1", *[None] * 28])

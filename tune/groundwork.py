@@ -88,11 +88,14 @@ class Groundwork:
             "clients": len(set(events["client_id"].to_pylist())),
             "parts": self.split.sizes(),
             "features": {"kind": self.feature_map.kind, "dimension": self.feature_map.dimension},
-            **({"content": told(relations)} if relations is not None else {}),
+            **({"content": told(relations) | self._left_out()} if relations is not None else {}),
             "metric": self.settings.metric.kind,
             "metric_left_out": self.dataset.facts.get("metric_left_out", 0),
             "reward_mean": float(np.mean(self.predefined.design.reward_N)),
         }
+
+    def _left_out(self) -> dict[str, Any]:
+        return {"left_out": left_out} if (left_out := self.predefined.left_out) else {}
 
 
 def check_rewards(events: pa.Table, settings: Settings) -> None:

@@ -91,7 +91,16 @@ class Predefined:
     @cached_property
     def content(self) -> dict[Content, ContentModel]:
         """The models of clusters and of providers that are asked for and of use here."""
-        return {name: self._content(name) for name in FITS if name in self.settings.predefined and self._of_use(name)}
+        for name, reason in self.left_out.items():
+            log.info("no member %r: %s", name, reason)
+        asked = [name for name in FITS if name in self.settings.predefined and name not in self.left_out]
+        return {name: self._content(name) for name in asked}
+
+    @cached_property
+    def left_out(self) -> dict[Content, str]:
+        """Members that are asked for and of no use here, and why."""
+        reasons = {name: self._needless(name) for name in FITS if name in self.settings.predefined}
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def _content(self, name: Content) -> ContentModel:
         d, relations = self.design, self.feature_map.relations
@@ -100,12 +109,6 @@ class Predefined:
         if self.before is not None:
             return self.before.content[name].again(d.phi_ND, d.provider_N, d.reward_N, groups_D)
         return FITS[name](d.phi_ND, d.provider_N, d.reward_N, relations.cluster_P, groups_D)
-
-    def _of_use(self, name: Content) -> bool:
-        reason = self._needless(name)
-        if reason:
-            log.info("no member %r: %s", name, reason)
-        return not reason
 
     def _needless(self, name: Content) -> str:
         """Why these items have no use for a model of each cluster, or of each provider; empty where they have."""
