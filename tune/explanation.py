@@ -168,6 +168,5 @@ def _most(names: Sequence[str], before_N: Floats, after_N: Floats, unit_N: Float
     """The `top` moves that count most, in order; those that count nothing are left out."""
     effect_N = (after_N - before_N) * unit_N
     order = np.argsort(-np.abs(effect_N), kind="stable")[:top]
-    return tuple(
-        Moved(names[n], float(before_N[n]), float(after_N[n]), float(effect_N[n])) for n in order if abs(effect_N[n]) > LEAST
-    )
+    moved = order[np.abs(effect_N[order]) > LEAST]
+    return tuple(Moved(names[n], float(before_N[n]), float(after_N[n]), float(effect_N[n])) for n in moved)
