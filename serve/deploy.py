@@ -38,11 +38,11 @@ def deploy(settings: Settings, name: str = DEFAULT_NAME) -> dict[str, Any]:
     """
     from ray import serve as ray_serve
 
-    from serve import app
+    from serve import app, processes
     from serve.observed import prometheus
 
     kind = start(settings)
-    app.end_detached(settings, name)
+    processes.end_detached(settings, name)
     ray_serve.run(app.application(settings, name), name="medley", route_prefix="/")
     host, port = settings.serve.host, settings.serve.port
     url = f"http://{'127.0.0.1' if host in _ANY else host}:{port}"
@@ -235,10 +235,10 @@ def end(settings: Settings, name: str) -> None:
     """Take the application, its learner and its content process off a Ray that goes on, and leave what others serve."""
     from ray import serve as ray_serve
 
-    from serve import app
+    from serve import processes
 
     ray_serve.delete("medley")
-    app.end_detached(settings, name)
+    processes.end_detached(settings, name)
 
 
 def shut_down() -> None:

@@ -25,7 +25,7 @@ from cluster.config import ContentSettings, Settings
 from cluster.errors import ModelError, RegistryError
 from cluster.journal.journal import ItemRecord, Journal, journal_url
 from cluster.registry import DEFAULT_NAME, Registry
-from serve import app
+from serve import processes
 from serve.learning.service import LearnerService
 from tests import content_serving, serving
 from tests.content_serving import WIDTH
@@ -151,7 +151,7 @@ def test_embeddings_without_a_word_of_their_encoder_are_refused(tmp_path: Path) 
     assert encoder_of(tmp_path) is None
 
 
-def processes() -> list[psutil.Process]:
+def running_now() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
@@ -165,7 +165,7 @@ def processes() -> list[psutil.Process]:
 @pytest.mark.ray
 @pytest.mark.kills
 def test_on_ray_nothing_is_lost_by_kill_9_and_serving_goes_on(ray_session: object, settings: Settings) -> None:
-    find = partial(app.ContentActor, settings, DEFAULT_NAME)
+    find = partial(processes.ContentActor, settings, DEFAULT_NAME)
     inline = {"context": {"device": "mobile", "hour": 3}, "content": {"title": "a red thing"}}
     named = {"context": {"device": "mobile", "hour": 3}, "item_id": "i1"}
 
@@ -180,14 +180,14 @@ def test_on_ray_nothing_is_lost_by_kill_9_and_serving_goes_on(ray_session: objec
         assert (found["level"], found["reason"]) == ("all", None), "the encoder came within the wait"
         await traffic(r, 10)
         await asyncio.to_thread(until, lambda: known(10), "the store to know of 10 outcomes")
-        (process,) = processes()
+        (process,) = running_now()
         process.kill()
         await traffic(r, 10)
         answer = (await r.predict(named)).json()["predictions"][0]
         assert (answer["level"], len(answer["neighbours"])) == ("all", 3)
         assert (await r.decide({"context": inline["context"]})).json()["decisions"][0]["mode"] == "live"
         await asyncio.to_thread(until, lambda: known(21), "the store to know of 21 outcomes")
-        assert [p.pid for p in processes()] != [process.pid]
+        assert [p.pid for p in running_now()] != [process.pid]
         (near,), entries = find().neighbours("shop", 1, content_serving.embeddings()[:1], None, 1)
         assert set(near.item_ids) == set(entries)
 
@@ -200,4 +200,4 @@ def test_on_ray_nothing_is_lost_by_kill_9_and_serving_goes_on(ray_session: objec
     try:
         asyncio.run(main())
     finally:
-        app.end_detached(settings, DEFAULT_NAME)
+        processes.end_detached(settings, DEFAULT_NAME)

@@ -11,8 +11,8 @@ from cluster import config
 from cluster.errors import ClusterError
 from cluster.registry import DEFAULT_NAME
 from serve import deploy
-from serve.app import LearnerActor
 from serve.decisions.histories import Missed, Recalled
+from serve.processes import LearnerActor
 from tests.served import Served, until
 from tests.servers import free_port
 

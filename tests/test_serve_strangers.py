@@ -21,7 +21,7 @@ from cluster import config
 from cluster.config import ClientMode, ServeSettings, Settings
 from cluster.journal.journal import Reader, journal_url
 from cluster.registry import Registry
-from serve import app
+from serve import processes
 from serve.decide import Engine
 from serve.decisions import evidence
 from serve.decisions.asked import Asked, Code
@@ -210,7 +210,7 @@ def test_the_reader_on_ray_reads_what_the_generator_reads(ray_session: object, h
     settings, ids = published(generate_ms=5_000.0), []
 
     async def main() -> None:
-        async with serving.running(settings, reader=partial(app.ReaderActor, settings)) as running:
+        async with serving.running(settings, reader=partial(processes.ReaderActor, settings)) as running:
             deadline = time.monotonic() + 60
             code = None
             while code is None and time.monotonic() < deadline:

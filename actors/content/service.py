@@ -1,7 +1,7 @@
 """What a name's content process does: it reads content that is sent inline, and keeps the clients' vector stores.
 
-Plain Python and threads; `serve.app` makes it an actor. The encoder, and torch with it, is loaded when something is
-first to be read.
+Plain Python and threads; `serve.processes` makes it an actor. The encoder, and torch with it, is loaded when something
+is first to be read.
 
 Shapes: N contents, E size of the embedding, Q queries.
 """

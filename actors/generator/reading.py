@@ -16,7 +16,7 @@ KEPT = 2
 
 
 class ContextReader:
-    """One process's; `serve.app` makes it an actor.
+    """One process's; `serve.processes` makes it an actor.
 
     Args:
         registry: URI.

@@ -1,6 +1,6 @@
 """The learner as a long-lived service: a thread learns, publishes and saves; readers wait for publications.
 
-Plain asyncio and threading; `serve.app` makes it a detached named Ray actor.
+Plain asyncio and threading; `serve.processes` makes it a detached named Ray actor.
 """
 
 import asyncio
