@@ -5,8 +5,10 @@
 The decisions are those in which similarity misleads (benchmarks._ppo_world): 10 items, 5 members, a policy of 64 x 64
 that starts as the plain blend. Everybody trains the same network from the same start by PPO with the same settings:
 batches of 4,096 decisions, 4 epochs, minibatches of 512, Adam at 0.0003, clipping 0.2, gamma 0. Ours is
-`tune.blending.training`, without its bounds, since peers have none. One thread, one process, in turn; seconds are the
-process's CPU seconds, so that other programs on the machine do not count.
+`tune.blending.training`: RLlib sampled by the batch, a gradient that is written out, and beside PPO's own loss the
+error of what the blend foretells, which peers do not have; without its bounds, since they would stop it and not them.
+Peers differentiate the same module by autograd. One thread, one process, in turn; seconds are the process's CPU
+seconds, so that other programs on the machine do not count.
 
 decisions_per_s, sb3_32   sampled and learned, against Stable-Baselines3's PPO with 32 environments. `interval` is the
     least and greatest ratio of the repeats.

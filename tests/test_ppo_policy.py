@@ -278,12 +278,18 @@ def test_the_gradient_written_out_is_autograds(bounds: tuple[float, float]) -> N
     least = -entropy_least * (plain_BK.exp() * plain_BK).sum(1).mean()
     error_B = policy.value(seen) - torch.from_numpy(target_B)
     loss = -torch.min(ratio_B * above_B, ratio_B.clamp(0.8, 1.2) * above_B).mean() + 0.5 * error_B.square().mean()
-    loss = loss - 0.01 * entropy + 5 * (torch.relu(kl - kl_most) + torch.relu(least - entropy))
+    miss_B = policy.foretold(seen).gather(1, torch.from_numpy(action_B)[:, None])[:, 0] - torch.from_numpy(target_B)
+    loss = (
+        loss
+        + 0.7 * miss_B.square().mean()
+        - 0.01 * entropy
+        + 5 * (torch.relu(kl - kl_most) + torch.relu(least - entropy))
+    )
     loss.backward()  # type: ignore[no-untyped-call]
     expected = {name: value.grad.clone() for name, value in policy.named_parameters() if value.grad is not None}
     policy.zero_grad()
     rows = Rows.of(policy, seen_BO, action_B, logp_B, advantage_B, target_B)
-    Gradient(policy)(rows, Loss(0.2, 0.5, 0.01, kl_most, entropy_least, 5.0))
+    Gradient(policy)(rows, Loss(0.2, 0.5, 0.7, 0.01, kl_most, entropy_least, 5.0))
     assert len(expected) == 12
     for name, value in policy.named_parameters():
         assert value.grad is not None

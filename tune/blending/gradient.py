@@ -27,8 +27,8 @@ class Rows:
     """Decisions with what was done in them, in the order of their use.
 
     observed_BKN, and pooled_BN, what the critic reads. law_3MBK: logits, means and spreads of members, the latter two
-    in units of the temperature. own_3BK: floor, valid, log π₀. expected_B: reward of the plain blend. action_B, logp_B
-    (under the old policy), advantage_B, target_B (of the critic).
+    in units of the temperature. own_3BK: floor, valid, log π₀. expected_B: reward of the plain blend. temperature_B.
+    action_B, logp_B (under the old policy), advantage_B, reward_B: of the items taken.
     """
 
     observed_BKN: Single
@@ -36,14 +36,15 @@ class Rows:
     law_3MBK: Single
     own_3BK: Single
     expected_B: Single
+    temperature_B: Single
     action_B: Ints
     logp_B: Floats
     advantage_B: Floats
-    target_B: Floats
+    reward_B: Floats
 
     @classmethod
     def of(
-        cls, policy: BlendPolicy, seen_BO: Single, action_B: Ints, logp_B: Floats, advantage_B: Floats, target_B: Floats
+        cls, policy: BlendPolicy, seen_BO: Single, action_B: Ints, logp_B: Floats, advantage_B: Floats, reward_B: Floats
     ) -> "Rows":
         inputs, members = policy.form.inputs, len(policy.form.members)
         rows_BKF = seen_BO[:, :-SCALARS].reshape(len(seen_BO), policy.form.items, -1)
@@ -56,10 +57,11 @@ class Rows:
             law_3MBK,
             np.ascontiguousarray(rows_BKF[..., inputs + 3 * members :].transpose(2, 0, 1)),
             seen_BO[:, -1],
+            seen_BO[:, -SCALARS],
             action_B,
             logp_B,
             advantage_B,
-            target_B,
+            reward_B,
         )
 
     def take(self, rows: Ints | slice) -> "Rows":
@@ -69,20 +71,23 @@ class Rows:
             self.law_3MBK[:, rows],
             self.own_3BK[:, rows],
             self.expected_B[rows],
+            self.temperature_B[rows],
             self.action_B[rows],
             self.logp_B[rows],
             self.advantage_B[rows],
-            self.target_B[rows],
+            self.reward_B[rows],
         )
 
 
 @dataclass(frozen=True)
 class Loss:
-    """clip: of ratios. critic: weight of the critic's squared error. entropy: of the entropy. The bounds, and the
-    penalty of a nat beyond them, are those of `tune.blending.learner`."""
+    """clip: of ratios. critic, foretell: weights of the squared errors of the critic, and of what the blend foretells
+    of the item taken. entropy: of the entropy. The bounds, and the penalty of a nat beyond them, are those of
+    `tune.blending.learner`."""
 
     clip: float
     critic: float
+    foretell: float
     entropy: float
     kl_most: float
     entropy_least: float
@@ -148,6 +153,9 @@ class Gradient:
         score_KBP *= back_KBP.sum(0)
         back_KBP -= score_KBP
         to_mean_BK, to_spread_BK = np.matmul(back_KBP, self._sums_KP2).transpose(2, 1, 0)
+        every, temperature_B = np.arange(len(pi_BK)), rows.temperature_B
+        miss_B = mean_BK[every, rows.action_B] * temperature_B - rows.reward_B
+        to_mean_BK[every, rows.action_B] += np.float32(2 * loss.foretell / len(pi_BK)) * miss_B * temperature_B
         back_SBK = to_mean_BK * mean_SBK + to_spread_BK * spread_SBK
         back_SBK -= (part_SBK * back_SBK).sum(0)
         back_SBK /= total_BK
@@ -183,7 +191,7 @@ class Gradient:
         first_BW = np.maximum(pooled_BN @ _weight(first).T + _bias(first), 0)
         second_BW = np.maximum(first_BW @ _weight(second).T + _bias(second), 0)
         value_B = rows.expected_B + (second_BW @ _weight(last).T + _bias(last))[:, 0]
-        back_B1 = (2 * scale / len(value_B) * (value_B - rows.target_B))[:, None].astype(np.float32)
+        back_B1 = (2 * scale / len(value_B) * (value_B - rows.reward_B))[:, None].astype(np.float32)
         _grad(last, back_B1.T @ second_BW, back_B1.sum(0))
         back_BW = (back_B1 @ _weight(last)) * (second_BW > 0)
         _grad(second, back_BW.T @ first_BW, back_BW.sum(0))

@@ -1,8 +1,10 @@
 """PPO's update on batches of arrays, kept near the plain blend.
 
-Beside PPO's own loss stand two that are zero within their bounds: on KL(π‖π₀) above `kl_most`, and on an entropy below
-`entropy_least` of the plain blend's. RLlib's connectors, which make lists of an episode's steps, are left out: with
-gamma 0 the advantage is the reward less what the critic expects, which needs none of them.
+Beside PPO's own loss stand three. The blend should foretell what the item taken earns: its squared error teaches the
+residual which members to believe, also where other weights would not change the choice. Two are zero within their
+bounds: on KL(π‖π₀) above `kl_most`, and on an entropy below `entropy_least` of the plain blend's. RLlib's connectors,
+which make lists of an episode's steps, are left out: with gamma 0 the advantage is the reward less what the critic
+expects, which needs none of them.
 
 Shapes: B decisions of a batch, K items.
 """
@@ -30,6 +32,8 @@ PLAIN_KL, PLAIN_ENTROPY = "kl_to_plain", "plain_entropy"
 """Names in the results: KL(π‖π₀), and the entropy of π₀."""
 PENALTY = 5.0
 """Loss per nat beyond a bound: well above the reward that a nat could bring, with rewards in [0, 1]."""
+FORETELL = 1.0
+"""Weight of the blend's squared error of the item taken, in units of the variance of what the critic misses."""
 TOLD = 1024
 """Decisions of a batch by which the learning curve is told."""
 Batch = dict[str, torch.Tensor]
@@ -37,6 +41,9 @@ Batch = dict[str, torch.Tensor]
 
 class BlendLearner(PPOTorchLearner):
     """For episodes of `tune.blending.runner`; `learner_config_dict` has kl_most and entropy_least."""
+
+    _foretell = FORETELL
+    """Per squared reward; of the batch that is learned from."""
 
     def update(  # type: ignore[override]
         self,
@@ -76,7 +83,14 @@ class BlendLearner(PPOTorchLearner):
         policy, config = self._policy, self.config
         assert isinstance(config, PPOConfig)
         entropy = float(self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].get_current_value())
-        loss = Loss(config.clip_param, config.vf_loss_coeff, entropy, **config.learner_config_dict, penalty=PENALTY)
+        loss = Loss(
+            config.clip_param,
+            config.vf_loss_coeff,
+            self._foretell,
+            entropy,
+            **config.learner_config_dict,
+            penalty=PENALTY,
+        )
         columns = (Columns.ACTIONS, Columns.ACTION_LOGP, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS)
         rows = Rows.of(policy, batch[Columns.OBS].numpy(), *(batch[name].numpy() for name in columns))
         gradient, optimizer = Gradient(policy), self.get_optimizer(DEFAULT_MODULE_ID)
@@ -102,7 +116,10 @@ class BlendLearner(PPOTorchLearner):
         entropy, kl = -(pi_BK * log_pi_BK).sum(1).mean(), (pi_BK * (log_pi_BK - plain_BK)).sum(1).mean()
         least = -bounds["entropy_least"] * (plain_BK.exp() * plain_BK).sum(1).mean()
         beyond = torch.relu(kl - bounds["kl_most"]) + torch.relu(least - entropy)
-        loss = -gain_B.mean() + config.vf_loss_coeff * error_B.square().mean() + PENALTY * beyond
+        foretold_BK = self._policy.foretold(batch[Columns.OBS])
+        miss_B = foretold_BK.gather(1, batch[Columns.ACTIONS][:, None])[:, 0] - batch[Postprocessing.VALUE_TARGETS]
+        errors = config.vf_loss_coeff * error_B.square().mean() + self._foretell * miss_B.square().mean()
+        loss = -gain_B.mean() + errors + PENALTY * beyond
         return loss - self.entropy_coeff_schedulers_per_module[module_id].get_current_value() * entropy
 
     @property
@@ -126,7 +143,9 @@ class BlendLearner(PPOTorchLearner):
         with torch.no_grad():
             value_B = self._policy.value(batch[Columns.OBS])
         above_B = batch[Postprocessing.VALUE_TARGETS] - value_B
-        batch[Postprocessing.ADVANTAGES] = (above_B - above_B.mean()) / above_B.std().clamp_min(1e-4)
+        spread = above_B.std().clamp_min(1e-4)
+        batch[Postprocessing.ADVANTAGES] = (above_B - above_B.mean()) / spread
+        self._foretell = FORETELL / float(spread) ** 2
         return batch
 
     @torch.no_grad()

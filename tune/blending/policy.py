@@ -94,12 +94,19 @@ class BlendPolicy(nn.Module):
     def forward(self, seen_BO: Tensor) -> tuple[Tensor, Tensor]:
         """log π (B, K), and the plain blend's log π₀."""
         rows_BKF = self._rows(seen_BO)
+        return self._law(rows_BKF, self._logits(rows_BKF), seen_BO[:, -SCALARS, None]), rows_BKF[..., -1]
+
+    def foretold(self, seen_BO: Tensor) -> Tensor:
+        """What the blend with the residual expects each item to earn (B, K)."""
+        rows_BKF = self._rows(seen_BO)
+        return self._blended(rows_BKF, self._logits(rows_BKF))[0]
+
+    def _logits(self, rows_BKF: Tensor) -> Tensor:
+        """ℓ + g (B, K, M)."""
         inputs, members = self.form.inputs, len(self.form.members)
         first_BKW = torch.relu(self.first(rows_BKF[..., :inputs]))
         out_BKM = self.last(torch.relu(self.second(first_BKW)))
-        residual_BKM = RESIDUAL_MOST * torch.tanh(out_BKM / RESIDUAL_MOST)
-        logits_BKM = rows_BKF[..., inputs : inputs + members] + residual_BKM
-        return self._law(rows_BKF, logits_BKM, seen_BO[:, -SCALARS, None]), rows_BKF[..., -1]
+        return rows_BKF[..., inputs : inputs + members] + RESIDUAL_MOST * torch.tanh(out_BKM / RESIDUAL_MOST)
 
     def value(self, seen_BO: Tensor) -> Tensor:
         """The critic (B,)."""
