@@ -4,8 +4,9 @@ themselves; and held-out users, with what each choice would have earned.
 Shapes: N held-out events, K candidates, P providers, E size of embeddings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from actors.content.published import Vectors
 from actors.features.catalogue import row_numbers
 from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats, Ints
+from benchmarks._audiences import Audiences, AudiencesWorld
 from benchmarks._cold_logs import SEED, find
 from cluster.clock import Clock
 from cluster.config import ContentSettings, DataSettings, Settings
@@ -27,6 +29,8 @@ from cluster.importers.imported import Options
 from cluster.importers.transactions import read_transactions
 from cluster.marketplace.marketplace import Marketplace
 from cluster.records import Dataset
+from tune.specialise import Content
+from tune.worlds.base import World
 from tune.worlds.build import on
 
 PROVIDERS, ITEMS, USERS = 24, 120, 1_000
@@ -63,6 +67,27 @@ def embeddings(items: pa.Table, steps: int, seed: int) -> dict[str, Vectors]:
 
 
 @dataclass(frozen=True)
+class Log:
+    """A data set, what is known of its items' content, and who answers in some of its events."""
+
+    dataset: Dataset
+    content: Content
+    world: Callable[[Ints], World]
+
+    @classmethod
+    def of(cls, dataset: Dataset, vectors: dict[str, Vectors]) -> "Log":
+        """Answered by the marketplace's truth, or by what was bought."""
+        return cls(dataset, Content(vectors), lambda rows: on(dataset, rows, Settings()))
+
+    @classmethod
+    def audiences(cls, seed: int, events: int) -> "Log":
+        truth = Audiences.of(seed)
+        dataset = truth.log(events)
+        world = partial(AudiencesWorld, truth)
+        return cls(dataset, truth.content, lambda rows: world(dataset.events.take(pa.array(rows))))
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """What was shown to users whom no model has met.
 
@@ -80,11 +105,10 @@ class HeldOut:
         return len(self.action_N)
 
     @classmethod
-    def of(cls, dataset: Dataset, rows: Ints, learned: Ints, feature_map: FeatureMap) -> "HeldOut":
-        """Events of row numbers `rows`; the models have learned from those of `learned`."""
+    def of(cls, dataset: Dataset, world: World, learned: Ints, feature_map: FeatureMap) -> "HeldOut":
+        """The events of the world; the models have learned from these row numbers of the data set."""
         relations, items = feature_map.relations, dataset.events["item_id"]
         assert relations is not None
-        world = on(dataset, rows, Settings())
         listed: list[list[str]] = world.events["candidates"].to_pylist()
         batch = feature_map.batch(world.events)
         truth_NK = np.zeros(batch.mask_BK.shape)

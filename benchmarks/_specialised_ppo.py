@@ -6,36 +6,32 @@ Shapes: K items.
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from actors.bandits.ensemble import Ensemble
 from actors.bandits.members import Uniform
 from actors.features.feature_map import FeatureMap
-from actors.features.features import Floats, Ints
+from actors.features.features import Floats
 from cluster.config import Settings
-from cluster.records import Dataset
 from tune.blend_env import Answers
 from tune.blending.policy import BlendPolicy, Form
 from tune.blending.situations import Situations, situations
-from tune.worlds.build import on
+from tune.worlds.base import World
 
 
 def trained(
     blend: Ensemble,
     feature_map: FeatureMap,
-    dataset: Dataset,
-    rows: Ints,
+    world: World,
     batches: int,
     settings: Settings,
     folder: Path,
 ) -> Ensemble:
-    """The blend with a residual after so many batches of draws in these events, within its bounds. Needs Ray.
+    """The blend with a residual after so many batches of draws in a world's events, within its bounds. Needs Ray.
 
     folder: of its own, for checkpoints.
     """
     from tune.blending.training import Training, hold  # RLlib is imported once Ray is there
 
-    seen = _seen(blend, feature_map, dataset, rows, settings)
+    seen = _seen(blend, feature_map, world, settings)
     policy = BlendPolicy(_form(blend, feature_map, seen, settings))
     policy.standardise(seen.contexts.observed_BKN[seen.contexts.mask_BK])
     seen_BO = policy.see(seen.contexts)
@@ -47,9 +43,8 @@ def trained(
     return replace(blend, residual=policy.residual())
 
 
-def _seen(blend: Ensemble, feature_map: FeatureMap, dataset: Dataset, rows: Ints, settings: Settings) -> Situations:
-    """The latest of the events, as many as `ppo.decisions`, and what each of their items earns."""
-    world = on(dataset, np.sort(rows)[-settings.ppo.decisions :], settings)
+def _seen(blend: Ensemble, feature_map: FeatureMap, world: World, settings: Settings) -> Situations:
+    """The events, and what each of their items earns."""
     listed: list[list[str]] = world.events["candidates"].to_pylist()
 
     def expected(n: int) -> Floats:

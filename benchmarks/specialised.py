@@ -1,9 +1,11 @@
 """Do models of providers, blended by content, foretell and choose better than one model of all, or one of each alone?
 
-Two logs whose items name providers, of which some have many logged rows and most have few:
+Three logs whose items name providers, of which some have many logged rows and most have few:
 
 - marketplace: built-in marketplaces of 24 providers, each with a truth of its own; the first eight providers are large
   and specialised, the others have a few wares of any kind. A run is a marketplace; what a choice earns is the truth.
+- audiences: planted providers in three clusters with audiences that answer in opposite ways (benchmarks/_audiences.py),
+  24 of them from large to small; clusters are known as `tune.regroup` finds them. A run is a world of its own.
 - retail: transactions.parquet; an article's provider is the first two characters of its number. A run is another split
   of the users; a choice earns 1 where it is the article that was bought.
 
@@ -58,16 +60,14 @@ from benchmarks import _specialised_logs as logs
 from benchmarks._cold_logs import TEST, split
 from benchmarks._cold_scores import interval
 from benchmarks._pairs import CONSOLE, rounded
-from benchmarks._specialised_logs import HeldOut
+from benchmarks._specialised_logs import HeldOut, Log
 from benchmarks._specialised_ppo import trained
 from cluster import config, session
 from cluster.config import Settings
 from cluster.progress import bar
-from cluster.records import Dataset
 from tune.composer import plain
 from tune.groundwork import Groundwork
 from tune.regrouping.models import LEAST
-from tune.specialise import Content
 from tune.stages import Stages
 
 COMPARED = (*(("blend", peer) for peer in ("one", "own", "provider", "without")), ("ppo", "blend"))
@@ -80,22 +80,24 @@ CONTENT = ("cluster", "provider")
 
 @dataclass(frozen=True)
 class Size:
-    """worlds: marketplaces. splits: of the purchases. steps: of the embedded CLIP on a catalogue.
+    """worlds: marketplaces, and as many of planted audiences. splits: of the purchases.
 
-    ppo_runs: of each log, the first ones. batches: of PPO, 4,096 draws each.
+    steps: of the embedded CLIP on a catalogue. ppo_runs: of each log, the first ones. batches: of PPO, 4,096 draws
+    each.
     """
 
     worlds: int
     splits: int
     marketplace_events: int
+    audiences_events: int
     retail_events: int
     steps: int
     ppo_runs: int
     batches: int
 
 
-FULL = Size(20, 6, 15_000, 50_000, 200, 5, 20)
-QUICK = Size(2, 2, 4_000, 6_000, 20, 0, 0)
+FULL = Size(20, 6, 15_000, 6_000, 50_000, 200, 5, 20)
+QUICK = Size(2, 2, 4_000, 2_000, 6_000, 20, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,14 @@ Residual: TypeAlias = Callable[[Ensemble, FeatureMap, Ints], Ensemble]
 """Of a blend, its feature map and the rows that it has learned from."""
 
 
-def contest(dataset: Dataset, vectors: Mapping[str, Any], seed: int, residual: Residual | None) -> dict[str, Scores]:
+def contest(log: Log, seed: int, residual: Residual | None) -> dict[str, Scores]:
     """Every model on one split of the users."""
-    parts, settings = split(dataset, seed), Settings(seed=seed)
+    dataset, settings = log.dataset, Settings(seed=seed)
+    parts = split(dataset, seed)
     learned = np.sort(np.concatenate([parts.fit, parts.stop]))
     seen = replace(dataset, events=dataset.events.take(learned), truth=None)
-    work = Groundwork.of(seen, settings, world=0.0, content=Content(vectors))
-    held_out = HeldOut.of(dataset, parts.test, learned, work.feature_map)
+    work = Groundwork.of(seen, settings, world=0.0, content=log.content)
+    held_out = HeldOut.of(dataset, log.world(parts.test), learned, work.feature_map)
     blend = plain(work, Stages(None, Console(quiet=True)))
     models = {
         "one": blend.only("linear"),
@@ -239,32 +242,34 @@ def main() -> None:
 
 def _contests(folders: Sequence[Path], size: Size, scratch: Path) -> dict[str, list[dict[str, Scores]]]:
     """The scores of all models by log and run."""
-    found: dict[str, list[dict[str, Scores]]] = {"marketplace": [], "retail": []}
+    found: dict[str, list[dict[str, Scores]]] = {"marketplace": [], "audiences": [], "retail": []}
 
-    def run(log: str, dataset: Dataset, vectors: Mapping[str, Any], j: int) -> None:
-        seed, folder = FIRST + j, scratch / f"{log}{j}"
-        residual = partial(_residual, dataset, size.batches, seed, folder) if j < size.ppo_runs else None
-        scored = contest(dataset, vectors, seed, residual)
-        found[log].append(scored)
-        text = ", ".join(f"{name} {each.likelihood_few:.4f}" for name, each in scored.items())
-        CONSOLE.print(f"{log}, run {j + 1}, likelihood_few: {text}", highlight=False, soft_wrap=True)
-        tell(sum(map(len, found.values())), size.worlds + size.splits)
+    def run(name: str, log: Log, j: int) -> None:
+        seed, folder = FIRST + j, scratch / f"{name}{j}"
+        residual = partial(_residual, log, size.batches, seed, folder) if j < size.ppo_runs else None
+        scored = contest(log, seed, residual)
+        found[name].append(scored)
+        text = ", ".join(f"{model} {each.likelihood_few:.4f}" for model, each in scored.items())
+        CONSOLE.print(f"{name}, run {j + 1}, likelihood_few: {text}", highlight=False, soft_wrap=True)
+        tell(sum(map(len, found.values())), 2 * size.worlds + size.splits)
 
     with bar(CONSOLE, "runs") as tell:
         for j in range(size.worlds):
             dataset = logs.marketplace(FIRST + j, size.marketplace_events)
-            run("marketplace", dataset, logs.embeddings(dataset.items, size.steps, FIRST + j), j)
+            run("marketplace", Log.of(dataset, logs.embeddings(dataset.items, size.steps, FIRST + j)), j)
+            run("audiences", Log.audiences(FIRST + j, size.audiences_events), j)
         dataset = logs.purchases(folders, size.retail_events)
-        vectors = logs.embeddings(dataset.items, size.steps, FIRST)
+        log = Log.of(dataset, logs.embeddings(dataset.items, size.steps, FIRST))
         for j in range(size.splits):
-            run("retail", dataset, vectors, j)
+            run("retail", log, j)
     return found
 
 
 def _residual(
-    dataset: Dataset, batches: int, seed: int, folder: Path, blend: Ensemble, feature_map: FeatureMap, rows: Ints
+    log: Log, batches: int, seed: int, folder: Path, blend: Ensemble, feature_map: FeatureMap, rows: Ints
 ) -> Ensemble:
-    return trained(blend, feature_map, dataset, rows, batches, Settings(seed=seed), folder)
+    settings = Settings(seed=seed)
+    return trained(blend, feature_map, log.world(rows[-settings.ppo.decisions :]), batches, settings, folder)
 
 
 if __name__ == "__main__":
