@@ -124,6 +124,7 @@ def ensemble(
             exploration=0.7,
             base_AD=rng.normal(size=(arms, dimension)),
             follow=Follow("nobody", rng.normal(size=(arms, dimension)), 0.9),
+            least_variance=0.03,
         ),
     )
     values = {

@@ -1,6 +1,7 @@
 """The whole path: a log -> tasks -> language model -> head -> candidates -> a member that predicts better."""
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_a_saved_generator_generates_the_same(generator: Generator, log: Dataset
     assert one.names == two.names
     np.testing.assert_allclose(one.means_CAD, two.means_CAD, atol=1e-5)
     np.testing.assert_array_equal(one.factor_ADD, two.factor_ADD)
+    assert loaded.least_variance == generator.least_variance
+
+
+def test_generators_saved_before_the_variance_of_clicks_was_fitted_have_a_hundredth(
+    generator: Generator, tmp_path: Path
+) -> None:
+    generator.save(tmp_path)
+    facts = json.loads((tmp_path / "generator.json").read_text())
+    assert facts.pop("least_variance") not in (None, 0.01)
+    for binomial, least in ((True, 0.01), (False, None)):
+        (tmp_path / "generator.json").write_text(json.dumps(facts | {"binomial": binomial}))
+        assert Generator.load(tmp_path).least_variance == least
 
 
 def test_a_generator_without_language_model_reads_the_context_features(log: Dataset, tmp_path: Path) -> None:
