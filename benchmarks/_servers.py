@@ -76,7 +76,7 @@ def uvicorn_server(home: Path, port: int) -> None:
     async def main() -> None:
         parts = assemble(settings_of(home, port, "default"), DEFAULT_NAME, _no_learner)
         await parts.replica.start()
-        options = uvicorn.Config(parts.gateway.app, "127.0.0.1", port, log_level="warning", access_log=False)
+        options = uvicorn.Config(parts.app, "127.0.0.1", port, log_level="warning", access_log=False)
         await uvicorn.Server(options).serve()
 
     asyncio.run(main())

@@ -113,7 +113,7 @@ class IngressDeployment:
         self._exporter = Exporter(self._parts.metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return self._parts.gateway.app
+        return self._parts.app
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         return {

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastapi import FastAPI
+
 from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.journal.journal import Journal, Reader, journal_url
@@ -15,6 +17,7 @@ from serve.durable import Durable
 from serve.gateway import Gateway
 from serve.http.access import Access
 from serve.http.rewards import Rewarding
+from serve.http.routes import application
 from serve.ids import DecisionIds
 from serve.observed.metrics import Metrics
 from serve.predicting.encoding import ContentReader, Encoding
@@ -24,11 +27,12 @@ from serve.replica import Learner, Replica
 
 @dataclass(frozen=True)
 class Assembly:
-    """`gateway.app` answers HTTP once `replica.start()` has been awaited."""
+    """`app` answers HTTP once `replica.start()` has been awaited."""
 
     replica: Replica
     journal: Journal
     gateway: Gateway
+    app: FastAPI
     metrics: Metrics
     deciding: Deciding
     reading: Reading | None
@@ -95,4 +99,4 @@ def assemble(
         predicting=predicting,
         settings=settings.serve,
     )
-    return Assembly(replica, journal, gateway, metrics, deciding, reading, predicting, encoding)
+    return Assembly(replica, journal, gateway, application(gateway), metrics, deciding, reading, predicting, encoding)

@@ -29,7 +29,6 @@ from serve.http.edge import Edge
 from serve.http.limits import Rates
 from serve.http.problems import Refusals
 from serve.http.rewards import Rewarding, answered
-from serve.http.routes import application, check_query
 from serve.ids import DecisionIds
 from serve.messages import (
     ID_PATTERN,
@@ -106,7 +105,7 @@ class Gateway:
         self._rates = Rates(settings)
         self._durable = durable
         self._metrics = metrics
-        self._watch = Watch(metrics, settings)
+        self.watch = Watch(metrics, settings)
         self.edge = Edge(metrics)
         self._rebuilding = asyncio.Lock()
         self.in_work = 0
@@ -114,7 +113,6 @@ class Gateway:
         metrics.level("medley_version", lambda: engine.number or 0)
         metrics.level("medley_learner_following", lambda: link.following)
         metrics.level("medley_journal_failed", lambda: journal.failed is not None)
-        self.app = application(self, self._watch)
 
     async def decisions(self, request: Request) -> Response:
         """Choose items for one or many requests; the answer leaves when it is durable."""
@@ -235,7 +233,7 @@ class Gateway:
         finally:
             self.in_work -= len(requests)
         self._metrics.observe("medley_decision_seconds", engine_s / len(requests))
-        self._watch.decided(records, repeats, time.perf_counter() - start)
+        self.watch.decided(records, repeats, time.perf_counter() - start)
         decided = iter([repeats.get(i, record) for i, record in enumerate(records)])
         return [_answer(i, known.get(i) or next(decided)) for i in range(len(requests))]
 
@@ -263,7 +261,7 @@ class Gateway:
         if principal is None:
             raise _unauthorized()
         request.scope["principal"] = principal
-        check_query(request)
+        _check_query(request)
         return principal
 
     async def _body(self, request: Request, principal: Principal) -> bytes:
@@ -337,3 +335,13 @@ def _unauthorized() -> RequestError:
 
 def _json(answer: dict[str, Any]) -> Response:
     return Response(to_json(answer), media_type="application/json")
+
+
+def _check_query(request: Request) -> None:
+    """Raises RequestError for a query parameter that the route does not have, such as a misspelt one."""
+    if not request.scope["query_string"]:
+        return
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise RequestError(("query", name), f"no such parameter; known: {sorted(known) or 'none'}")

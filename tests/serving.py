@@ -154,7 +154,7 @@ async def running(
 
     parts = assemble(settings, DEFAULT_NAME, find, reader=reader, content=content, close_every_s=0.02)
     await parts.replica.start()
-    transport = httpx.ASGITransport(parts.gateway.app)
+    transport = httpx.ASGITransport(parts.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://medley") as http:
         try:
             yield Running(http, parts.gateway, parts.replica, parts, parts.journal, plain, operator)

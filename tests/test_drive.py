@@ -66,7 +66,7 @@ def server(settings: Settings) -> Iterator[tuple[str, dict[str, str], LearnerSer
 
     async def run() -> None:
         async with serving.running(settings, learner) as live:
-            web = uvicorn.Server(uvicorn.Config(live.gateway.app, host="127.0.0.1", port=0, log_level="error"))
+            web = uvicorn.Server(uvicorn.Config(live.parts.app, host="127.0.0.1", port=0, log_level="error"))
             serve = asyncio.create_task(web.serve())
             while not web.started:
                 await asyncio.sleep(0.01)

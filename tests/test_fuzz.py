@@ -47,7 +47,7 @@ def listening(settings: Settings) -> Iterator[tuple[str, Running]]:
 
     async def main() -> None:
         async with serving.running(settings, content=content_serving.Reader) as replica:
-            server = uvicorn.Server(uvicorn.Config(replica.gateway.app, port=port, log_level="error"))
+            server = uvicorn.Server(uvicorn.Config(replica.parts.app, port=port, log_level="error"))
             task = asyncio.create_task(server.serve())
             while not server.started:
                 await asyncio.sleep(0.01)

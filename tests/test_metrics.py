@@ -161,7 +161,7 @@ def test_a_call_in_flight_is_answered_before_the_end(published: Settings) -> Non
 
     async def body() -> None:
         async with serving.running(published) as r:
-            server = uvicorn.Server(uvicorn.Config(r.gateway.app, port=(port := free_port()), log_level="error"))
+            server = uvicorn.Server(uvicorn.Config(r.parts.app, port=(port := free_port()), log_level="error"))
             serving_task = asyncio.create_task(server.serve())
             while not server.started:
                 await asyncio.sleep(0.01)

@@ -103,7 +103,9 @@ class Mixture:
             all(np.isfinite(array).all() for array in arrays)
             and min(self.noise, self.temperature, self.least_variance) > 0
         ):
-            raise ModelError(f"{self.name}: parameters must be finite, noise, temperature and least variance above 0; generate again")
+            raise ModelError(
+                f"{self.name}: parameters must be finite, noise, temperature and least variance above 0; generate again"
+            )
 
     def condition(
         self, history: History, context_X: Floats, scale: float = 1.0, code_H: Floats | None = None

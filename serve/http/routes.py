@@ -1,13 +1,13 @@
 """Which path is answered by which handler, and the OpenAPI document that says so."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from cluster.errors import RequestError
+from serve.gateway import Gateway
 from serve.http import bulk, problems
 from serve.http.direct import Direct, Handler
 from serve.messages import (
@@ -26,10 +26,6 @@ from serve.messages import (
     Versions,
     Weights,
 )
-from serve.observed.watch import Watch
-
-if TYPE_CHECKING:
-    from serve.gateway import Gateway
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problems, "description": text}
@@ -62,9 +58,9 @@ BULK = {
 """Calls that also take an Arrow IPC stream, and then answer with one: what its rows are."""
 
 
-def application(gateway: "Gateway", watch: Watch) -> FastAPI:
+def application(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="Medley", version="1", summary="Decisions, rewards and items")
-    problems.install(app, watch)
+    problems.install(app, gateway.watch)
     hot: dict[tuple[str, str], tuple[Handler, BaseRoute]] = {}
     app.add_middleware(Direct, hot=hot)
     app.add_middleware(gateway.edge.around)
@@ -118,16 +114,6 @@ def _openapi(app: FastAPI, bodies: Sequence[Any]) -> dict[str, Any]:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def check_query(request: Request) -> None:
-    """Raises RequestError for a query parameter that the route does not have, such as a misspelt one."""
-    if not request.scope["query_string"]:
-        return
-    known = {field.alias for field in request.scope["route"].dependant.query_params}
-    for name in request.query_params:
-        if name not in known:
-            raise RequestError(("query", name), f"no such parameter; known: {sorted(known) or 'none'}")
 
 
 def _stream(text: str) -> dict[str, Any]:
