@@ -12,7 +12,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,12 +19,8 @@ from pydantic_core import from_json
 
 from actors.bandits import learn
 from actors.bandits.ensemble import Ensemble
-from actors.bandits.history import History
-from actors.bandits.members import Uniform
-from actors.bandits.mixture import Mixture
 from actors.bandits.version import Version
 from actors.content.served import Served
-from actors.content.vectors.entry import Outcomes as Sums
 from cluster.errors import MedleyError, RegistryError, StateError
 from cluster.journal.journal import OutcomeRow
 from cluster.registry import VersionGone
@@ -35,29 +30,13 @@ from serve.decisions.histories import Recalled
 from serve.learning import checkpoint
 from serve.learning.feedback import Told
 from serve.learning.ledger import Checkpoint, Ledger, Publication
+from serve.learning.tracked import Tracked
 
 logger = logging.getLogger(__name__)
 
 LIVE_VERSIONS = 2
 """Versions of a client that learn: the newest, and the one before while its windows close."""
 _TEACH = ("live", "apprentice")  # a baseline that answers in the other modes is not the models' business
-
-
-@dataclass
-class Tracked:
-    """One client's learner of one version."""
-
-    client: str
-    version: int
-    state: learn.State
-    update: Update | None = None
-    number: int = 0
-    users: OrderedDict[str, tuple[int, History]] = field(default_factory=OrderedDict)
-    """user -> number of the publication in which the history last changed, latest last, and what it was then."""
-    items: dict[int, int] = field(default_factory=dict)
-    """Item (catalogue index at the fit) -> number of the publication in which what it says last changed."""
-    unpublished: bool = False
-    unsaved: bool = True
 
 
 class Outcomes(Protocol):
@@ -157,20 +136,15 @@ class Learner:
 
     def since(self, number: int) -> tuple[int, list[Update]]:
         """What was published after publication `number`: the latest state, and the histories that changed."""
-        updates = []
-        for tracked in list(self._tracked.values()):
-            if tracked.update is not None and tracked.number > number:
-                updates.append(_with_histories(tracked, number))
-        return self.number, updates
+        published = [tracked for tracked in list(self._tracked.values()) if tracked.update is not None]
+        return self.number, [tracked.since(number) for tracked in published if tracked.number > number]
 
     def recall(self, client: str, version: int, users: Collection[str]) -> Recalled:
         """Histories as last published; of epoch 1 where nothing was: what every replica has without a learner."""
         tracked = self._tracked.get((client, version))
         if tracked is None or tracked.update is None:
             return Recalled(client, version, 1, dict.fromkeys(users))
-        kept = {user: tracked.users.get(user) for user in users}
-        known = {user: None if one is None else one[1] for user, one in kept.items()}
-        return Recalled(client, version, tracked.update.epoch, known)
+        return Recalled(client, version, tracked.update.epoch, tracked.histories(users))
 
     def taught(self, after: Mapping[tuple[str, int], int]) -> list[Told]:
         """The items that outcomes have taught about since a publication, or at all; of versions whose items have
@@ -189,7 +163,7 @@ class Learner:
         tracked, version = self._tracked.get((client, number)), self._versions.get(number)
         if tracked is None or version is None:
             return []
-        return [_served(tracked.state, version.feature_map.fitted_ids[row], row) for row in rows]
+        return [tracked.served(version.feature_map.fitted_ids[row], row) for row in rows]
 
     def save(self) -> None:
         """Checkpoint what changed, in one transaction with the position in the journal."""
@@ -326,30 +300,10 @@ class Learner:
         return outcome
 
     def _publish(self, tracked: Tracked) -> Publication:
-        state = tracked.state
-        users = sorted(state.changed)
-        tracked.items |= dict.fromkeys(sorted(state.items.changed), self.number + 1)
-        published = learn.publish(state)
-        tracked.number = self.number + 1
-        tracked.unpublished = False
-        for user in users:
-            tracked.users.pop(user, None)
-            tracked.users[user] = tracked.number, state.histories[user]
-        tracked.update = Update(
-            client=tracked.client,
-            version=tracked.version,
-            epoch=published.epoch,
-            members={m.name: m for m in published.members if not isinstance(m, Uniform | Mixture)},
-            weights_M=published.weights_M,
-            alternatives_M=published.alternatives_M,
-            histories={},
-            values_M=published.values_M,
-            errors_M=published.errors_M,
-            items=published.items,
-        )
+        published = tracked.publish(self.number + 1)
         weights = dict(zip(published.names, published.weights_M.tolist(), strict=True))
         return Publication(
-            tracked.client, tracked.version, published.epoch, self._clock(), self.seq, state.count, weights
+            tracked.client, tracked.version, published.epoch, self._clock(), self.seq, tracked.state.count, weights
         )
 
 
@@ -360,27 +314,8 @@ def _fits(outcome: learn.Outcome, ensemble: Ensemble) -> bool:
     return fits and bool(np.isfinite(outcome.phi_D).all()) and 0 < outcome.propensity <= 1 + 1e-9
 
 
-def _served(state: learn.State, item_id: str, row: int) -> Served:
-    """What an item's outcomes have taught, in units of the reward."""
-    ensemble, (count, total, squares) = state.ensemble, state.items.sums(row)
-    low, span = ensemble.low, ensemble.high - ensemble.low
-    sums = Sums(count, low * count + span * total, low * low * count + 2 * low * span * total + span * span * squares)
-    return Served(item_id, dict(zip(ensemble.names, state.items.weights(row).tolist(), strict=True)), sums)
-
-
 def _lesson(row: OutcomeRow) -> evidence.Evidence | None:
     """What models may learn an outcome from, None where there is nothing."""
     if row.evidence is None or row.version is None or row.mode not in _TEACH:
         return None
     return evidence.unpack(row.evidence)
-
-
-def _with_histories(tracked: Tracked, after: int) -> Update:
-    """What was published, not what was learned since: a decision is made again from the state of its publication."""
-    assert tracked.update is not None
-    changed = []
-    for user, (number, past) in reversed(tracked.users.items()):
-        if number <= after:
-            break
-        changed.append((user, past))
-    return replace(tracked.update, histories=dict(reversed(changed)))
