@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.bandits.ensemble import Ensemble
-from actors.bandits.members import Uniform
 from actors.features.feature_map import FeatureMap
 from actors.features.features import Floats
 from cluster.config import Settings
@@ -32,7 +31,9 @@ def trained(
     from tune.blending.training import Training, hold  # RLlib is imported once Ray is there
 
     seen = _seen(blend, feature_map, world, settings)
-    policy = BlendPolicy(_form(blend, feature_map, seen, settings))
+    relations = feature_map.relations
+    assert relations is not None
+    policy = BlendPolicy(Form.of(blend, relations, seen.contexts.mask_BK.shape[1], settings.ppo, settings.seed))
     policy.standardise(seen.contexts.observed_BKN[seen.contexts.mask_BK])
     seen_BO = policy.see(seen.contexts)
     answers = Answers(seen_BO, seen.contexts.reward_BK)
@@ -52,22 +53,3 @@ def _seen(blend: Ensemble, feature_map: FeatureMap, world: World, settings: Sett
 
     common = (settings.reward, settings.seed, settings.ppo.items)
     return situations(blend, feature_map, world.events, *common, expected=expected)
-
-
-def _form(blend: Ensemble, feature_map: FeatureMap, seen: Situations, settings: Settings) -> Form:
-    relations, ppo = feature_map.relations, settings.ppo
-    assert relations is not None
-    return Form(
-        members=blend.names,
-        scored=tuple(m for m, member in enumerate(blend.members) if not isinstance(member, Uniform)),
-        predefined=tuple(m for m, member in enumerate(blend.members) if member.predefined),
-        floor=blend.weights.predefined_floor,
-        reduced=relations.axes_EQ.shape[1],
-        neighbours=relations.neighbours,
-        items=seen.contexts.mask_BK.shape[1],
-        blended=(1 - blend.law.epsilon) * (1 - blend.law.delta),
-        particles=ppo.particles,
-        temperature=ppo.temperature,
-        hidden=ppo.hidden,
-        seed=settings.seed,
-    )

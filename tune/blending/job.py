@@ -186,20 +186,7 @@ class PpoJob:
         ensemble, ppo = self.running.ensemble, self.settings.ppo
         relations = self._map.relations
         assert relations is not None  # else there are no situations
-        form = Form(
-            members=ensemble.names,
-            scored=tuple(m for m, name in enumerate(ensemble.names) if self._scored(m)),
-            predefined=tuple(m for m, member in enumerate(ensemble.members) if member.predefined),
-            floor=ensemble.weights.predefined_floor,
-            reduced=relations.axes_EQ.shape[1],
-            neighbours=relations.neighbours,
-            items=seen.contexts.mask_BK.shape[1],
-            blended=(1 - ensemble.law.epsilon) * (1 - ensemble.law.delta),
-            particles=ppo.particles,
-            temperature=ppo.temperature,
-            hidden=ppo.hidden,
-            seed=self.settings.seed,
-        )
+        form = Form.of(ensemble, relations, seen.contexts.mask_BK.shape[1], ppo, self.settings.seed)
         policy = BlendPolicy(form)
         before = ensemble.residual
         if before is not None and before.inputs == form.inputs and len(before.first_W) == form.hidden:
@@ -207,9 +194,6 @@ class PpoJob:
         else:
             policy.standardise(seen.contexts.observed_BKN[seen.contexts.mask_BK])
         return policy
-
-    def _scored(self, member: int) -> bool:
-        return type(self.running.ensemble.members[member]).__name__ != "Uniform"
 
     def _trained(self, policy: BlendPolicy, seen: Situations) -> tuple[BlendPolicy, dict[str, Any]]:
         from tune.blending.training import BATCH, Training, effective, hold  # RLlib is imported once Ray is there

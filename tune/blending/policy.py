@@ -17,8 +17,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from actors.bandits.ensemble import Ensemble
+from actors.bandits.members import Uniform
 from actors.bandits.residual import INPUT_MOST, RESIDUAL_MOST, Residual
 from actors.features.features import Floats
+from actors.features.relations import Relations
+from cluster.config import PpoSettings
 from tune.blend_env import SCALARS, Contexts, flat
 
 LEAST_SCALE = 0.05
@@ -47,6 +51,25 @@ class Form:
     temperature: float = 0.25
     hidden: int = 64
     seed: int = 0
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, relations: Relations, items: int, ppo: PpoSettings, seed: int) -> "Form":
+        """Of a version's blend, in decisions among at most so many items."""
+        members = ensemble.members
+        return cls(
+            members=ensemble.names,
+            scored=tuple(m for m, member in enumerate(members) if not isinstance(member, Uniform)),
+            predefined=tuple(m for m, member in enumerate(members) if member.predefined),
+            floor=ensemble.weights.predefined_floor,
+            reduced=relations.axes_EQ.shape[1],
+            neighbours=relations.neighbours,
+            items=items,
+            blended=(1 - ensemble.law.epsilon) * (1 - ensemble.law.delta),
+            particles=ppo.particles,
+            temperature=ppo.temperature,
+            hidden=ppo.hidden,
+            seed=seed,
+        )
 
     @property
     def inputs(self) -> int:
