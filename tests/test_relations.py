@@ -1,15 +1,18 @@
 """Relations of a catalogue's items: numbers by hand, and the same again after saving."""
 
+import json
 import math
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from actors.features import store
 from actors.features.kin import Kin, alphas
 from actors.features.relations import Relations
 from cluster.errors import ModelError
+from cluster.records import item_table
 
 NONE = -1
 
@@ -74,3 +77,34 @@ def test_relations_come_again_from_arrays_and_facts() -> None:
     assert same(again.kin, made.kin)
     assert again.providers == made.providers
     assert np.array_equal(again.vectors_FE, made.vectors_FE)
+
+
+def items(**providers: str | None) -> pa.Table:
+    return item_table({name: json.dumps({"provider_id": provider}) for name, provider in providers.items()})
+
+
+def test_an_item_that_changed_its_provider_is_the_same_in_a_new_catalogue_as_after_a_put() -> None:
+    """Of b, a, none and b: one goes to a, one stays, one comes to a new provider, one loses its own."""
+    made, rows = relations(), np.arange(4)
+    changed = items(i="a", j="a", k="new", l=None)
+    proven, served = made.with_items(changed, rows, rows).kin, made.followed(changed, rows).kin.take(np.arange(4, 8))
+    assert served.provider_K.tolist() == [0, 0, 2, -1], "new is of x, whose only item is nearer to k than y's"
+    assert np.array_equal(proven.provider_K[:4], served.provider_K)
+    assert np.array_equal(proven.cluster_K[:4], served.cluster_K)
+    assert np.array_equal(proven.near_KJ[[0, 2, 3]], served.near_KJ[[0, 2, 3]])
+    again = made.with_items(changed, rows, rows)
+    assert same(again.with_items(changed, rows, rows).kin, again.kin)
+
+
+def test_a_catalogue_without_a_change_keeps_what_the_fit_knew() -> None:
+    made, rows = relations(), np.arange(4)
+    assert same(made.with_items(items(i="b", j="a", k=None, l="b"), rows, rows).kin, made.kin)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-15, 1e-6, 1.0, 1e37])
+def test_an_embedding_of_any_length_has_the_same_neighbours(scale: float) -> None:
+    """0.6, 0.8 is j's, and 0.6 and 0.8 are the cosines with i and k; 1e-40 has few bits in single precision."""
+    table = item_table({"new": json.dumps({"embedding": [0.6 * scale, 0.8 * scale]})})
+    kin = relations().later(table, np.array([-1]))
+    assert kin.near_KJ.tolist() == [[1, 2]]
+    np.testing.assert_allclose(kin.similarity_KJ, [[1.0, 0.8]], atol=1e-4)

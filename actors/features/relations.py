@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from actors.features.catalogue import embeddings, unit
 from actors.features.dense import times
@@ -77,17 +78,26 @@ class Relations:
         return len(self.clusters) + 1
 
     def with_items(self, items: pa.Table, rows: Ints, fitted: Ints) -> "Relations":
-        """Of another catalogue: items with a row in this one keep what is known of them, the others are `later` ones.
+        """Of another catalogue: items with a row in this one keep what is known of them, the others, and those whose
+        provider is another now, are `later` ones.
 
         Args:
             rows: of the items in this catalogue, -1 for none. fitted: their catalogue index at the fit, -1 for none.
         """
-        kin, new = self.kin.take(np.append(rows, -1)), np.flatnonzero(rows < 0)
+        kin = self.kin.take(np.append(rows, -1))
+        new = np.flatnonzero((rows < 0) | self._moved(items["provider_id"].to_pylist(), kin.provider_K[:-1]))
         if len(new):
             more = self.later(items.take(pa.array(new)), fitted[new])
             for field in fields(kin):
                 getattr(kin, field.name)[new] = getattr(more, field.name)
         return replace(self, kin=kin)
+
+    def _moved(self, names: Sequence[str | None], provider_N: Ints) -> NDArray[np.bool_]:
+        """Which items are of another provider than the one by which they are known, or are now of any or of none."""
+        place = {name: p for p, name in enumerate(self.providers)}
+        place_N = np.array([place.get(name or "", -1) for name in names], np.int64)
+        unknown_N = np.array([bool(name) for name in names], np.bool_) & (place_N < 0)
+        return np.where(unknown_N, provider_N < len(self.providers), provider_N != place_N)
 
     def followed(self, items: pa.Table, fitted: Ints) -> "Relations":
         """Of the same catalogue with these items after it, as `later` sees them; what was there is shared."""
@@ -109,7 +119,8 @@ class Relations:
             fitted: the items' catalogue index at the fit, -1 for none.
         """
         vectors_NE, given_N = embeddings(items, self.width)
-        vectors_NE = unit(vectors_NE).astype(np.float32)
+        length_N1 = np.sqrt((vectors_NE**2).sum(axis=1, keepdims=True))
+        vectors_NE = (vectors_NE / np.where(length_N1 > 0, length_N1, 1.0)).astype(np.float32)  # `unit` keeps tiny ones
         known_N = ~given_N & (fitted >= 0)
         vectors_NE[known_N] = self.vectors_FE[fitted[known_N]]
         place = {name: p for p, name in enumerate(self.providers)}
