@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from actors.content.published import Published
 from actors.content.regrouping import kept
 from cluster.config import Settings
-from cluster.errors import EvidenceError, RequestError
+from cluster.errors import EvidenceError, RequestError, StateError
 from cluster.providers import opened
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import Registry
@@ -158,6 +158,27 @@ def test_two_runs_are_as_one(tmp_path: Path) -> None:
     assert partitions[0] == partitions[1]
 
 
+def test_a_move_by_hand_during_a_run_is_not_lost(tmp_path: Path) -> None:
+    dataset, settings = planted(), Settings.model_validate({"home": tmp_path})
+    early, later = (
+        Dataset("feedback", dataset.events.slice(0, d * A_DAY), dataset.items, dataset.users) for d in (30, 32)
+    )
+    Job.of(early, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+    registry = Registry(settings.registry_uri)
+    before = kept.load(registry.fetch("shop-regrouping"))[0].groups
+    moved = next(p for p, cluster in before.cluster_of.items() if cluster != before.cluster_of["p0"])
+
+    def meanwhile(done: int, total: int) -> None:
+        if len(registry.versions("shop-regrouping")) == 1:
+            move(settings, "shop", moved, before.cluster_of["p0"], 20_000)
+
+    with pytest.raises(StateError, match="changed meanwhile; run it again"):
+        Job.of(later, settings, "shop", 0.05).run(tmp_path, anew=False, progress=meanwhile)
+    Job.of(later, settings, "shop", 0.05).run(tmp_path, anew=False, progress=quiet)
+    moves = kept.load(registry.fetch("shop-regrouping"))[0].groups.moves
+    assert [(m.provider, m.after) for m in moves[len(before.moves) :]] == [(moved, before.cluster_of["p0"])]
+
+
 def test_too_little_is_said(tmp_path: Path) -> None:
     dataset = planted()
     settings = Settings.model_validate({"home": tmp_path})
@@ -198,3 +219,10 @@ def test_the_program_says_what_it_lacks(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("regroup: ")
     assert "no finished import" in done.stderr
+    for alpha in ("5", "nan", "0"):
+        done = subprocess.run(
+            [*command, "--alpha", alpha], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+        )
+        assert (done.returncode, "argument --alpha" in done.stderr) == (2, True)
+    with pytest.raises(RequestError, match="`medley submit regroup`"):
+        move(Settings.model_validate({"home": tmp_path}), "shop", "p0", "c1", 0)

@@ -15,13 +15,21 @@ import time
 from pathlib import Path
 
 
+def rate(text: str) -> float:
+    """An error rate. Raises ValueError for what is none."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise ValueError(f"{text} is not between 0 and 1")
+    return value
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tune.regroup", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of a finished import instead of the journal")
     parser.add_argument("--config", type=Path, help="settings in YAML")
     parser.add_argument("--name", default="medley", help="name of the versions in the registry")
     parser.add_argument("--run", type=Path, help="folder for what is shown; default home/regroup/NAME")
-    parser.add_argument("--alpha", type=float, default=0.05, help="chance of a needless move per provider and year")
+    parser.add_argument("--alpha", type=rate, default=0.05, help="chance of a needless move per provider and year")
     parser.add_argument("--anew", action="store_true", help="group from scratch")
     parser.add_argument("--undo", type=int, metavar="MOVE", help="take a move back, and do nothing else")
     parser.add_argument("--move", nargs=2, metavar=("PROVIDER", "CLUSTER"), help="move a provider, and nothing else")

@@ -14,7 +14,7 @@ from actors.content.regrouping.groups import Groups, Move
 from actors.content.regrouping.regrouping import Regrouping
 from actors.features.features import Floats
 from cluster.config import Settings
-from cluster.errors import EvidenceError
+from cluster.errors import EvidenceError, RequestError, StateError
 from cluster.providers import opened
 from cluster.records import Dataset
 from cluster.registry import Registry
@@ -46,9 +46,11 @@ class Job:
 
         Raises:
             EvidenceError: too few days, providers or users.
-            RegistryError, StateError: the last regrouping cannot be read, or the new one not be written.
+            RegistryError: the last regrouping cannot be read, or the new one not be written.
+            StateError: the same; or a provider was moved by hand meanwhile, which must not be lost.
         """
-        last = None if anew or not self._numbers() else kept.load(self.registry.fetch(kept.NAME.format(self.name)))
+        numbers = self._numbers()
+        last = None if anew or not numbers else kept.load(self.registry.fetch(kept.NAME.format(self.name), numbers[-1]))
         end = int(self.traffic.day_N[-1])
         start = int(last[1]["until"]) if last else int(self.traffic.day_N[int(SHARE * (len(self.traffic) - 1))])
         if last is None and not int(self.traffic.day_N[0]) < start <= end:
@@ -62,6 +64,10 @@ class Job:
         watch.run(start, end, progress)
         moves = watch.state.groups.moves[len(state.groups.moves) :]
         facts = self._facts(watch, grouped, start, end, moves)
+        if self._numbers() != numbers:
+            raise StateError(
+                f"the clusters of {self.name!r} were changed meanwhile; run it again to look from there on"
+            )
         facts["version"] = publish(self.traffic.settings, self.name, watch.state, {"until": max(start, end)} | facts)
         dendrogram(grouped, watch.state.groups.cluster_of, folder / "regroup.png")
         (folder / "regroup.json").write_text(json.dumps(facts | {"providers": table(watch, before)}, indent=1))
@@ -118,9 +124,14 @@ def changed(settings: Settings, name: str, change: Callable[[Regrouping], Regrou
 
     Raises:
         RequestError: it cannot be.
-        RegistryError, StateError: there is no regrouping, or it cannot be read or written.
+        RegistryError, StateError: the regrouping cannot be read or written.
     """
-    state, about = kept.load(Registry(settings.registry_uri).fetch(kept.NAME.format(name)))
+    registry, published = Registry(settings.registry_uri), kept.NAME.format(name)
+    if not registry.versions(published):
+        raise RequestError(
+            ("name",), f"no provider of {name!r} is grouped yet; `medley submit regroup` groups them", 404
+        )
+    state, about = kept.load(registry.fetch(published))
     state = change(state)
     last = state.groups.moves[-1]
     version = publish(settings, name, state, about)
