@@ -102,6 +102,15 @@ async def test_too_many_at_a_time_are_not_sent() -> None:
     assert outcomes(metrics) == {"late": MOST, "refused": 1}
 
 
+async def test_calls_that_come_in_the_same_moment_count_too() -> None:
+    metrics, process = Metrics(), Process(held=True)
+    encoding = Encoding(lambda: process, metrics, 1.0)
+    await asyncio.gather(*(encoding(1, [RED] * (MOST // 2)) for _ in range(5)))
+    assert process.calls == 2
+    await encoding.stop()
+    assert outcomes(metrics) == {"late": MOST, "refused": 3 * (MOST // 2)}
+
+
 async def test_a_version_that_nobody_reads_for_says_so() -> None:
     found = (await Encoding(lambda: Process(mute=True), Metrics(), LONG_MS)(1, [RED]))[0]
     assert found == Read(None, NO_ENCODER)

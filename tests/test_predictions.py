@@ -157,6 +157,8 @@ def test_bad_requests_are_refused_by_the_field(published: Settings) -> None:
         ({"content": {"image": "@@@"}}, 422, ["content", "image"]),
         ({"content": {"embedding": embedding[:-1]}}, 422, ["content", "embedding"]),
         ({"content": {"embedding": [0.0] * content_serving.WIDTH}}, 422, ["content", "embedding"]),
+        ({"content": {"embedding": [1e-60] * content_serving.WIDTH}}, 422, ["content", "embedding"]),
+        ({"content": {"embedding": [1e60] * content_serving.WIDTH}}, 422, ["content", "embedding"]),
         ({"content": {"embedding": [*embedding[:-1], "x"]}}, 422, ["content", "embedding", 7]),
         ({"content": {"title": "x", "colour": "red"}}, 422, ["content", "colour"]),
         ({"item_id": "i1", "slots": 1}, 422, ["slots"]),

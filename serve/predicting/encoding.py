@@ -79,6 +79,7 @@ class Encoding:
             return _without("refused", contents, f"at most {MOST} contents are read at a time; send fewer, or later")
         if time.monotonic() - self._failed_at < self._again_s:
             return _without("failed", contents, _NOBODY)
+        self._in_work += len(contents)
         task = asyncio.create_task(self._read(version, contents))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -89,7 +90,6 @@ class Encoding:
         return task.result()
 
     async def _read(self, version: int, contents: Sequence[Content]) -> tuple[str, list[Read]]:
-        self._in_work += len(contents)
         try:
             if self._reader is None:
                 self._reader = await asyncio.to_thread(self._find)

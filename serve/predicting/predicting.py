@@ -132,7 +132,11 @@ def _check(current: Current, request: PredictionRequest, index: int) -> None:
     if (size := width(current)) and len(given) != size:
         message = f"an embedding of size {len(given)}; this version's have {size}: it comes from another encoder"
         raise RequestError((*where, "content", "embedding"), message)
-    if not np.any(given):
+    with np.errstate(over="ignore"):
+        given_E = np.array(given, np.float32)  # as items have it
+    if not np.isfinite(given_E).all():
+        raise RequestError((*where, "content", "embedding"), "a number above 3.4e38: items' have single precision")
+    if not given_E.any():
         raise RequestError((*where, "content", "embedding"), "all zero: it has no direction; leave it out")
 
 
