@@ -1,5 +1,6 @@
 """What was encoded once is not encoded again, whatever happens to the files; contents are combined as stated."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -167,5 +168,9 @@ def test_given_embeddings_are_scaled_and_those_of_another_size_are_told() -> Non
     said = [reason for _, reason in found.problems]
     assert said[0] == "embedding: of size 1, and most items have 2"
     assert [s.split(": ")[1] for s in said[1:]] == ["none is given", "all zero", "a number that is not finite"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far = given(pa.table({"embedding": pa.array([[3e30, 4e30], [3e-40, 4e-40]], pa.list_(pa.float32()))}))
+    np.testing.assert_allclose(far.vectors_NE, [[0.6, 0.8], [0.6, 0.8]], atol=1e-4)
     with pytest.raises(SchemaError, match="none of the 1 items has an embedding"):
         given(pa.table({"embedding": pa.nulls(1, pa.list_(pa.float32()))}))

@@ -103,6 +103,22 @@ def test_half_of_the_scale_is_the_root_of_the_odds() -> None:
         assert slot.models["first"] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [30.0, 100.0])
+def test_weights_are_finite_at_the_greatest_scale(scale: float) -> None:
+    """A neighbour that is sure of one of five members, and one that is sure of another."""
+    rng, sure = np.random.default_rng(0), 1 - 4e-12
+    items = ItemWeights(np.array([0, 2]), np.full((2, 5), 1e-12) + (sure - 1e-12) * np.eye(5)[[1, 3]])
+    state = replace(spoken(rng, neighbour_scale=scale), items=items)
+    near = related(
+        cases.features(rng, 3, DIMENSION, False), [[0, 2], [2, 0], [0, -1]], [[0.9, 0.1], [0.5, 0.5], [1, 0]]
+    )
+    found = law.probabilities(state, near, None, 1)
+    assert np.isfinite(found.mean_K).all()
+    assert found.pi_K.sum() == pytest.approx(1.0, abs=1e-12)
+    with pytest.raises(ValueError, match="less than or equal to 100"):
+        WeightSettings(neighbour_scale=101.0)
+
+
 def by_loops(state: Published, decision: Features, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights (K, M), blended means (K,) and scores (P, K) by the formulas of docs/law.md, item by item."""
     assert decision.kin is not None

@@ -28,7 +28,10 @@ def given(items: pa.Table) -> Embedded:
             "or set content.given to false so that Medley encodes them"
         )
     size = max(sizes, key=lambda s: (sizes[s], s))
-    vectors_NE, there_N = unit(np.stack([row if len(row) == size else np.zeros(size, np.float32) for row in rows]))
+    # In double precision, in which no finite float32 has a square that is not finite, or 0.
+    vectors_NE, there_N = unit(
+        np.stack([row if len(row) == size else np.zeros(size) for row in rows], dtype=np.float64)
+    )
     problems = tuple((n, _reason(row, size)) for n, row in enumerate(rows) if not there_N[n])
     return Embedded(vectors_NE, there_N, problems, 0)
 

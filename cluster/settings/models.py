@@ -26,7 +26,7 @@ class WeightSettings(Section):
     prior_count: Positive = Field(1_000.0, description="decisions that the prior value counts for")
     half_life_decisions: Positive = Field(10_000.0, description="age at which an outcome counts half")
     predefined_floor: Share = Field(0.01, description="least weight of each predefined member")
-    neighbour_scale: float = Field(1.0, ge=0, description="beta, logit per log neighbour share (system B)")
+    neighbour_scale: float = Field(1.0, ge=0, le=100, description="beta, logit per log neighbour share (system B)")
 
 
 class FeatureSettings(Section):
