@@ -119,6 +119,19 @@ def test_items_speak_for_themselves_where_nothing_is_published() -> None:
     assert own.design.provider_N.tolist() == [int(i[1:]) % 3 for i in dataset.events["item_id"].to_pylist()[:400]]
 
 
+def test_what_was_published_for_other_items_hides_no_embeddings_of_these() -> None:
+    """`tune.embed` ran for other data under the same name."""
+    dataset = shop()
+    vectors = np.random.default_rng(0).normal(size=(len(dataset.items), 3))
+    dataset = with_items(dataset, embedding=vectors.tolist())
+    other = Content(vectors={"of another shop": np.array([0.6, 0.8], np.float32)}, source="shop-content/1")
+    found, own = (fitted(dataset, content).feature_map.relations for content in (other, Content()))
+    assert found is not None
+    assert own is not None
+    assert (found.source, found.width) == ("", 3)
+    assert np.array_equal(found.kin.near_KJ, own.kin.near_KJ)
+
+
 def test_empty_embeddings_are_none() -> None:
     dataset = with_items(shop(), embedding=[[]] * 30)
     relations = fitted(dataset).feature_map.relations

@@ -70,8 +70,10 @@ class Content:
         """The feature map, just fitted, with how its items are related; the same where nothing is known of any.
 
         Args:
-            items: the feature map's catalogue.
+            items: the feature map's catalogue. Where none of them was embedded, what was published is of other data.
         """
+        if self.vectors and not any(item_id in self.vectors for item_id in items["item_id"].to_pylist()):
+            return replace(self, vectors={}, source="").related(feature_map, items, settings)
         providers = items["provider_id"].to_pylist()
         vectors_IE = self._vectors(items)
         if not (any(providers) or vectors_IE.shape[1]):
