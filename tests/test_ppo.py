@@ -164,6 +164,7 @@ def test_what_is_not_shown_to_be_better_is_not_published(settings: Settings, tmp
     found = job(world, settings, events, tmp_path).go(memory := Memory())
     assert found["action"] == "keep", found
     assert memory.tries("medley/1/ppo") == 1
+    assert [memory.tried(f"medley/1/ppo/{source}") for source in ("journal", "world")] == [len(events), 0]
     again = PpoJob.of(
         replace(world.dataset, events=events),
         settings,

@@ -3,20 +3,24 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from actors.bandits.version import Version
 from cluster import config_text
 from cluster.config import RewardKind, Settings
 from cluster.jobs import MODULES
 from cluster.journal.journal import Journal, journal_url
+from cluster.registry import Registry
 from tests.compose_cases import PLAIN, quick
 from tests.test_refine import publish, write
 from tune import report
 from tune.blending import reported
+from tune.blending.job import journal
 
 
 def ppo(settings: Settings, *words: str) -> dict[str, Any]:
@@ -53,6 +57,23 @@ def test_an_empty_journal_is_nothing_to_do(tmp_path: Path) -> None:
     found = ppo(settings)
     assert found["action"] == "nothing"
     assert "no final outcome" in found["waits"]
+
+
+@pytest.mark.parametrize(
+    ("version", "residual", "new"), [(None, None, 240), (60, None, 180), (60, 150, 90), (150, 60, 90), (None, 60, 180)]
+)
+def test_fresh_is_what_neither_the_version_nor_the_residual_has_learned_from(
+    tmp_path: Path, version: int | None, residual: int | None, new: int
+) -> None:
+    """A version that began anew after a drift carries the facts of the residual before it on."""
+    settings = quick(tmp_path, features=PLAIN, registry=str(tmp_path / "registry"))
+    publish(settings)
+    write(settings, 2, turned_on=2)
+    registry = Registry(settings.registry_uri)
+    about = {"watermark": version, "ppo": None if residual is None else {"watermark": residual}}
+    again = replace(Version.load(registry.fetch("medley")), facts=about)
+    registry.publish("medley", again.save)
+    assert len(journal(settings, "medley")[1]) == new
 
 
 CURVE = [

@@ -93,8 +93,9 @@ class PpoJob:
     def go(self, memory: Memory) -> dict[str, Any]:
         """Train, prove, and publish or say why not. `memory` counts the tries, which share the gate's error rate."""
         family, count = f"{self.name}/{self.number}/ppo", len(self.fresh)
+        source = f"{family}/{'world' if self.world else 'journal'}"  # each waits for its own events; all share the rate
         done: dict[str, Any] = {"name": self.name, "running": self.number, "events": count}
-        if waits := self._waits(memory.tried(family)):
+        if waits := self._waits(memory.tried(source)):
             self.stages.say(f"ppo waits: {waits}")
             return self._told(done | {"action": "wait", "waits": waits})
         seen = self._situations()
@@ -106,6 +107,7 @@ class PpoJob:
         if "waits" in done:
             return self._told(done | {"action": "keep"})
         memory.attempt(family, count)
+        memory.attempt(source, count)
         proof = self._proof(policy.residual(), memory.tries(family))
         done["proof"] = proof.facts()
         if not proof.publish:
@@ -266,16 +268,16 @@ class PpoJob:
 def journal(
     settings: Settings, name: str, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Dataset, pa.Array]:
-    """The journal's decisions, and the ids of the events since the residual in service, or else the version, was made.
+    """The journal's decisions, and the ids of the events since both the residual in service and the version were made.
 
     Raises:
         RegistryError: there is no version yet. SourceError: there is no final outcome yet.
     """
     reader, registry = Reader(journal_url(settings)), Registry(settings.registry_uri)
     version = Version.load(registry.fetch(name))
-    known = (version.facts.get("ppo") or {}).get("watermark")
-    known = version.facts.get("watermark") if known is None else known
+    # A version that was made again since carries the residual's facts on, and has learned from later events.
+    known = max(about.get("watermark") or 0 for about in (version.facts, version.facts.get("ppo") or {}))
     # The signal is made of all kinds of rewards, which the journal gives where the metric is a mix of them.
     mixed = settings.model_copy(update={"metric": settings.metric.model_copy(update={"kind": "mix"})})
     dataset = evidence(mixed if settings.ppo.signal else settings, reader, name, progress=progress)
-    return dataset, after(reader, known or 0)
+    return dataset, after(reader, known)
