@@ -13,7 +13,7 @@ from cluster.registry import Registry
 from tests.compose_cases import proposed
 from tune.composer import Composition
 from tune.confirm import Confirmed, untested
-from tune.keeping import kept
+from tune.keeping import explained, kept
 from tune.spending import Spending
 from tune.stages import Stages
 
@@ -42,11 +42,15 @@ def test_a_version_refers_to_the_generator_of_its_member(tmp_path: Path) -> None
     assert again.fingerprint == version.feature_map.fingerprint
 
 
-def test_a_member_that_was_not_admitted_leaves_no_generator(tmp_path: Path) -> None:
+def test_a_member_that_was_not_admitted_is_set_aside_and_leaves_no_generator(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path))
     made = composition(untested("no gain", Spending()))
-    assert made.kept(registry, "shop") == {}
-    registry.publish("shop", made.version(Stages(None), {}).save)
+    about = made.kept(registry, "shop")
+    assert about == {"proposed": {"name": "shop-proposed", "version": 1}}
+    registry.publish("shop", made.version(Stages(None), about).save)
     assert registry.versions("shop-generator") == []
+    version = Version.load(registry.fetch("shop"))
+    assert "generated" not in version.ensemble.names
+    assert "generated" in explained(registry, version).ensemble.names
     with pytest.raises(RegistryError, match="no generated member"):
-        kept(registry, Version.load(registry.fetch("shop")))
+        kept(registry, version)
