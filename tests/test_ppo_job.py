@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from actors.bandits.version import Version
@@ -16,11 +17,12 @@ from cluster.config import RewardKind, Settings
 from cluster.jobs import MODULES
 from cluster.journal.journal import Journal, journal_url
 from cluster.registry import Registry
-from tests.compose_cases import PLAIN, quick
+from tests.compose_cases import PLAIN, quick, two_kinds
 from tests.test_refine import publish, write
 from tune import report
 from tune.blending import reported
-from tune.blending.job import journal
+from tune.blending.job import PpoJob, journal
+from tune.stages import Stages
 
 
 def ppo(settings: Settings, *words: str) -> dict[str, Any]:
@@ -74,6 +76,18 @@ def test_fresh_is_what_neither_the_version_nor_the_residual_has_learned_from(
     again = replace(Version.load(registry.fetch("medley")), facts=about)
     registry.publish("medley", again.save)
     assert len(journal(settings, "medley")[1]) == new
+
+
+def test_tries_on_an_import_share_its_judges_whatever_version_they_are_on(tmp_path: Path) -> None:
+    settings = quick(tmp_path, features=PLAIN, registry=str(tmp_path / "registry"))
+    dataset = replace(two_kinds(120), facts={"fingerprint": "f"})
+    names = []
+    for new in (None, pa.array(["d0-0"])):
+        for _ in range(2):
+            publish(settings)
+            names.append(PpoJob.of(dataset, settings, "medley", Stages(None), tmp_path, new).families)
+    assert [share for share, _ in names] == ["medley/f/ppo", "medley/f/ppo", "medley/3/ppo", "medley/4/ppo"]
+    assert len({wait for _, wait in names}) == 4
 
 
 CURVE = [

@@ -92,8 +92,7 @@ class PpoJob:
 
     def go(self, memory: Memory) -> dict[str, Any]:
         """Train, prove, and publish or say why not. `memory` counts the tries, which share the gate's error rate."""
-        family, count = f"{self.name}/{self.number}/ppo", len(self.fresh)
-        source = f"{family}/{'world' if self.world else 'journal'}"  # each waits for its own events; all share the rate
+        (family, source), count = self.families, len(self.fresh)
         done: dict[str, Any] = {"name": self.name, "running": self.number, "events": count}
         if waits := self._waits(memory.tried(source)):
             self.stages.say(f"ppo waits: {waits}")
@@ -113,6 +112,17 @@ class PpoJob:
         if not proof.publish:
             return self._told(done | {"action": "keep", "waits": f"the gate: {proof.plain.reason}"})
         return self._told(done | {"action": "publish", "version": self._publish(policy.residual(), done)})
+
+    @property
+    def families(self) -> tuple[str, str]:
+        """Names of the tries that share the error rate, and of those that wait for more events than the last had.
+
+        The judges of an import are the same for every version, so all tries on it share; the journal has new ones.
+        """
+        version = f"{self.name}/{self.number}/ppo"
+        if not self.world:
+            return version, f"{version}/journal"
+        return f"{self.name}/{self.dataset.facts.get('fingerprint')}/ppo", f"{version}/world"
 
     def _waits(self, tried: int) -> str | None:
         """Why not to try yet."""
