@@ -137,6 +137,7 @@ def test_empty_embeddings_are_none() -> None:
     relations = fitted(dataset).feature_map.relations
     assert relations is not None
     assert (relations.neighbours, told(relations)["embedded"]) == (0, 0)
+    assert told(relations)["embeddings"].startswith("none")
 
 
 def test_what_was_published_is_taken_up(tmp_path: Path) -> None:

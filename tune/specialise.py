@@ -112,11 +112,12 @@ class Content:
 
 def told(relations: Relations) -> dict[str, Any]:
     """For a report: how many providers, clusters and embedded items, and where the embeddings are from."""
+    embedded = int(relations.vectors_FE.any(axis=1).sum())
     return {
         "providers": len(relations.providers),
         "clusters": len(relations.clusters),
-        "embedded": int(relations.vectors_FE.any(axis=1).sum()),
-        "embeddings": relations.source or "the items' own",
+        "embedded": embedded,
+        "embeddings": (relations.source or "the items' own") if embedded else "none; `medley submit embed` makes them",
     }
 
 
