@@ -38,6 +38,7 @@ def test_parts_are_disjoint_and_no_user_is_in_two(
     parts = split.parts(data, seed)
     taken = np.concatenate([parts.fit, parts.stop, parts.select, parts.confirm, parts.world])
     assert len(set(taken)) == len(taken) <= len(rows)
+    assert parts.unjudged.tolist() == sorted(set(taken) - {*parts.confirm, *parts.world})
     if form == "table":
         assert sorted(taken) == list(range(len(rows)))
         return

@@ -4,14 +4,17 @@
     python -m tune.regroup --move PROVIDER CLUSTER
     python -m tune.regroup --undo 17
 
-Without --data, the journal's final outcomes. The last line of standard output is JSON; the run's folder has
-regroup.json (with the table of before and after) and regroup.png (the tree). docs/regroup.md says how.
+Without --data, the journal's final outcomes. Those that confirm a composition are left out, and of an import the part
+that answers as a world: clusters that had seen them would be judged by what made them. The last line of standard output
+is JSON; the run's folder has regroup.json (with the table of before and after) and regroup.png (the tree).
+docs/regroup.md says how.
 """
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -45,6 +48,7 @@ def main() -> int:
     from tune.journal import evidence
     from tune.regrouping.job import Job, move, undo
     from tune.regrouping.traffic import DAY_US
+    from tune.split import WORLD, parts
 
     try:
         settings = config.load(arguments.config)
@@ -68,6 +72,8 @@ def main() -> int:
             return 0
         folder = arguments.run or settings.folder(f"regroup/{arguments.name}")
         folder.mkdir(parents=True, exist_ok=True)
+        rows = parts(dataset, settings.seed, WORLD if arguments.data else 0.0).unjudged
+        dataset = replace(dataset, events=dataset.events.take(rows))
         job = Job.of(dataset, settings, arguments.name, arguments.alpha)
         with bar(Console(stderr=True), "days") as progress:
             facts = job.run(folder, anew=arguments.anew, progress=progress)

@@ -34,6 +34,11 @@ class Parts:
     confirm: Ints
     world: Ints
 
+    @property
+    def unjudged(self) -> Ints:
+        """Rows that nothing is proven on: of fit, stop and select, in the order of the data set."""
+        return np.sort(np.concatenate([self.fit, self.stop, self.select]))
+
     def sizes(self) -> dict[str, int]:
         return {field.name: len(getattr(self, field.name)) for field in fields(self)}
 
