@@ -59,11 +59,7 @@ class Player:
             features = batch.row(t - start)
             slot = law.decide(published, features, None, (self.seed << 32) + t).slots[0]
             arm = int(features.item_K[slot.index])
-            outcome = learn.Outcome.of(
-                features, slot.index, user=None, reward=self._earn(arm), propensity=slot.propensity,
-                member_propensities_M=slot.member_propensities_M,
-            )  # fmt: skip
-            state = learn.step(state, outcome)
+            state = learn.step(state, learn.Outcome.chosen(features, slot, None, self._earn(arm)))
 
     def _made(self) -> tuple[FeatureMap, Ensemble]:
         """The feature map and the members, fitted on what was played."""

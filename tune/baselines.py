@@ -141,15 +141,7 @@ class Policy:
         for position, slot in enumerate(decision.slots):
             item = items[slot.index]
             reward = self._world.reward(row, item, position)
-            outcome = learn.Outcome.of(
-                features,
-                slot.index,
-                user=user,
-                reward=reward,
-                propensity=slot.propensity,
-                member_propensities_M=slot.member_propensities_M,
-                member_means_M=slot.member_means_M,
-            )
+            outcome = learn.Outcome.chosen(features, slot, user, reward)
             heapq.heappush(learner.waiting, (second + self._schedule.window_s, number, position, outcome))
             expected = expected_reward(self._world, row, items, slot.index, position)
             self._items.append(item)

@@ -58,6 +58,10 @@ class Log:
     def users(self) -> int:
         return int(self.user_N.max()) + 1 if len(self) else 0
 
+    def propensity(self, event: int) -> float:
+        """Of the action of an event; 1 where the log does not say."""
+        return 1.0 if self.propensity_N is None else float(self.propensity_N[event])
+
     def take(self, rows: Ints) -> "Log":
         """These events only; users are numbered anew, in order of appearance."""
         propensity_N = None if self.propensity_N is None else self.propensity_N[rows]

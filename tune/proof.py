@@ -18,9 +18,8 @@ from actors.bandits.ensemble import Ensemble
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from cluster.config import Settings
-from tune import estimators
 from tune.composer import Composition
-from tune.gate import Paired, Verdict, admit
+from tune.gate import Verdict, admit
 from tune.log import read
 from tune.split import tasks
 from tune.stages import Stage
@@ -61,10 +60,7 @@ def prove(made: Composition, running: Version, since: pa.Table, alpha: float, st
     state = warmed(made.trial, work.feature_map, work.events(np.concatenate([split.stop, split.select])), settings)
     new = walk(made.trial, trail.first(len(old.log)), settings.seed, progress=stage.progress, state=state)
     stage.left_out = old.left_in_words(trail)
-    sums_U = estimators.by_user(old.log, new.blend_N - old.blend_N)
-    counts_U = np.bincount(old.log.user_N, minlength=old.log.users).astype(np.float64)
-    paired = Paired(sums_U, counts_U, model_based=old.log.propensity_N is None)
-    return Proof(admit(paired, settings.gate.model_copy(update={"alpha": alpha}), settings.seed))
+    return Proof(admit(new.over(old), settings.gate.model_copy(update={"alpha": alpha}), settings.seed))
 
 
 def warmed(ensemble: Ensemble, feature_map: FeatureMap, events: pa.Table, settings: Settings) -> learn.State:
@@ -88,7 +84,7 @@ def warmed(ensemble: Ensemble, feature_map: FeatureMap, events: pa.Table, settin
                 action,
                 user=user,
                 reward=ensemble.low + (ensemble.high - ensemble.low) * float(log.reward_N[b]),
-                propensity=1.0 if log.propensity_N is None else float(log.propensity_N[b]),
+                propensity=log.propensity(b),
                 member_propensities_M=found.member_MK[:, action] if found else np.zeros(len(ensemble.names)),
                 member_means_M=found.member_means_MK[:, action] if found else None,
             )

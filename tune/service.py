@@ -110,15 +110,7 @@ class Service:
         expected = expected_reward(self.world, situation.row, items, slot.index, 0)
         made = Done(situation.row, second, item, slot.propensity, reward, expected, self.number, slot.models)
         self.done.append(made)
-        outcome = learn.Outcome.of(
-            features,
-            slot.index,
-            user=user,
-            reward=reward,
-            propensity=slot.propensity,
-            member_propensities_M=slot.member_propensities_M,
-            member_means_M=slot.member_means_M,
-        )
+        outcome = learn.Outcome.chosen(features, slot, user, reward)
         self._waiting.append((second + self.schedule.window_s, n, outcome))
 
     def _advance(self, second: float) -> None:

@@ -92,7 +92,13 @@ class Walk:
 
     def paired(self, name: str, against: str) -> Paired:
         """Differences of a member (or "ensemble") against another, summed by user."""
-        difference_N = self._scores(name) - self._scores(against)
+        return self._paired(self._scores(name) - self._scores(against))
+
+    def over(self, other: "Walk") -> Paired:
+        """Differences of the ensemble against that of another walk of the same events, summed by user."""
+        return self._paired(self.blend_N - other.blend_N)
+
+    def _paired(self, difference_N: Floats) -> Paired:
         counts_U = np.bincount(self.log.user_N, minlength=self.log.users).astype(np.float64)
         return Paired(estimators.by_user(self.log, difference_N), counts_U, model_based=self.log.propensity_N is None)
 
@@ -161,7 +167,7 @@ def _laws(
             action,
             user=user,
             reward=ensemble.low + scale * float(log.reward_N[n]),
-            propensity=1.0 if log.propensity_N is None else float(log.propensity_N[n]),
+            propensity=log.propensity(n),
             member_propensities_M=found.member_MK[:, action],
             member_means_M=found.member_means_MK[:, action],
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
+from actors.bandits.law import Slot
 from actors.bandits.members import SHARING, Custom, Member, Model, Shared, Uniform, View, followed
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.published import Published
@@ -74,6 +75,19 @@ class Outcome:
             provider=-1 if kin is None else int(kin.provider_K[index]),
             cluster=-1 if kin is None else int(kin.cluster_K[index]),
             member_means_M=None if kin is None else member_means_M,
+        )
+
+    @classmethod
+    def chosen(cls, features: Features, slot: Slot, user: str | None, reward: float) -> "Outcome":
+        """Of what the law put into a slot."""
+        return cls.of(
+            features,
+            slot.index,
+            user=user,
+            reward=reward,
+            propensity=slot.propensity,
+            member_propensities_M=slot.member_propensities_M,
+            member_means_M=slot.member_means_M,
         )
 
     def row(self, view: View) -> int:

@@ -7,14 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from actors.bandits.ensemble import Ensemble
 from actors.bandits.residual import Residual
 from cluster.config import GateSettings
-from tune import estimators
-from tune.gate import Paired, Verdict, admit
-from tune.walk import Trail, Walk, walk
+from tune.gate import Verdict, admit
+from tune.walk import Trail, walk
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,5 @@ def prove(
     new = walk(replace(ensemble, residual=residual), trail, seed, progress=progress)
     before = None
     if ensemble.residual is not None:
-        before = admit(_paired(walk(ensemble, trail, seed, progress=progress), new), gate, seed)
-    return Proof(admit(_paired(plain, new), gate, seed), before)
-
-
-def _paired(old: Walk, new: Walk) -> Paired:
-    sums_U = estimators.by_user(old.log, new.blend_N - old.blend_N)
-    counts_U = np.bincount(old.log.user_N, minlength=old.log.users).astype(np.float64)
-    return Paired(sums_U, counts_U, model_based=old.log.propensity_N is None)
+        before = admit(new.over(walk(ensemble, trail, seed, progress=progress)), gate, seed)
+    return Proof(admit(new.over(plain), gate, seed), before)

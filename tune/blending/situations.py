@@ -84,7 +84,7 @@ def situations(
                 action,
                 user=user,
                 reward=ensemble.low + (ensemble.high - ensemble.low) * float(log.reward_N[n]),
-                propensity=1.0 if log.propensity_N is None else float(log.propensity_N[n]),
+                propensity=log.propensity(n),
                 member_propensities_M=drawn.propensities(action),
                 member_means_M=drawn.means(action),
             )

@@ -79,13 +79,13 @@ class VersionPolicy:
     def _learn(
         self, learner: "_Learner", found: law.Law, block: Block, n: int, user: str | None, features: Features
     ) -> None:
-        action, propensity_N = int(block.log.action_N[n]), block.log.propensity_N
+        action = int(block.log.action_N[n])
         outcome = learn.Outcome.of(
             features,
             action,
             user=user,
             reward=block.reward(n),
-            propensity=1.0 if propensity_N is None else float(propensity_N[n]),
+            propensity=block.log.propensity(n),
             member_propensities_M=found.member_MK[:, action],
             member_means_M=found.member_means_MK[:, action],
         )
