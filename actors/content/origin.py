@@ -67,9 +67,8 @@ class Origin:
 
     def cluster(self, provider: str) -> str:
         """Of a provider that the version knows."""
-        relations = self.relations
-        place = relations.providers.index(provider) if provider in relations.providers else -1
-        return self._name(int(relations.cluster_P[place])) if place >= 0 else UNKNOWN
+        place = self.relations.place.get(provider)
+        return UNKNOWN if place is None else self._name(int(self.relations.cluster_P[place]))
 
     def _name(self, cluster: int) -> str:
         return self.relations.clusters[cluster] if cluster >= 0 else UNKNOWN

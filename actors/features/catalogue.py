@@ -177,10 +177,10 @@ def _fit_embedding(items: pa.Table, rank: int) -> tuple[Floats, Floats]:
     return principal(vectors_IE[there_I], rank)
 
 
-def unit(vectors: Floats) -> Floats:
-    """Vectors scaled to length 1; a zero vector stays zero."""
+def unit(vectors: Floats, least: float = 1e-12) -> Floats:
+    """Vectors scaled to length 1; one that is no longer than `least` is taken for rounding, and stays."""
     length = np.sqrt((vectors**2).sum(axis=-1, keepdims=True))
-    return vectors / np.where(length > 1e-12, length, 1.0)
+    return vectors / np.where(length > least, length, 1.0)
 
 
 def row_numbers(index: Mapping[str, int], ids: Sequence[str]) -> Ints:

@@ -67,6 +67,11 @@ class Relations:
         """J: how many known items an item is compared with."""
         return int(self.kin.near_KJ.shape[1])
 
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """The number of each provider."""
+        return {name: p for p, name in enumerate(self.providers)}
+
     @property
     def provider_rows(self) -> int:
         """Rows of parameters of the member "provider", P + C + 1."""
@@ -94,8 +99,7 @@ class Relations:
 
     def _moved(self, names: Sequence[str | None], provider_N: Ints) -> NDArray[np.bool_]:
         """Which items are of another provider than the one by which they are known, or are now of any or of none."""
-        place = {name: p for p, name in enumerate(self.providers)}
-        place_N = np.array([place.get(name or "", -1) for name in names], np.int64)
+        place_N = np.array([self.place.get(name or "", -1) for name in names], np.int64)
         unknown_N = np.array([bool(name) for name in names], np.bool_) & (place_N < 0)
         return np.where(unknown_N, provider_N < len(self.providers), provider_N != place_N)
 
@@ -119,13 +123,11 @@ class Relations:
             fitted: the items' catalogue index at the fit, -1 for none.
         """
         vectors_NE, given_N = embeddings(items, self.width)
-        length_N1 = np.sqrt((vectors_NE**2).sum(axis=1, keepdims=True))
-        vectors_NE = (vectors_NE / np.where(length_N1 > 0, length_N1, 1.0)).astype(np.float32)  # `unit` keeps tiny ones
+        vectors_NE = unit(vectors_NE, least=0.0).astype(np.float32)
         known_N = ~given_N & (fitted >= 0)
         vectors_NE[known_N] = self.vectors_FE[fitted[known_N]]
-        place = {name: p for p, name in enumerate(self.providers)}
         names = items["provider_id"].to_pylist()
-        provider_N = np.array([place.get(name, -1) for name in names], np.int64)
+        provider_N = np.array([self.place.get(name, -1) for name in names], np.int64)
         cluster_N = np.append(self.cluster_P, -1)[provider_N]
         new_N = (provider_N < 0) & np.array([bool(name) for name in names], np.bool_) & vectors_NE.any(axis=1)
         if len(self.clusters):
