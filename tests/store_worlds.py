@@ -3,7 +3,8 @@
     python -m tests.store_worlds FOLDER SEED
 
 starts, for each line on stdin, a process that commits random changes for ever and checkpoints now and then. stdout has
-its id, the last commit that it found, each one that was acknowledged, and "ended" once it was killed: a line each.
+its id, the last commit that it found, each one that was acknowledged, and "ended" once it was killed: a line each, by
+one call of the kernel, so that a kill leaves no half line (print makes two calls where Python is unbuffered).
 """
 
 import os
@@ -82,14 +83,18 @@ def state(store: Store | Memory) -> dict[str, Entry]:
     return store.get([*(f"i{n}" for n in range(40)), "last"])
 
 
+def say(line: object) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
 def work(folder: Path, seed: int) -> None:
     with Store(folder, WIDTH) as store:
         number = number_of(store)
-        print(f"{os.getpid()}\n{number}", flush=True)
+        say(f"{os.getpid()}\n{number}")
         while True:
             number += 1
             store.commit(commit(seed, number))
-            print(number, flush=True)
+            say(number)
             if number % 20 == 19:
                 store.checkpoint()
 
@@ -102,7 +107,7 @@ def main() -> None:
         if pid == 0:
             work(Path(sys.argv[1]), int(sys.argv[2]))
         os.waitpid(pid, 0)
-        print("ended", flush=True)
+        say("ended")
 
 
 if __name__ == "__main__":

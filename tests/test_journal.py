@@ -313,8 +313,8 @@ def test_reducers(reducer: str, expected: float) -> None:
     assert reduce(kind, []) == 0.0
 
 
-KILLED = """
-import sys
+KILLED = r"""
+import os, sys
 from cluster.config import RewardKind
 from cluster.journal.journal import DecisionRecord, Journal, RewardRecord
 journal = Journal(sys.argv[1], {"reward": RewardKind()})
@@ -322,9 +322,9 @@ n = 0
 while True:
     name = f"d{n}"
     journal.decide([DecisionRecord(name, "c", None, None, 1, 1, 1, "{}", "{}", None)]).result()
-    print(name, flush=True)
+    os.write(1, f"{name}\n".encode())
     journal.reward([RewardRecord("c", name, 0, "reward", 1.0, f"r{n}")]).result()
-    print(f"r{n}", flush=True)
+    os.write(1, f"r{n}\n".encode())
     n += 1
 """
 

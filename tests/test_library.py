@@ -284,18 +284,19 @@ PROGRAM = """
 import itertools, os, sys
 from pathlib import Path
 from actors.content.library import Library
+from tests.store_worlds import say
 from tests.test_library import origin, served
 origin()
 for line in sys.stdin:
     if child := os.fork():
         os.waitpid(child, 0)
-        print("ended", flush=True)
+        say("ended")
         continue
-    print(os.getpid(), flush=True)
+    say(os.getpid())
     library = Library(Path(sys.argv[1]), origin, lambda after: [], "reward")
     for n in itertools.count(int(line)):
         library.apply("shop", 1, [served(f"i{k}", n, 1 / (n + 1)) for k in range(6)])
-        print(n, flush=True)
+        say(n)
 """
 
 
