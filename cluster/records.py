@@ -93,6 +93,11 @@ class Dataset:
     truth: pa.Table | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def encoder(self) -> str | None:
+        """Fingerprint of the model that made the items' embeddings; None where nobody knows."""
+        return self.facts.get("encoder")
+
     def save(self, folder: Path) -> None:
         """Write four Parquet files and `dataset.json`, the last last: a folder without it is no dataset.
 

@@ -78,7 +78,10 @@ def test_a_catalogue_is_encoded_once(ray_session: object, tmp_path: Path) -> Non
         pq.read_table(imported(tmp_path / "again") / "items.parquet").drop_columns("embedding")
     )
 
-    _, given = run(at, own(tmp_path / "home", given=True))
+    assert Dataset.load(at).encoder == facts["fingerprint"] == encoder.fingerprint
+
+    _, given = run(at, own(tmp_path / "home", given=True), write=True)
+    assert Dataset.load(at).encoder is None
     np.testing.assert_allclose(given.vectors_IE, second.vectors_IE, atol=1e-6)
     assert given.rejected == (("i299", "embedding: none is given"),)
 

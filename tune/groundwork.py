@@ -48,7 +48,8 @@ class Groundwork:
         split = parts(dataset, settings.seed, world)
         if feature_map is None:
             feature_map = FeatureMap.fit(dataset, split.fit, settings.features, settings.seed)
-            feature_map = (content or Content()).related(feature_map, dataset.items, settings.content)
+            content = content or Content()
+            feature_map = content.related(feature_map, dataset.items, settings.content, dataset.encoder)
         return cls(dataset, settings, split, feature_map)
 
     @cached_property

@@ -53,7 +53,7 @@ def prove(made: Composition, running: Version, since: pa.Table, alpha: float, st
     events = work.events(split.confirm)
     trail = Trail.of(work.feature_map, events, settings.reward, settings.seed)
     older = _others(since, events)
-    feature_map = running.feature_map.with_items(work.dataset.items)
+    feature_map = running.over(work.dataset.items, work.dataset.encoder)
     before = replace(trail, batch=feature_map.batch(events.slice(0, len(trail.log))))
     state = warmed(running.ensemble, feature_map, older, settings)
     old = walk(running.ensemble, before, settings.seed, lambda: stage.left_s / 2, stage.progress, state)

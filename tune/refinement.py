@@ -110,7 +110,7 @@ class Refinement:
         """Whether what the running version rests on still holds."""
         since_s = self.running.facts.get("since_s")
         events = self.dataset.events if since_s is None else since(self.dataset.events, since_s)
-        feature_map = self.running.feature_map.with_items(self.dataset.items)
+        feature_map = self.running.over(self.dataset.items, self.dataset.encoder)
         with self.stages.stage("drift") as stage:
             found = detect(
                 Stream.of(feature_map, events, self.settings.reward), self.settings.drift, progress=stage.progress
@@ -124,7 +124,7 @@ class Refinement:
         if len(decided) < max(1.0, GROWTH * memory.looked(self.number)):
             return []
         with self.stages.stage("members", self.settings.budgets.select_s) as stage:
-            feature_map = self.running.feature_map.with_items(self.dataset.items)
+            feature_map = self.running.over(self.dataset.items, self.dataset.encoder)
             try:
                 trail = Trail.of(feature_map, decided.sort_by("timestamp"), self.settings.reward, self.settings.seed)
             except EvidenceError as error:
@@ -209,7 +209,7 @@ class Refinement:
         facts = self.dataset.facts | {"fingerprint": family, "events": len(events)}
         data = replace(self.dataset, format="feedback", events=events, truth=None, facts=facts)
         with self.stages.stage("features"):
-            kept = self.running.feature_map.with_items(data.items) if drift is not None else None
+            kept = self.running.over(data.items, data.encoder) if drift is not None else None
             content = Content.of(self.registry, self.name)
             work = Groundwork.of(data, self.settings, kept, world=0.0, content=content)
             members = work.predefined.members()

@@ -27,7 +27,7 @@ def restarted(running: Version, before: pa.Table, since: pa.Table, items: pa.Tab
         since: events from the change on.
         items: the catalogue now.
     """
-    feature_map = running.feature_map.with_items(items)
+    feature_map = running.over(items)
     earlier = _predefined(feature_map, before, settings, None)
     fitted = _predefined(feature_map, since, settings, earlier)
     members = fitted.members()

@@ -38,12 +38,13 @@ class Content:
 
     vectors: unit embeddings by item; none where `tune.embed` did not run. regrouping: None where `tune.regroup`
     did not.
-    source: of the vectors, as in `Relations`.
+    source, encoder: of the vectors, as in `Relations`.
     """
 
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
     regrouping: Regrouping | None = None
     source: str = ""
+    encoder: str = ""
 
     @classmethod
     def of(cls, registry: Registry, name: str) -> "Content":
@@ -52,7 +53,8 @@ class Content:
         if numbers := registry.versions(content):
             published = Published.load(registry.fetch(content, numbers[-1]))
             vectors = dict(zip(published.item_ids, published.vectors_IE, strict=True))
-            found = replace(found, vectors=vectors, source=f"{content}/{numbers[-1]}")
+            encoder = published.facts.get("fingerprint") or ""
+            found = replace(found, vectors=vectors, source=f"{content}/{numbers[-1]}", encoder=encoder)
         if numbers := registry.versions(regrouping):
             found = replace(found, regrouping=kept.load(registry.fetch(regrouping, numbers[-1]))[0])
         return found
@@ -66,14 +68,17 @@ class Content:
         moves = 0 if self.regrouping is None else len(self.regrouping.groups.moves)
         return {key: found for key, found in {"content": self.source, "moves": moves}.items() if found}
 
-    def related(self, feature_map: FeatureMap, items: pa.Table, settings: ContentSettings) -> FeatureMap:
+    def related(
+        self, feature_map: FeatureMap, items: pa.Table, settings: ContentSettings, encoder: str | None = None
+    ) -> FeatureMap:
         """The feature map, just fitted, with how its items are related; the same where nothing is known of any.
 
         Args:
             items: the feature map's catalogue. Where none of them was embedded, what was published is of other data.
+            encoder: fingerprint of the model that made the items' own embeddings, None where nobody knows.
         """
         if self.vectors and not any(item_id in self.vectors for item_id in items["item_id"].to_pylist()):
-            return replace(self, vectors={}, source="").related(feature_map, items, settings)
+            return replace(self, vectors={}, source="").related(feature_map, items, settings, encoder)
         providers = items["provider_id"].to_pylist()
         vectors_IE = self._vectors(items)
         if not (any(providers) or vectors_IE.shape[1]):
@@ -82,7 +87,8 @@ class Content:
         nearest = near(items["item_id"].to_pylist(), providers, clusters, vectors_IE, settings.neighbours)
         names = [name or None for name in providers]
         relations = Relations.of(names, clusters, vectors_IE, *nearest, settings.temperature)
-        return replace(feature_map, relations=replace(relations, source=self.source))
+        made_by = self.encoder if self.vectors else encoder or ""
+        return replace(feature_map, relations=replace(relations, source=self.source, encoder=made_by))
 
     def _vectors(self, items: pa.Table) -> Vectors:
         """Embeddings, zeros for an item without; of no width where no item has one."""

@@ -93,7 +93,7 @@ class GeneratorTuning:
         facts = at.dataset.facts | {"fingerprint": f"{at.name}/{at.number}/generator", "events": len(events)}
         held = events if since_s is None else since(events, since_s)
         data = replace(at.dataset, format="feedback", events=held, users=self._users, truth=None, facts=facts)
-        return Groundwork.of(data, at.settings, at.running.feature_map.with_items(data.items), world=0.0)
+        return Groundwork.of(data, at.settings, at.running.over(data.items, data.encoder), world=0.0)
 
     @cached_property
     def _users(self) -> pa.Table:

@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.members import SHARING
+from actors.features.catalogue import BLOCK, embeddings, row_numbers
 from actors.features.feature_map import FeatureMap
+from actors.features.features import Ints
 from cluster.errors import ModelError, RegistryError
 
 FORMAT = 1
@@ -59,6 +62,35 @@ class Version:
     def reader(self) -> tuple[str, int] | None:
         """The generator where a language model reads contexts for it, None where nobody reads."""
         return self.generator if (self.facts.get("generator") or {}).get("reader") == "language" else None
+
+    def over(self, items: pa.Table, encoder: str | None = None) -> FeatureMap:
+        """Its features over another catalogue (ITEMS schema), as they would be if those items were put that changed.
+
+        Args:
+            encoder: fingerprint of the model that made the items' embeddings, None where nobody knows. Where the
+                version's are of another, they cannot be compared, and items keep those that they have here.
+        """
+        place = {item_id: row for row, item_id in enumerate(self.items["item_id"].to_pylist())}
+        before = row_numbers(place, items["item_id"].to_pylist())
+        relations = self.feature_map.relations
+        if relations is None or not relations.width:
+            return self.feature_map.with_items(items)
+        if encoder and relations.encoder and encoder != relations.encoder:
+            kept = self.items["embedding"].combine_chunks().take(pa.array(before, mask=before < 0))
+            at = items.schema.get_field_index("embedding")
+            return self.feature_map.with_items(items.set_column(at, items.schema.field(at), kept))
+        return self.feature_map.with_items(items, self._replaced(items, before, relations.width))
+
+    def _replaced(self, items: pa.Table, before: Ints, width: int) -> NDArray[np.bool_]:
+        """Which items have another embedding of this size than in the version, in whose rows `before` they are."""
+        replaced = np.zeros(len(items), np.bool_)
+        for start in range(0, len(items), BLOCK):
+            rows = before[start : start + BLOCK]
+            there = rows >= 0
+            now_NE, _ = embeddings(items.slice(start, BLOCK).filter(pa.array(there)), width)
+            was_NE, _ = embeddings(self.items.take(pa.array(rows[there])), width)
+            replaced[start : start + BLOCK][there] = (now_NE != was_NE).any(axis=1)
+        return replaced
 
     def save(self, folder: Path) -> None:
         arrays = {f"features/{name}": np.ascontiguousarray(a) for name, a in self.feature_map.arrays().items()}

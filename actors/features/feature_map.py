@@ -259,11 +259,14 @@ class FeatureMap:
             phi_BKD[..., self.base :] = self.hashed.crossed(tokens_BT, axes_IQ.take(rows_BK, axis=0), rows_BK)
         return whole_BX, phi_BKD
 
-    def with_items(self, items: pa.Table) -> "FeatureMap":
+    def with_items(self, items: pa.Table, replaced: NDArray[np.bool_] | None = None) -> "FeatureMap":
         """The same parameters over another catalogue (ITEMS schema).
 
         Fitted items keep their arm; the others have the unknown arm, or joint features of what they are,
         without behaviour.
+
+        replaced: items that have another embedding than in this catalogue, which it does not keep
+        (`Version.over` does); None for no one.
         """
         ids = tuple(items["item_id"].to_pylist())
         tables = self.tables
@@ -272,7 +275,8 @@ class FeatureMap:
         hashed = self.hashed.with_items(items) if self.hashed else None
         relations = self.relations
         if relations is not None:
-            relations = relations.with_items(items, row_numbers(self._row, ids), row_numbers(self._place, ids))
+            rows, fitted = row_numbers(self._row, ids), row_numbers(self._place, ids)
+            relations = relations.with_items(items, rows, fitted, replaced)
         return dataclasses.replace(self, item_ids=ids, tables=tables, hashed=hashed, relations=relations)
 
     def with_changes(self, items: pa.Table, deleted: Collection[str]) -> "FeatureMap":

@@ -38,6 +38,7 @@ class Relations:
     vectors_FE: unit embeddings in single precision, 0 for an item that has none; (F, 0) where none has.
     center_E, axes_EQ: reduce an embedding. temperature: τ of the neighbours' weights, in units of cosine.
     source: what published the embeddings, NAME/NUMBER in the registry; empty where items came with their own.
+    encoder: fingerprint of the model that made them, empty where nobody knows.
     """
 
     providers: tuple[str, ...]
@@ -50,6 +51,7 @@ class Relations:
     axes_EQ: Floats
     temperature: float
     source: str = ""
+    encoder: str = ""
 
     def __post_init__(self) -> None:
         if self.cluster_P.min(initial=0) < 0 or self.cluster_P.max(initial=-1) >= len(self.clusters):
@@ -82,15 +84,19 @@ class Relations:
         """Rows of parameters of the member "cluster", C + 1."""
         return len(self.clusters) + 1
 
-    def with_items(self, items: pa.Table, rows: Ints, fitted: Ints) -> "Relations":
+    def with_items(
+        self, items: pa.Table, rows: Ints, fitted: Ints, replaced: NDArray[np.bool_] | None = None
+    ) -> "Relations":
         """Of another catalogue: items with a row in this one keep what is known of them, the others, and those whose
-        provider is another now, are `later` ones.
+        provider or embedding is another now, are `later` ones.
 
         Args:
             rows: of the items in this catalogue, -1 for none. fitted: their catalogue index at the fit, -1 for none.
+            replaced: items that have another embedding than in this catalogue; None for no one.
         """
         kin = self.kin.take(np.append(rows, -1))
-        new = np.flatnonzero((rows < 0) | self._moved(items["provider_id"].to_pylist(), kin.provider_K[:-1]))
+        new_I = (rows < 0) | self._moved(items["provider_id"].to_pylist(), kin.provider_K[:-1])
+        new = np.flatnonzero(new_I if replaced is None else new_I | replaced)
         if len(new):
             more = self.later(items.take(pa.array(new)), fitted[new])
             for field in fields(kin):

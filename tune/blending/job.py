@@ -159,7 +159,7 @@ class PpoJob:
 
     @cached_property
     def _map(self) -> FeatureMap:
-        return self.running.feature_map.with_items(self.dataset.items)
+        return self.running.over(self.dataset.items, self.dataset.encoder)
 
     def _situations(self) -> Situations:
         settings = self.settings

@@ -1,5 +1,6 @@
 """The items of an import, read in blocks: their pictures and sounds may be more than the memory holds."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ class Catalogue:
             start += len(block)
 
     def write(self, published: Published) -> None:
-        """Put vectors into the items' column `embedding`, null where there is none; whole or not at all.
+        """Put vectors into the items' column `embedding`, null where there is none, whole or not at all; and into the
+        facts which encoder made them.
 
         Raises:
             StateError: the folder cannot be written.
@@ -70,6 +72,18 @@ class Catalogue:
                     column = pa.array([vectors.get(i) for i in block["item_id"].to_pylist()], pa.list_(pa.float32()))
                     at = block.column_names.index("embedding")
                     file.write_table(block.set_column(at, block.schema.field(at), column))
+            self._say(None)  # a process that ends here leaves vectors that nobody knows the encoder of
             aside.rename(self.path)
+            self._say(published.facts.get("fingerprint"))
         except OSError as error:
             raise StateError(f"{self.path}: cannot be written ({error}); free the disk or set MEDLEY_HOME") from error
+
+    def _say(self, encoder: str | None) -> None:
+        """The fingerprint of what made the items' embeddings, as `Dataset.encoder` has it."""
+        path = self.path.with_name("dataset.json")
+        about = json.loads(path.read_text())
+        about["facts"] = {key: fact for key, fact in about["facts"].items() if key != "encoder"}
+        about["facts"] |= {"encoder": encoder} if encoder else {}
+        aside = path.with_suffix(".writing")
+        aside.write_text(json.dumps(about, indent=1))
+        aside.rename(path)

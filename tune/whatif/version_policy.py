@@ -38,7 +38,7 @@ class VersionPolicy:
     ):
         self.name, self.learns = name, learns
         self._version, self._seed, self._greedy, self._remark = version, seed, greedy, remark
-        self._map = _following(version.feature_map, items)
+        self._map = _following(version, items)
         self._learners: dict[str | tuple[str, ...], _Learner] = {}
 
     def probabilities(self, block: Block) -> Floats:
@@ -100,8 +100,8 @@ class _Learner:
     published: Published
 
 
-def _following(feature_map: FeatureMap, items: pa.Table) -> FeatureMap:
+def _following(version: Version, items: pa.Table) -> FeatureMap:
     """The version's map on the log's catalogue; the same map where it is the catalogue that it was fitted on."""
-    if tuple(items["item_id"].to_pylist()) == feature_map.item_ids:
-        return feature_map
-    return feature_map.with_items(items)
+    if tuple(items["item_id"].to_pylist()) == version.feature_map.item_ids:
+        return version.feature_map
+    return version.over(items)
