@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from transformers import (
 
 from actors.content.contents import Part
 from actors.content.encoder import Encoder
+from actors.content.readers import Reader, View
 from actors.content.views import picture, wave
 from cluster.config import ContentSettings
 from cluster.errors import ModelError
@@ -159,6 +161,28 @@ def test_parts_that_cannot_be_read_are_problems_and_the_others_are_encoded(folde
     assert encoded.problems[0].startswith("image: no whole image")
     np.testing.assert_array_equal(encoded.vectors_PE[[0, 2]], 0)
     np.testing.assert_allclose(np.linalg.norm(encoded.vectors_PE[1]), 1, atol=1e-6)
+
+
+class TwoAtOnce:
+    """Reads a picture only while another thread reads one too."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.processor, self._reader, self._both = reader.processor, reader, Barrier(2)
+
+    def views(self, part: Part) -> list[View]:
+        self._both.wait(timeout=30)
+        return self._reader.views(part)
+
+
+def test_pictures_are_read_at_a_time_and_stay_in_their_order(folders: dict[str, Path]) -> None:
+    encoder = Encoder.load(str(folders["clip"]), SETTINGS, "cpu")
+    junk = Part("image", (b"junk",))
+    parts = [Part("image", (noise(0),)), RED, Part("image", (noise(1),)), junk, LONG, Part("video", (noise(2),))]
+    alone = np.concatenate([encoder.embed([part]).vectors_PE for part in parts])
+    encoder.towers["image"] = TwoAtOnce(encoder.towers["image"])
+    together = encoder.embed(parts)
+    np.testing.assert_allclose(together.vectors_PE, alone, atol=1e-6)
+    assert list(together.problems) == [3]
 
 
 def test_a_model_that_gives_nothing_finite_is_a_problem_of_the_part(folders: dict[str, Path]) -> None:

@@ -86,6 +86,17 @@ def test_transparent_pixels_are_white_and_a_turned_photo_stands_upright() -> Non
     assert picture(turned.getvalue()).size == (10, 20)
 
 
+def test_damaged_metadata_leave_the_picture() -> None:
+    """The number of its fields is 65,535, and there is one."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[270] = "a lamp"
+    Image.new("RGB", (20, 10), "red").save(file, "JPEG", exif=exif)
+    head, _, fields = file.getvalue().partition(b"MM\0*\0\0\0\x08")
+    with pytest.warns(UserWarning, match="EXIF|Truncated"):
+        found = picture(head + b"MM\0*\0\0\0\x08" + b"\xff\xff" + fields[2:])
+    assert found.size == (20, 10)
+
+
 @pytest.mark.parametrize("data", [b"", b"no picture", noise(0)[:200], b"%!PS-Adobe-3.0 EPSF", noise(0)[:-40]])
 def test_a_picture_that_cannot_be_read_is_refused(data: bytes) -> None:
     with pytest.raises(SourceError, match="no whole image"):

@@ -13,6 +13,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from cluster.errors import ModelError, SourceError
 log = logging.getLogger(__name__)
 FORMAT = 1
 """Raise it when the way from bytes to vectors changes: what is cached no longer counts then."""
+READERS = 2
+"""Pictures read at a time: Pillow leaves the interpreter to others while it does. The largest takes 0.8 GB of memory."""
 
 
 class Encoder:
@@ -99,15 +102,12 @@ class Encoder:
         views: list[View] = []
         owners: list[tuple[int, Modality]] = []
         problems: dict[int, str] = {}
-        for i, part in enumerate(parts):
-            tower: Modality = "image" if part.modality == "video" else part.modality
-            try:
-                read = self.towers[tower].views(part)
-            except SourceError as error:
-                problems[i] = f"{part.modality}: {error}"
+        for i, read in enumerate(self._viewed(parts)):
+            if isinstance(read, SourceError):
+                problems[i] = f"{parts[i].modality}: {read}"
                 continue
             views += read
-            owners += [(i, tower)] * len(read)
+            owners += [(i, _tower(parts[i]))] * len(read)
         units_VE = self._read(views, [tower for _, tower in owners])
         sums_PE = np.zeros((len(parts), self.dimension))
         np.add.at(sums_PE, np.array([i for i, _ in owners], int), units_VE)
@@ -126,6 +126,19 @@ class Encoder:
         self.model.save_pretrained(folder)
         for tower in self.towers.values():
             tower.processor.save_pretrained(folder)
+
+    def _viewed(self, parts: Sequence[Part]) -> list[list[View] | SourceError]:
+        """The views of each part, or why it has none."""
+
+        def read(part: Part) -> list[View] | SourceError:
+            try:
+                return self.towers[_tower(part)].views(part)
+            except SourceError as error:
+                return error
+
+        with ThreadPoolExecutor(READERS) as pool:  # for pictures alone: a tokenizer is not made for threads
+            pictures = pool.map(read, [part for part in parts if _tower(part) == "image"])
+            return [next(pictures) if _tower(part) == "image" else read(part) for part in parts]
 
     def _read(self, views: list[View], towers: list[Modality]) -> Vectors:
         """Unit vectors of the views, (V, E), those of equal shapes together."""
@@ -187,6 +200,11 @@ class Encoder:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _tower(part: Part) -> Modality:
+    """What reads it."""
+    return "image" if part.modality == "video" else part.modality
 
 
 _VOLATILE = ("transformers_version", "dtype", "architectures", "image_processor_type", "feature_extractor_type")

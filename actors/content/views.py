@@ -5,7 +5,6 @@ Pictures are read by Pillow, sounds from WAV files (integer PCM of 8, 16, 24 or 
 
 import io
 import struct
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,23 +30,23 @@ _UNKNOWN = 0xFFFFFFFF
 def picture(data: bytes) -> Image.Image:
     """The picture upright, in RGB, transparent pixels on white.
 
+    Threads may call it at once. What Pillow only warns of, such as damaged metadata, leaves the picture whole.
+
     Raises SourceError where it cannot be read whole, has more than 50 million pixels, or is far longer than wide.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            file = Image.open(io.BytesIO(data), formats=FORMATS)
-            if file.width * file.height > LARGEST_PIXELS:
-                raise SourceError(f"an image of {file.width} x {file.height}; at most {LARGEST_PIXELS:,} pixels")
-            if max(file.size) > MOST_STRETCHED * min(file.size):
-                raise SourceError(
-                    f"an image of {file.width} x {file.height}; a side may be {MOST_STRETCHED} times the other at most"
-                )
-            image: Image.Image = ImageOps.exif_transpose(file)
-            if image.has_transparency_data:
-                layer = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            return image.convert("RGB")
+        file = Image.open(io.BytesIO(data), formats=FORMATS)
+        if file.width * file.height > LARGEST_PIXELS:
+            raise SourceError(f"an image of {file.width} x {file.height}; at most {LARGEST_PIXELS:,} pixels")
+        if max(file.size) > MOST_STRETCHED * min(file.size):
+            raise SourceError(
+                f"an image of {file.width} x {file.height}; a side may be {MOST_STRETCHED} times the other at most"
+            )
+        image: Image.Image = ImageOps.exif_transpose(file)
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return image.convert("RGB")
     except SourceError:
         raise
     except Exception as error:  # whatever a decoder trips over, the bytes are at fault
