@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 """Raise it when the way from bytes to vectors changes: what is cached no longer counts then."""
 READERS = 2
-"""Pictures read at a time: Pillow leaves the interpreter to others while it does. The largest takes 0.8 GB of memory."""
+"""Pictures read at a time: Pillow leaves the interpreter to others meanwhile. The largest takes 0.8 GB of memory."""
 
 
 class Encoder:
