@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import SchemaError
@@ -58,15 +58,72 @@ def test_times_are_no_numbers() -> None:
 def test_numbers_from_text() -> None:
     faults = Faults(6)
     found = typed.numbers("reward", chunked(["1", " 2.5 ", "true", None, "two", "nan"]), faults)
-    assert found.to_pylist()[:5] == [1.0, 2.5, 1.0, None, None]
-    assert np.isnan(found[5].as_py())
+    assert found.to_pylist() == [1.0, 2.5, 1.0, None, None, None]
     assert list(faults.reason_N) == [None] * 4 + ["reward: expected a number, found 'two'", None]
+
+
+WRITTEN = {
+    "with a mark at each thousand": (["1,234.50", "12", "-7", "$1,000"], [1234.5, 12.0, -7.0, 1000.0]),
+    "a decimal comma": (["1.234,50", "12", "-0,5", "3,99 €"], [1234.5, 12.0, -0.5, 3.99]),
+    "blanks at each thousand": (["1 234,5", "1\u00a0234 567,25"], [1234.5, 1234567.25]),
+    "Swiss": (["1'234.50", "9.5"], [1234.5, 9.5]),
+    "a thousand where nothing says else": (["1,234", "12"], [1234.0, 12.0]),
+    "no thousand beside a decimal comma": (["1,234", "0,125"], [1.234, 0.125]),
+    "as Python writes, where all can be": (["1.234", "12"], [1.234, 12.0]),
+    "shares": (["12%", "5.5 %"], [0.12, 0.055]),
+    "owed": (["(1,234.00)", "5"], [-1234.0, 5.0]),
+    "answers": (["yes", "No", "Y", "f"], [1.0, 0.0, 1.0, 0.0]),
+    "missing": (["1", "NA", "-", "\\N", "#N/A", "(null)", "n.a.", "<NA>", ".", "None"], [1.0] + [None] * 9),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_numbers_as_people_write_them(how: str) -> None:
+    texts, found = WRITTEN[how]
+    faults = Faults(len(texts))
+    assert typed.numbers("reward", chunked(texts), faults).to_pylist() == found
+    assert faults.good_N.all()
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "12,34.5", "1.2.3", "1 2", "€", "%", "0,123,456", "maybe"])
+def test_what_is_no_number(text: str) -> None:
+    faults = Faults(1)
+    typed.numbers("reward", chunked([text]), faults)
+    assert list(faults.reason_N) == [f"reward: expected a number, found {text!r}"]
+
+
+def test_an_answer_among_numbers_is_none() -> None:
+    faults = Faults(2)
+    assert typed.numbers("reward", chunked(["5", "yes"]), faults).to_pylist() == [5.0, None]
+    assert faults.good_N.tolist() == [True, False]
+
+
+def test_people_are_not_called_null_but_an_item_may_be_called_none() -> None:
+    words = ["NULL", "none", "-", "u1", " na "]
+    assert typed.texts("user_id", chunked(words), typed.MISSING).to_pylist() == [None, None, None, "u1", None]
+    assert typed.texts("item_id", chunked(words), typed.NOTHING).to_pylist() == [None, "none", "-", "u1", None]
 
 
 @pytest.mark.parametrize(
     "value",
     [
         "2011-12-09T12:50:00Z",
+        "2011-12-09 12:50:00 UTC",
+        "2011-12-09 12:50:00.000 GMT",
+        "2011-12-09 14:50:00.25 +0200",
+        "2011/12/09 12:50",
+        "09.12.2011 12:50",
+        "09.12.11 12:50:00",
+        "9-Dec-2011 12:50",
+        "Dec 9, 2011 12:50 PM",
+        "December 9, 2011 12:50",
+        "09/Dec/2011:12:50:00 +0000",
+        "Fri Dec 09 12:50:00 +0000 2011",
+        "Fri, 09 Dec 2011 12:50:00 GMT",
+        "12/9/2011, 12:50:00 PM",
+        "12/9/11 12:50",
+        "20111209125000",
+        20111209125000,
         "2011-12-09 12:50:00+00:00",
         "2011-12-09 12:50",
         "2011-12-09T14:50:00+02:00",
@@ -91,6 +148,45 @@ def test_days() -> None:
     assert found.to_pylist() == [datetime(2011, 12, 9, tzinfo=UTC)]
 
 
+@pytest.mark.parametrize(
+    ("value", "day"),
+    [
+        ("19970101", date(1997, 1, 1)),
+        (19970101, date(1997, 1, 1)),
+        (19970101.0, date(1997, 1, 1)),
+        ("199703", date(1997, 3, 1)),
+        (1997, date(1997, 1, 1)),
+        ("12/1/97", date(1997, 12, 1)),  # not the year 97
+        ("9 Dec 2011", date(2011, 12, 9)),
+    ],
+)
+def test_days_without_a_clock(value: object, day: date) -> None:
+    found = typed.times("timestamp", chunked([value, None]), Faults(2))
+    assert found.to_pylist() == [datetime(day.year, day.month, day.day, tzinfo=UTC), None]
+
+
+def test_a_clock_may_be_left_out_at_midnight_and_zones_may_differ() -> None:
+    faults = Faults(4)
+    texts = ["31/12/2010 8:26", "1/1/2011", "2011-01-02T01:00:00+01:00", "2011-01-02"]
+    found = typed.times("t", chunked(texts), faults).to_pylist()
+    assert faults.good_N.all()
+    assert found == [
+        datetime(2010, 12, 31, 8, 26, tzinfo=UTC),
+        datetime(2011, 1, 1, tzinfo=UTC),
+        datetime(2011, 1, 2, tzinfo=UTC),
+        datetime(2011, 1, 2, tzinfo=UTC),
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.datetimes(datetime(1970, 1, 2), datetime(2068, 12, 31)), min_size=1, max_size=5))
+def test_what_is_written_with_the_day_first_is_read_back_when_a_day_shows_it(times: list[datetime]) -> None:
+    told = [when.replace(second=0, microsecond=0, tzinfo=UTC) for when in (*times, datetime(2000, 1, 31))]
+    for form in ("%d/%m/%Y %H:%M", "%d-%m-%y %H:%M", "%d.%m.%Y %I:%M %p"):
+        found = typed.times("t", chunked([when.strftime(form) for when in told]), Faults(len(told)))
+        assert found.to_pylist() == told
+
+
 def test_month_before_day_unless_that_cannot_be() -> None:
     assert typed.times("t", chunked(["12/1/2010 8:26"]), Faults(1)).to_pylist() == [
         datetime(2010, 12, 1, 8, 26, tzinfo=UTC)
@@ -107,9 +203,19 @@ def test_a_text_that_is_no_time() -> None:
     assert list(faults.reason_N) == [None, "timestamp: expected a date and time, found 'soon'"]
 
 
-@pytest.mark.parametrize("column", [chunked([["a", "b"], None]), chunked(['["a", "b"]', None]), chunked(["a|b", None])])
+@pytest.mark.parametrize(
+    "column",
+    [chunked([["a", "b"], None])]
+    + [chunked([text, None]) for text in ('["a", "b"]', "['a', 'b']", "['a' 'b']", "('a', 'b')", "[a b]", "[a, b]")]
+    + [chunked([text, "NA"]) for text in ("a|b", "a, b", "a;b", "a b")],
+)
 def test_lists_of_ids(column: pa.ChunkedArray) -> None:
     assert typed.lists("candidates", column, Faults(2)).to_pylist() == [["a", "b"], None]
+
+
+def test_bars_stand_before_commas_and_blanks() -> None:
+    column = chunked(["red lamp|blue, large lamp", "red lamp"])
+    assert typed.lists("c", column, Faults(2)).to_pylist() == [["red lamp", "blue, large lamp"], ["red lamp"]]
 
 
 def test_lists_of_numbers_and_fixed_size() -> None:
@@ -141,6 +247,10 @@ def test_whole_numbers() -> None:
         (["1"] * 199 + ["x"], "number"),
         (["1"] * 50 + ["x"], "text"),
         (["?", ""], "text"),
+        (["1,5", "2", "-"], "number"),
+        (["1,2", "1,2,3", "2"], "text"),
+        (["yes", "no"], "text"),
+        (["31/12/2010"], "text"),
     ],
 )
 def test_the_type_of_a_text_column(values: list[str | None], kind: str) -> None:

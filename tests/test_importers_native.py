@@ -57,14 +57,13 @@ def test_a_log_under_usual_names(tmp_path) -> None:
 
 
 BAD = {
-    "x,2025-01-01T10:00,u,a,0.5,nan,": "reward: expected a finite number, found nan",
+    "x,2025-01-01T10:00,u,a,0.5,nan,": "reward: expected a finite number, found none",
     "x,2025-01-01T10:00,u,a,0.5,-inf,": "reward: expected a finite number, found -inf",
     "x,2025-01-01T10:00,u,a,0.5,,": "reward: expected a finite number, found none",
-    "x,2025-01-01T10:00,u,a,0.5,yes,": "reward: expected a number, found 'yes'",
+    "x,2025-01-01T10:00,u,a,0.5,maybe,": "reward: expected a number, found 'maybe'",
     "x,2025-01-01T10:00,u,a,0,1,": "propensity: expected above 0 and at most 1, found 0.0",
     "x,2025-01-01T10:00,u,a,1.5,1,": "propensity: expected above 0 and at most 1, found 1.5",
     "x,2025-01-01T10:00,u,a,-0.1,1,": "propensity: expected above 0 and at most 1, found -0.1",
-    "x,2025-01-01T10:00,u,a,nan,1,": "propensity: expected above 0 and at most 1, found nan",
     "x,2025-01-01T10:00,u,,0.5,1,": "item_id: expected a value, found none",
     "x,yesterday,u,a,0.5,1,": "timestamp: expected a date and time, found 'yesterday'",
     "x,,u,a,0.5,1,": "timestamp: expected a value, found none",
@@ -83,6 +82,18 @@ def test_a_bad_row_is_quarantined_and_the_good_ones_go_on(tmp_path, bad: str) ->
     (reject,) = imported.quarantine.to_pylist()
     assert (reject["source"], reject["row"], reject["reason"]) == ("log.csv", 4, BAD[bad])
     assert "2025" in reject["raw"] or "yesterday" in reject["raw"] or "'u'" in reject["raw"]
+
+
+def test_words_for_a_missing_value_are_no_people_and_no_propensities(tmp_path) -> None:
+    rows = ["x,2025-01-01T13:00,NULL,a,NA,no,-", "y,2025-01-01T14:00,u2,none,\\N,yes,tv", "z,2025-01-01,u2,NaN,1,1,tv"]
+    imported = native(write(tmp_path, *ROWS, *rows))
+    events = imported.dataset.events.slice(3).to_pylist()
+    assert [(e["user_id"], e["item_id"], e["propensity"], e["reward"]) for e in events] == [
+        (None, "a", None, 0.0),
+        ("u2", "none", None, 1.0),
+    ]
+    assert contexts(imported)[3:] == [{}, {"device": "tv"}]
+    assert imported.rejects() == [("item_id: expected a value", 1)]
 
 
 def test_reasons_are_counted_without_their_values(tmp_path) -> None:

@@ -1,7 +1,11 @@
 """Files as they come: cut short, corrupt, too long a line, of another alphabet; the good rows go on."""
 
+import bz2
 import csv
+import gzip
 import io
+import lzma
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -61,6 +65,61 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path) -> None:
     assert source.table.to_pydict() == {"a": ["1"], "b": ["2"]}
 
 
+@pytest.mark.parametrize(("pack", "suffix"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (lzma.compress, ".xz")])
+def test_packed_text_is_unpacked_as_it_is_read(tmp_path, pack, suffix: str) -> None:
+    path = written(tmp_path, pack(b"a\tb\n1\tx, y\n"), "log.tsv" + suffix)
+    assert read(find([tmp_path]), SETTINGS).table.to_pydict() == {"a": ["1"], "b": ["x, y"]}
+    told: list[tuple[int, int]] = []
+    numbers = random.Random(0).choices(range(10**9), k=70_000)
+    written(tmp_path, pack("\n".join(["a", *map(str, numbers)]).encode()), path.name)
+    assert read([path], SETTINGS, lambda *now: told.append(now)).table["a"].to_pylist() == list(map(str, numbers))
+    assert {total for _, total in told} == {path.stat().st_size}
+
+
+def test_a_large_packed_file_that_is_cut_short(tmp_path) -> None:
+    whole = gzip.compress("\n".join(["a", *map(str, random.Random(0).choices(range(10**9), k=70_000))]).encode())
+    with pytest.raises(SourceError, match=r"log.csv: cannot be read to its end .* copy or pack it again"):
+        read([written(tmp_path, whole[: len(whole) // 2])], SETTINGS)
+
+
+BLANKS = {
+    "runs of blanks": b" customer_id  date n   value\n 00001 19970101  1   11.77\n 00002 19970112  12  12.00 \n",
+    "as R writes": b'"customer_id" "date" "n" "value"\n"1" "00001" "19970101" 1 11.77\n"2" "00002" 19970112 12 12.00\n',
+}
+
+
+@pytest.mark.parametrize("form", BLANKS)
+def test_blanks_between_fields(tmp_path, form: str) -> None:
+    assert read([written(tmp_path, BLANKS[form])], SETTINGS).table.to_pylist() == [
+        {"customer_id": "00001", "date": "19970101", "n": "1", "value": "11.77"},
+        {"customer_id": "00002", "date": "19970112", "n": "12", "value": "12.00"},
+    ]
+
+
+def test_a_blank_in_a_quoted_field_is_no_delimiter(tmp_path) -> None:
+    source = read([written(tmp_path, b'when what\n"1 May"  "a  b"\nx y\n')], SETTINGS)
+    assert source.table.to_pylist() == [{"when": "1 May", "what": "a  b"}, {"when": "x", "what": "y"}]
+
+
+def test_a_delimiter_at_the_end_of_each_line_but_the_header(tmp_path) -> None:
+    source = read([written(tmp_path, b"a;b\n1;2;\n3;4;\n")], SETTINGS)
+    assert source.table.to_pylist() == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+def test_one_line_with_a_field_too_many_does_not_shift_the_others(tmp_path) -> None:
+    source = read([written(tmp_path, b"a,b\n1,2,3\n4,5\n")], SETTINGS)
+    assert source.table.to_pylist() == [{"a": "4", "b": "5"}]
+
+
+def test_lines_of_another_alphabet_are_told_with_the_remedy(tmp_path) -> None:
+    source = read([written(tmp_path, "a,b\n1,£5\n2,6\n".encode("latin-1"))], SETTINGS)
+    (note,) = source.notes
+    assert note == (
+        "log.csv: 1 lines are not UTF-8; if they are of Windows or Latin-1, say: "
+        "iconv -f WINDOWS-1252 -t UTF-8 log.csv > utf8-log.csv"
+    )
+
+
 BAD_ROWS = {
     "a null byte": (b"1,\x00x", "found a null byte"),
     "another alphabet": ("1,café".encode("latin-1"), "expected UTF-8, found byte 0xe9 at 5"),
@@ -70,6 +129,13 @@ BAD_ROWS = {
     "a quote left open": (b'1,"two', "expected a closing quote"),
     "text after a quote": (b'1,"two"three', "cannot read the quotes"),
 }
+
+
+def test_the_row_index_of_pandas_is_left_out(tmp_path) -> None:
+    frame = {"a": [1.0, 2.0], "__index_level_0__": [7, 9]}
+    pq.write_table(pa.table(frame), tmp_path / "log.parquet")
+    assert read([tmp_path / "log.parquet"], SETTINGS).table.column_names == ["a"]
+    assert read([written(tmp_path, b"Unnamed: 0,a\n7,1\n")], SETTINGS).table.column_names == ["a"]
 
 
 @pytest.mark.parametrize("bad", BAD_ROWS)
@@ -111,7 +177,9 @@ BAD_FILES = {
     "blank": (b"\n\n\n", "cannot read the header"),
     "a long header": (b"a" * 2_000, "cannot read the header: line: expected at most 1000 bytes"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "UTF-16 text: save it as UTF-8"),
-    "gzip": (b"\x1f\x8b\x08\x00rest", "a compressed file: unpack it first"),
+    "gzip cut short": (gzip.compress(b"a,b\n" + b"1,2\n" * 9)[:-9], "log.csv: cannot be read"),
+    "gzip of nothing": (gzip.compress(b""), "log.csv: the file is empty"),
+    "UTF-16 in gzip": (gzip.compress("a,b\n1,2\n".encode("utf-16")), "UTF-16 text: save it as UTF-8"),
     "a spreadsheet": (b"PK\x03\x04rest", "save it as CSV"),
 }
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.errors import SourceError
-from cluster.importers.columns import STAMP
 from cluster.importers.imported import Options
+from cluster.importers.moments import STAMP
 from cluster.importers.roles import Roles
 from cluster.importers.source import Source
 

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 from cluster.config import DataSettings
 from cluster.errors import SchemaError
 from cluster.faults import Faults, row_faults
-from cluster.importers.columns import STAMP, numbers, plain_array, texts, times
+from cluster.importers.columns import numbers, plain_array, texts, times
 from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Options
+from cluster.importers.moments import STAMP
 from cluster.importers.roles import Role, Roles, resolve
 from cluster.importers.source import Source, read
 from cluster.records import ITEMS, USERS

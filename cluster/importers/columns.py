@@ -6,7 +6,6 @@ Shapes: N rows.
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,19 @@ import pyarrow.compute as pc
 
 from cluster.errors import SchemaError
 from cluster.faults import Faults
+from cluster.importers import moments
+from cluster.importers.moments import STAMP
+from cluster.importers.numerals import reading
 
-STAMP = pa.timestamp("us", "UTC")
-_FORMATS = ("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y", "%d/%m/%Y")
-_MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
+NOTHING = frozenset(
+    ("", "?", "na", "n/a", "#n/a", "#na", "nan", "-nan", "nat", "null", "(null)", "<null>", "<na>", "\\n")
+)
+"""Words for a missing value that nothing is called by, in lower case."""
+MISSING = NOTHING | {"none", "nil", "n.a.", "-", "--", "—", "."}
+"""These mean that too among numbers, times and people; an item or a class may be called so."""
+_TRUTH = {"true": 1.0, "false": 0.0}
+_ANSWERS = _TRUTH | {"yes": 1.0, "no": 0.0, "y": 1.0, "n": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
+_PRINTED = re.compile(r"""'([^']*)'|"([^"]*)"|([^\s,'"]+)""")
 
 
 def plain_array(column: pa.ChunkedArray) -> pa.Array:
@@ -46,12 +54,18 @@ def _scalars(name: str, column: pa.ChunkedArray, expected: str) -> pa.Array:
     return array
 
 
-def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
-    """Ids and labels as text: whole numbers without a decimal point, blanks at the ends removed, empty is null."""
+def texts(name: str, column: pa.ChunkedArray, absent: frozenset[str] = frozenset()) -> pa.Array:
+    """Ids and labels as text: whole numbers without a decimal point, blanks at the ends removed, empty is null.
+
+    Args:
+        absent: words, in lower case, that are null too.
+    """
     array = _scalars(name, column, "text")
     if pa.types.is_string(array.type):
         trimmed = pc.utf8_trim_whitespace(array)
         array = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+        if absent:
+            array = by_value(array, lambda v: None if v.lower() in absent else v, pa.string())
         distinct = pc.unique(array).drop_null()
         if len(distinct) and pc.all(pc.match_substring_regex(distinct, r"^\d+\.0$")).as_py():
             array = pc.utf8_slice_codeunits(array, 0, -2)
@@ -66,7 +80,11 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
 
 
 def numbers(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
-    """Float64 values; null stays null; a value that is no number is a fault and becomes null."""
+    """Float64 values; null stays null; a value that is no number is a fault and becomes null.
+
+    Texts are numbers as `numerals` reads them, true or false, or all of them yes or no; words for a missing value are
+    null.
+    """
     array = _scalars(name, column, "numbers")
     if pa.types.is_temporal(array.type):
         raise SchemaError(f"{name}: expected a column of numbers, found {array.type}; map another column")
@@ -74,74 +92,41 @@ def numbers(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
         return array.cast(pa.int8()).cast(pa.float64())
     if pa.types.is_null(array.type) or pa.types.is_primitive(array.type) or pa.types.is_decimal(array.type):
         return array.cast(pa.float64(), safe=False)
-    found = by_value(array, _number, pa.float64())
+    array = missing(array)
+    known = _counts(array)
+    words = _ANSWERS if {v.strip().lower() for v in known} <= set(_ANSWERS) else _TRUTH
+    read = reading(known)
+    found = by_value(array, lambda v: words.get(v.strip().lower()) if (n := read(v)) is None else n, pa.float64())
     faults.add(pc.and_(array.is_valid(), found.is_null()), f"{name}: expected a number", array)
     return found
 
 
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return {"true": 1.0, "false": 0.0}.get(str(value).strip().lower())
+def _counts(array: pa.Array) -> dict[str, int]:
+    counts = pc.value_counts(array.drop_null())
+    return dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
 
 
 def times(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
-    """Microseconds UTC from timestamps, dates, ISO text, month/day/year text or seconds (to nanoseconds) since 1970."""
+    """Microseconds UTC from timestamps, dates, texts and numbers; see `moments`."""
     array = _scalars(name, column, "times")
     if pa.types.is_timestamp(array.type):
         return array.cast(pa.timestamp("us", array.type.tz), safe=False).cast(STAMP)
     if pa.types.is_date(array.type):
         return array.cast(pa.timestamp("us")).cast(STAMP)
-    if not pa.types.is_string(array.type):
-        stamps = numbers(name, column, faults)
-        unit = _seconds_per_unit(stamps)
-        found = by_value(stamps, lambda value: _instant(value * unit), STAMP)
+    if pa.types.is_string(array.type):
+        array = missing(array)
+        unused = Faults(len(array))
+        read = (moments.of_texts(array), moments.of_numbers(numbers(name, pa.chunked_array([array]), unused)))
+        found = min(read, key=lambda stamps: stamps.null_count)
     else:
-        found = _parsed(array)
+        found = moments.of_numbers(numbers(name, column, faults))
     faults.add(pc.and_(array.is_valid(), found.is_null()), f"{name}: expected a date and time", array)
     return found
 
 
-def _parsed(array: pa.Array) -> pa.Array:
-    """The reading of the texts, all by the same form, that leaves the fewest unread."""
-    if (found := by_value(array, _iso, STAMP)).null_count == array.null_count:
-        return found
-    for form in _FORMATS:
-        try:
-            stamps = pc.strptime(array, format=form, unit="us", error_is_null=True).cast(STAMP)
-        except pa.ArrowException:
-            continue
-        found = min(found, stamps, key=lambda a: a.null_count)
-    epoch = Faults(len(array))
-    stamps = numbers("", pa.chunked_array([array]), epoch)
-    unit = _seconds_per_unit(stamps)
-    return min(found, by_value(stamps, lambda v: _instant(v * unit), STAMP), key=lambda a: a.null_count)
-
-
-def _iso(text: str) -> datetime | None:
-    try:
-        when = datetime.fromisoformat(text.strip())
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _instant(seconds: float) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _seconds_per_unit(stamps: pa.Array) -> float:
-    """Seconds, milli-, micro- or nanoseconds since 1970, told apart by size (a stamp lies before the year 5138)."""
-    middle = pc.quantile(pc.abs(stamps), 0.5)[0].as_py() or 0.0
-    return next((unit for unit in (1.0, 1e-3, 1e-6) if middle * unit < 1e11), 1e-9)
-
-
 def lists(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
-    """Lists of ids from Arrow lists, JSON text such as ["a", "b"], or ids with bars between: a|b."""
+    """Lists of ids from Arrow lists, or texts: JSON such as ["a", "b"], what Python or NumPy print, or ids with bars,
+    semicolons, commas or blanks between (the first of these that any text of the column has)."""
     array = plain_array(column)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
         array = array.cast(pa.list_(array.type.value_type))
@@ -149,18 +134,22 @@ def lists(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
         offsets = np.concatenate([[0], np.cumsum(np.asarray(lengths))]).astype(np.int32)
         flat = texts(name, pa.chunked_array([pc.list_flatten(array)]))
         return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=array.is_null())
-    found = by_value(texts(name, column), _ids, pa.list_(pa.string()))
-    faults.add(pc.and_(array.is_valid(), found.is_null()), f"{name}: expected a list of item ids", array)
+    words = texts(name, column, MISSING)
+    bare = words.filter(pc.invert(pc.fill_null(pc.match_substring_regex(words, r"^[\[(]"), True)))
+    mark = next((m for m in "|;," if pc.any(pc.match_substring(bare, m)).as_py()), None)
+    found = by_value(words, lambda text: _ids(text, mark), pa.list_(pa.string()))
+    faults.add(pc.and_(words.is_valid(), found.is_null()), f"{name}: expected a list of item ids", array)
     return found
 
 
-def _ids(text: str) -> list[str] | None:
-    if not text.startswith("["):
-        return [part.strip() for part in text.split("|")]
+def _ids(text: str, mark: str | None) -> list[str] | None:
+    if text[0] not in "[(":
+        return [part.strip() for part in text.split(mark)]
     try:
         return [str(value) for value in json.loads(text)]
     except ValueError:
-        return None
+        whole = text[-1] == {"[": "]", "(": ")"}[text[0]]
+        return [one or two or bare for one, two, bare in _PRINTED.findall(text[1:-1])] if whole else None
 
 
 def integers(name: str, column: pa.ChunkedArray, faults: Faults, type_: pa.DataType) -> pa.Array:
@@ -174,19 +163,18 @@ def integers(name: str, column: pa.ChunkedArray, faults: Faults, type_: pa.DataT
 def guessed(column: pa.ChunkedArray) -> str:
     """What a text column holds: `number` where at least 99 % of its values are (codes such as 007 are not), else
     `boolean` or `text`."""
-    counts = pc.value_counts(plain_array(column).drop_null())
-    by_text = zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
-    known = {value: count for value, count in by_text if value.strip().lower() not in _MISSING}
+    known = _counts(missing(plain_array(column)))
     if not known:
         return "text"
     if {v.lower() for v in known} <= {"true", "false"}:
         return "boolean"
     if any(re.match(r"\s*-?0\d", v) for v in known):
         return "text"
-    numeric = sum(count for v, count in known.items() if _number(v) is not None)
+    read = reading(known)
+    numeric = sum(count for v, count in known.items() if read(v) is not None)
     return "number" if numeric >= 0.99 * sum(known.values()) else "text"
 
 
 def missing(array: pa.Array) -> pa.Array:
     """Text with the usual words for a missing value made null."""
-    return by_value(array, lambda v: None if v.strip().lower() in _MISSING else v, pa.string())
+    return by_value(array, lambda v: None if v.strip().lower() in MISSING else v, pa.string())

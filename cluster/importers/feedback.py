@@ -104,16 +104,16 @@ def _typed_events(source: Source, roles: Roles, faults: Faults) -> pa.Table:
         return None if column is None else change(name, column, *more)
 
     n = len(source)
-    client = values("client_id", typed.texts)
+    client = values("client_id", typed.texts, typed.MISSING)
     kind = values("reward_kind", typed.texts)
     arrays = {
-        "event_id": values("event_id", typed.texts),
+        "event_id": values("event_id", typed.texts, typed.NOTHING),
         "timestamp": values("timestamp", typed.times, faults),
         "client_id": _default(client, n, DEFAULT_CLIENT),
-        "user_id": values("user_id", typed.texts),
-        "session_id": values("session_id", typed.texts),
+        "user_id": values("user_id", typed.texts, typed.MISSING),
+        "session_id": values("session_id", typed.texts, typed.MISSING),
         "candidates": values("candidates", typed.lists, faults),
-        "item_id": values("item_id", typed.texts),
+        "item_id": values("item_id", typed.texts, typed.NOTHING),
         "position": values("position", typed.integers, faults, pa.int32()),
         "propensity": values("propensity", typed.numbers, faults),
         "reward": values("reward", typed.numbers, faults),

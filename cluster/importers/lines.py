@@ -26,13 +26,13 @@ class Lines:
 
     Args:
         file: opened for binary reading.
-        delimiter: the character between fields; empty to take it from the first record.
+        delimiter: the character between fields; empty to take it from the first record. A blank stands for any
+            number of them, at the ends of a line for none.
         max_line_bytes: longest record accepted.
     """
 
     def __init__(self, file: BinaryIO, delimiter: str, max_line_bytes: int) -> None:
         self.file, self.delimiter, self.limit = file, delimiter, max_line_bytes
-        self.bytes_read = 0
         self._pending: list[bytes] = []
         self._row = -1
 
@@ -50,10 +50,9 @@ class Lines:
         if self._pending:
             return self._pending.pop()
         line = self.file.readline(self.limit + 1)
-        self.bytes_read += len(line)
         if len(line) > self.limit and not line.endswith(b"\n"):
             while (rest := self.file.readline(self.limit)) and not rest.endswith(b"\n"):
-                self.bytes_read += len(rest)
+                pass
         return line
 
     def _record(self, line: bytes) -> list[str] | Reject:
@@ -66,9 +65,12 @@ class Lines:
         except UnicodeDecodeError as error:
             return self._reject(f"line: expected UTF-8, found byte {line[error.start]:#04x} at {error.start}", line)
         if not self.delimiter:
-            self.delimiter = max(",;\t|", key=text.count)
+            best = max(",;\t|", key=text.count)
+            self.delimiter = " " if best not in text and " " in text.strip() else best
+        if self.delimiter == " ":
+            text = text.strip()
         if '"' not in text:
-            return text.rstrip("\r\n").split(self.delimiter)
+            return text.split() if self.delimiter == " " else text.rstrip("\r\n").split(self.delimiter)
         return self._quoted(text, line)
 
     def _quoted(self, text: str, line: bytes) -> list[str] | Reject:
@@ -76,7 +78,9 @@ class Lines:
         taken: list[bytes] = []
         while True:
             try:
-                return next(csv.reader([text], strict=True, delimiter=self.delimiter))
+                return next(
+                    csv.reader([text], strict=True, delimiter=self.delimiter, skipinitialspace=self.delimiter == " ")
+                )
             except csv.Error as error:
                 if "unexpected end of data" not in str(error):
                     return self._reject(f"line: cannot read the quotes: {error}", line)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cluster.faults import Faults
-from cluster.importers.columns import numbers, texts, times
+from cluster.importers.columns import MISSING, NOTHING, numbers, texts, times
 from cluster.importers.roles import Role, Roles
 from cluster.importers.source import Source
 
@@ -54,7 +54,12 @@ def typed_columns(
 ) -> tuple[dict[str, pa.Array], NDArray[np.bool_], dict[str, int]]:
     """Columns by role, the lines that are no purchase, and how many of each kind."""
     values = {role.name: roles.column(role.name, source.table) for role in ROLES}
-    typed = {name: texts(name, column) for name, column in values.items() if column is not None and name[-3:] == "_id"}
+    absent = {"item_id": NOTHING}
+    typed = {
+        name: texts(name, column, absent.get(name, MISSING))
+        for name, column in values.items()
+        if column is not None and name[-3:] == "_id"
+    }
     typed["timestamp"] = times("timestamp", values["timestamp"], faults)
     for name in ("item_id", "timestamp"):
         faults.add(typed[name].is_null(), f"{name}: expected a value, found none")

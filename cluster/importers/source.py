@@ -1,13 +1,21 @@
 """Files -> one Arrow table with row numbers, and the rows that could not be read.
 
-Parquet keeps its types. Delimited text (UTF-8, a header, comma, semicolon, tab or bar) comes back as text;
-`columns` finds the types. A file that cannot be used at all raises SourceError; a row that cannot is set aside.
+Parquet keeps its types. Delimited text (UTF-8, a header; comma, semicolon, tab, bar or blanks; plain or packed by
+gzip, bzip2 or xz) comes back as text; `columns` finds the types. A file that cannot be used at all raises
+SourceError; a row that cannot is set aside.
 """
 
+import bz2
+import contextlib
+import gzip
 import hashlib
-from collections.abc import Sequence
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +30,18 @@ from cluster.importers.lines import SHOWN_BYTES, Lines, Reject
 from cluster.records import QUARANTINE
 
 CHUNK_ROWS = 65_536
+FIRST_ROWS = 20
+"""Records that show what the header leaves out."""
 SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".txt")
+_PACKED: dict[bytes, tuple[str, Callable[..., Any]]] = {
+    b"\x1f\x8b": (".gz", gzip.open),
+    b"BZh": (".bz2", bz2.open),
+    b"\xfd7zXZ": (".xz", lzma.open),
+}
+_UNPACKING = (EOFError, OSError, zlib.error, lzma.LZMAError)
+_INDEX = ("Unnamed: 0", "__index_level_0__")
+"""Names that pandas gives the index of rows."""
 _MAGIC = {
-    b"\x1f\x8b": "a compressed file: unpack it first",
     b"PK\x03\x04": "a zip file or spreadsheet: save it as CSV or Parquet",
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
@@ -66,13 +83,19 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """The files meant by `paths`; of a folder, those in it that are Parquet or delimited text."""
     files: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.iterdir() if _suffix(p) in SUFFIXES) if path.is_dir() else [path]
         if not inside:
             raise SourceError(f"{path}: no file here that ends in {', '.join(SUFFIXES)}")
         files += inside
     if not files:
         raise SourceError("no file given: name one or more with --data")
     return files
+
+
+def _suffix(path: Path) -> str:
+    """What a file ends in, that of its packing aside: .csv of log.csv.gz."""
+    packings = [suffix for suffix, _ in _PACKED.values()]
+    return path.with_suffix("").suffix if path.suffix in packings else path.suffix
 
 
 def read(paths: Sequence[Path], settings: DataSettings, progress: Progress | None = None) -> Source:
@@ -108,39 +131,69 @@ def read(paths: Sequence[Path], settings: DataSettings, progress: Progress | Non
 
 
 def _read_one(path: Path, settings: DataSettings, progress: Progress | None) -> Source:
+    start, digest = _looked_at(path)
+    text = start != b"PAR1" and _suffix(path) not in (".parquet", ".pq")
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-            digest = hashlib.sha256(start)
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not start:
-        raise SourceError(f"{path}: the file is empty; expected Parquet, or text with a header and rows")
-    for magic, what in _MAGIC.items():
-        if start.startswith(magic):
-            raise SourceError(f"{path}: {what}")
-    text = start != b"PAR1" and path.suffix not in (".parquet", ".pq")
-    table, row_N, rejects = _text(path, settings, progress) if text else _parquet(path)
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+        table, row_N, rejects = _text(path, settings, progress) if text else _parquet(path)
+    except _UNPACKING as error:
+        raise SourceError(f"{path}: cannot be read to its end ({error}); copy or pack it again") from error
+    names = [name for name in table.column_names if name.strip()]
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SchemaError(f"{path}: column {twice[0]!r} is there more than once; rename or remove one")
     if not len(table):
         why = f": {rejects[0].reason} (row {rejects[0].row})" if rejects else ""
         raise SourceError(f"{path}: no usable row{why}")
-    unnamed = [name for name in table.column_names if not name.strip()]
+    named = [i for i, name in enumerate(table.column_names) if name.strip() and name not in _INDEX]
+    notes = [f"{path.name}: a column without a name (a saved row index) is left out"]
     return Source(
         (path.name,),
-        table.drop_columns(unnamed),
+        table.select(named),
         np.zeros(len(table), np.int64),
         row_N,
         pa.Table.from_pylist([{"source": path.name, **vars(r)} for r in rejects], schema=QUARANTINE),
         text,
-        digest.hexdigest(),
-        (f"{path.name}: a column without a name (a saved row index) is left out",) if unnamed else (),
+        digest,
+        (*notes[: len(named) < len(table.column_names)], *_of_another_alphabet(path.name, rejects)),
         path.name,
     )
+
+
+def _looked_at(path: Path) -> tuple[bytes, str]:
+    """The first bytes and the SHA-256. Raises SourceError where the file cannot be read or is of another kind."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with _opened(path) as (file, _):
+            start = file.read(4)
+    except _UNPACKING as error:
+        raise SourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not start:
+        raise SourceError(f"{path}: the file is empty; expected Parquet, or text with a header and rows")
+    for magic, what in _MAGIC.items():
+        if start.startswith(magic):
+            raise SourceError(f"{path}: {what}")
+    return start, digest
+
+
+def _of_another_alphabet(name: str, rejects: Sequence[Reject]) -> list[str]:
+    count = sum("expected UTF-8" in reject.reason for reject in rejects)
+    how = f"iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}"
+    return [f"{name}: {count:,} lines are not UTF-8; if they are of Windows or Latin-1, say: {how}"] if count else []
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The file unpacked, and as it lies on the disk."""
+    with path.open("rb") as raw:
+        start = raw.read(6)
+        raw.seek(0)
+        unpack = next((unpack for magic, (_, unpack) in _PACKED.items() if start.startswith(magic)), None)
+        if unpack is None:
+            yield raw, raw
+        else:
+            with unpack(raw, "rb") as file:
+                yield cast(BinaryIO, file), raw
 
 
 def _parquet(path: Path) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
@@ -160,14 +213,15 @@ def _text(
     rows: list[int] = []
     rejects: list[Reject] = []
     kept: list[list[str]] = []
-    with path.open("rb") as file:
-        lines = Lines(file, "\t" if path.suffix == ".tsv" else "", settings.max_line_bytes)
+    with _opened(path) as (file, raw):
+        lines = Lines(file, "\t" if _suffix(path) == ".tsv" else "", settings.max_line_bytes)
         records = iter(lines)
         header = next(records, None)
         if header is None or isinstance(header, Reject):
             raise SourceError(f"{path}: cannot read the header: {header.reason if header else 'the file is blank'}")
-        header = [name.strip() for name in header]
-        for number, record in enumerate(records, 1):
+        first = list(islice(records, FIRST_ROWS))
+        header = _fitted([name.strip() for name in header], [one for one in first if isinstance(one, list)])
+        for number, record in enumerate(chain(first, records), 1):
             if isinstance(record, Reject):
                 rejects.append(record)
             elif len(record) != len(header):
@@ -180,9 +234,17 @@ def _text(
                 chunks.append(_columns(header, kept))
                 kept = []
                 if progress:
-                    progress(min(lines.bytes_read, total), total)
+                    progress(min(raw.tell(), total), total)
     chunks.append(_columns(header, kept))
     return pa.concat_tables(chunks), np.array(rows, np.int64), rejects
+
+
+def _fitted(header: list[str], first: list[list[str]]) -> list[str]:
+    """The header where all records have a field more: R does not name the row index, which comes before the others,
+    and a delimiter may end each line but the header's."""
+    if not first or "" in header or any(len(record) != len(header) + 1 for record in first):
+        return header
+    return ["", *header] if any(record[-1] for record in first) else [*header, ""]
 
 
 def _columns(header: list[str], records: list[list[str]]) -> pa.Table:

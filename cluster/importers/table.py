@@ -32,7 +32,7 @@ from cluster.importers.assemble import (
     row_seconds,
 )
 from cluster.importers.catalogue import in_order, items_of, users_of
-from cluster.importers.columns import texts, times
+from cluster.importers.columns import MISSING, NOTHING, texts, times
 from cluster.importers.context import Coded, maps
 from cluster.importers.feedback import contexts
 from cluster.importers.imported import Imported, Options, Progress
@@ -63,7 +63,7 @@ def read_table(
     roles = resolve(source, ROLES, options)
     rng = np.random.default_rng([seed, 0x7AB1E])
     faults = Faults(len(source))
-    labels = texts("label", roles.column("label", source.table))
+    labels = texts("label", roles.column("label", source.table), NOTHING)
     faults.add(labels.is_null(), "label: expected a class, found none")
     named = _named(source, roles, faults)
     context, left_out = contexts(source, roles, faults)
@@ -130,8 +130,8 @@ def _named(source: Source, roles: Roles, faults: Faults) -> dict[str, pa.Array]:
         "timestamp": row_seconds(n) if when is None else times("timestamp", when, faults),
         "client_id": pa.repeat(DEFAULT_CLIENT, n)
         if client is None
-        else texts("client_id", client).fill_null(DEFAULT_CLIENT),
-        "user_id": pa.nulls(n, pa.string()) if user is None else texts("user_id", user),
+        else texts("client_id", client, MISSING).fill_null(DEFAULT_CLIENT),
+        "user_id": pa.nulls(n, pa.string()) if user is None else texts("user_id", user, MISSING),
     }
     for name in ("event_id", "timestamp"):
         faults.add(named[name].is_null(), f"{name}: expected a value, found none")
