@@ -30,8 +30,11 @@ def providers_list(json_line: Json = False, configuration: Config = None) -> Non
 
 @providers.command(name="move")
 def providers_move(provider: str, cluster: str, name: Name = "medley", configuration: Config = None) -> None:
-    """Move a provider to another cluster; the next version that is composed has it there."""
-    _regroup(["--move", provider, cluster], name, configuration)
+    """Move a provider to another cluster; the next version that is composed has it there.
+
+    Where a name begins with a dash, the names come last and after two: `medley providers move -- -x c2`.
+    """
+    _regroup([f"--move={provider}", f"--to={cluster}"], name, configuration)
 
 
 @providers.command(name="undo")

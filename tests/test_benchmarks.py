@@ -5,14 +5,11 @@ Speed itself is no test: a busy machine would fail it. That ours is not slower t
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.programs import ended
+
 MEASURES = {
     "decide": {
         "peers": ("vowpalwabbit", "mabwiser"),
@@ -29,15 +26,7 @@ def test_quick_form_ends_with_the_figures(name: str) -> None:
     missing = [peer for peer in MEASURES[name]["peers"] if importlib.util.find_spec(peer) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed: python -m pip install -r requirements-bench.txt")
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
-        cwd=REPOSITORY,
-        env=os.environ | {"COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = ended(f"benchmarks.{name}", "--quick", COLUMNS="100")
     assert done.returncode == 0, done.stderr[-2000:]
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["benchmark"] == name

@@ -1,11 +1,7 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from benchmarks.__main__ import names, render
-
-ROOT = Path(__file__).parents[1]
+from tests.programs import ended
 
 
 def test_every_benchmark_is_found() -> None:
@@ -37,7 +33,7 @@ def test_the_page_says_what_was_measured_and_what_failed() -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "dance"], cwd=ROOT, capture_output=True, text=True)
+    done = ended("benchmarks", "dance")
     assert done.returncode == 2
     assert "no such benchmark: dance" in done.stderr
     assert json.dumps(names()[0]).strip('"') in done.stderr

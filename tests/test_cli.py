@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,23 +19,15 @@ from cluster import cli, config, parts
 from cluster.keys import opened
 from cluster.records import Dataset
 from tests.compose_cases import two_kinds
+from tests.programs import Done, ended
 
-ROOT = Path(__file__).parents[1]
 
-
-def program(*words: str) -> "subprocess.CompletedProcess[str]":
+def program(*words: str) -> Done:
     """`medley` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return ended("cluster.cli", *words, COLUMNS="200")
 
 
-def medley(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def medley(*words: str, **environment: str) -> Done:
     """The same in this process, which spares the imports."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):

@@ -1,9 +1,6 @@
 """The job as it is started: its answer on the last line, one line for what it cannot do, and its exit code."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,22 +10,14 @@ from actors.bandits.version import Version
 from cluster.registry import Registry
 from cluster.session import Session, joining
 from tests.compose_cases import PLAIN, quick, two_kinds
-
-ROOT = Path(__file__).parents[1]
-
-
-def job(home: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "tune.compose", *words],
-        cwd=ROOT,
-        env={**os.environ, "MEDLEY_HOME": str(home), **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+from tests.programs import Done, ended
 
 
-def refused(done: "subprocess.CompletedProcess[str]") -> str:
+def job(home: Path, *words: str, **environment: str) -> Done:
+    return ended("tune.compose", *words, MEDLEY_HOME=str(home), **environment)
+
+
+def refused(done: Done) -> str:
     """The one line on stderr of a job that exited with 1."""
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()

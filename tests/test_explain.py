@@ -1,9 +1,6 @@
 """What the generator changed, against moves worked out one by one; and as a user asks for it."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from cluster.registry import Registry
 from tests.bandit_cases import mixture, precision
 from tests.compose_cases import LAMPS, Proposed, proposed
 from tests.features_samples import labelled, shop
+from tests.programs import Done, ended
 from tune.composer import Composition
 from tune.confirm import untested
 from tune.explained import show, show_all
@@ -31,8 +29,6 @@ from tune.glossary import words
 from tune.spending import Spending
 from tune.stages import Stages
 from tune.telling import told
-
-ROOT = Path(__file__).parents[1]
 
 
 def version_of(case: Proposed) -> Version:
@@ -174,15 +170,8 @@ def test_axes_are_told_by_the_items_at_their_ends() -> None:
     assert all("more “" in told and ("(+" in told or "(−" in told) for told in crosses)
 
 
-def asked(home: Path, module: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", module, *words],
-        cwd=ROOT,
-        env={**os.environ, "MEDLEY_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def asked(home: Path, module: str, *words: str) -> Done:
+    return ended(module, *words, MEDLEY_HOME=str(home))
 
 
 def test_a_user_asks_for_it(home: Path, version: Version) -> None:

@@ -12,9 +12,9 @@ import pytest
 from cluster.config import Settings
 from cluster.errors import JobError
 from cluster.jobs import Jobs
+from tests.programs import ROOT, Done, ended
 from tests.servers import free_port, ray_head
 
-ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.cluster, pytest.mark.kills]
 
 
@@ -26,15 +26,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def medley(address: str, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, "RAY_API_SERVER_ADDRESS": address, **environment},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+def medley(address: str, *words: str, **environment: str) -> Done:
+    return ended("cluster.cli", *words, RAY_API_SERVER_ADDRESS=address, **environment)
 
 
 def test_the_log_follows_and_the_exit_code_is_the_jobs(head: str, home: Path) -> None:

@@ -1,8 +1,6 @@
 """The journal as a data set, and a version composed from it that goes on where the data end."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +31,7 @@ from serve.learning.ledger import Ledger
 from serve.messages import DecisionRequest
 from tests import serving
 from tests.compose_cases import quick
+from tests.programs import ended
 from tune.composer import compose
 from tune.stages import Stages
 
@@ -312,8 +311,7 @@ def test_a_version_composed_from_the_journal_learns_only_what_came_after(world: 
 
     traffic(400)
     settings = quick(world.settings.home, sweep={"top_k": 2})
-    command = [sys.executable, "-m", "cluster.export", "--name", "live"]
-    facts = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+    facts = json.loads(ended("cluster.export", "--name", "live").stdout)
     assert (facts["events"], facts["watermark"]) == (400, 800)
     result = compose(Dataset.load(Path(facts["folder"])), settings, Stages(None), DEFAULT_NAME)
     assert result["version"] == 2

@@ -1,8 +1,6 @@
 """The job's command line on a journal, and what the report says of it; training itself is in test_ppo."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from actors.bandits.version import Version
-from cluster import config_text
 from cluster.config import RewardKind, Settings
 from cluster.jobs import MODULES
 from cluster.journal.journal import Journal, journal_url
 from cluster.registry import Registry
 from tests.compose_cases import PLAIN, quick, two_kinds
+from tests.programs import answered
 from tests.test_refine import publish, write
 from tune import report
 from tune.blending import reported
@@ -26,17 +24,7 @@ from tune.stages import Stages
 
 
 def ppo(settings: Settings, *words: str) -> dict[str, Any]:
-    path = settings.home / "settings.yaml"
-    config_text.write(settings, path)
-    done = subprocess.run(
-        [sys.executable, "-m", MODULES["ppo"], "--config", str(path), *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return answered(MODULES["ppo"], settings, *words)
 
 
 def test_a_version_that_knows_no_content_waits_and_says_so(tmp_path: Path) -> None:

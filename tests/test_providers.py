@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from actors.content.regrouping import kept
+from actors.content.regrouping.groups import Groups
+from actors.content.regrouping.regrouping import Regrouping
 from cluster import config
 from cluster.providers import Placed, opened
+from cluster.registry import Registry
+from tests.programs import ended
 from tests.test_cli import medley
 
 
@@ -36,3 +41,17 @@ def test_the_command_lists_them(settings: config.Settings) -> None:
     assert medley("providers", "list", **home).stdout.splitlines() == ["medley  c1  p0", "medley  c2  p1"]
     found = json.loads(medley("providers", "list", "--json", **home).stdout)
     assert found["providers"][1] == {"name": "medley", "provider": "p1", "cluster": "c2", "version": 3}
+
+
+def test_names_may_begin_with_a_dash(settings: config.Settings) -> None:
+    groups = Groups().move("-x", "-1", "2026-01-01", "first", {}).move("y", "c2", "2026-01-01", "first", {})
+    registry = Registry(settings.registry_uri)
+    registry.ensure("shop-regrouping")
+    registry.publish("shop-regrouping", lambda folder: kept.save(Regrouping(groups, 0.05), {}, folder))
+    home = {"MEDLEY_HOME": str(settings.home)}
+    assert medley("providers", "move", "--name", "shop", "--", "-x", "c2", **home).returncode == 0
+    with opened(settings) as providers:
+        assert providers.placed() == [Placed("shop", "-x", "c2", 2), Placed("shop", "y", "c2", 2)]
+    assert "providers move -- -x c2" in medley("providers", "move", "--help", **home).stdout
+    refused = ended("tune.regroup", "--move=-x", **home)
+    assert (refused.returncode, "--move and --to go together" in refused.stderr) == (2, True)

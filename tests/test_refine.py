@@ -1,8 +1,6 @@
 """The job on a journal: what was decided and rewarded is read, looked at, and acted on; and told in one line."""
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from actors.bandits.version import Version
-from cluster import config_text
 from cluster.config import RewardKind, Settings
 from cluster.journal.journal import DecisionRecord, Journal, Reader, RewardRecord, journal_url
 from cluster.registry import Registry
 from tests.compose_cases import LAMPS, PLAIN, quick, two_kinds
+from tests.programs import answered
 from tune.groundwork import Groundwork
 from tune.journal import after, evidence
 
@@ -61,17 +59,7 @@ def write(settings: Settings, days: int, turned_on: int) -> None:
 
 
 def refine(settings: Settings, *words: str) -> dict[str, Any]:
-    path = settings.home / "settings.yaml"
-    config_text.write(settings, path)
-    done = subprocess.run(
-        [sys.executable, "-m", "tune.refine", "--config", str(path), *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return answered("tune.refine", settings, *words)
 
 
 def test_a_journal_in_which_choices_turned_makes_a_new_version(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """The job that regroups providers: planted audiences in a data set, day by day, from grouping to undoing."""
 
 import json
-import subprocess
-import sys
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +17,7 @@ from cluster.errors import EvidenceError, RequestError, StateError
 from cluster.providers import opened
 from cluster.records import EVENTS, ITEMS, USERS, Dataset, encode
 from cluster.registry import Registry
+from tests.programs import ended
 from tests.test_report import parse
 from tune import report
 from tune.predefined import Design
@@ -214,15 +213,13 @@ def test_models_by_hand() -> None:
 
 
 def test_the_program_says_what_it_lacks(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tune.regroup", "--data", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    command = ["tune.regroup", "--data", str(tmp_path)]
+    done = ended(*command)
     assert done.returncode == 1
     assert done.stderr.startswith("regroup: ")
     assert "no finished import" in done.stderr
     for alpha in ("5", "nan", "0"):
-        done = subprocess.run(
-            [*command, "--alpha", alpha], capture_output=True, text=True, cwd=Path(__file__).parents[1]
-        )
+        done = ended(*command, "--alpha", alpha)
         assert (done.returncode, "argument --alpha" in done.stderr) == (2, True)
     with pytest.raises(RequestError, match="`medley submit regroup`"):
         move(Settings.model_validate({"home": tmp_path}), "shop", "p0", "c1", 0)

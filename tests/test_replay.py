@@ -1,9 +1,6 @@
 """A decision is made again from the journal, bit-equal, whatever was learned and changed since."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
 from serve.replay import Replayed, replay, show
 from tests import kindred, serving
+from tests.programs import ended
 from tests.test_learner import WAIT_S, World
 
 
@@ -218,12 +216,12 @@ def test_a_home_that_never_served_says_so_and_stays_as_it_was(tmp_path: Path) ->
 def test_the_command(world: World) -> None:
     ids = served(world, 4)
     (world.folder / "settings.yaml").write_text("seed: 1")
-    command = [sys.executable, "-m", "cluster.cli", "replay", ids[-1], "--config", str(world.folder / "settings.yaml")]
-    environment = {**os.environ, "MEDLEY_HOME": str(world.folder)}  # the same BLAS kernels
-    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
+    command = ["cluster.cli", "replay", ids[-1], "--config", str(world.folder / "settings.yaml")]
+    home = str(world.folder)
+    done = ended(*command, "--json", MEDLEY_HOME=home)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["same"]
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True)
+    shown = ended(*command, MEDLEY_HOME=home)
     assert "the same, to the bit" in shown.stdout
 
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from cluster.errors import StateError
+from tests.programs import ended
 from tune import report, results
 from tune.results import Played
 from tune.worlds.fidelity import Fidelity
@@ -272,11 +271,9 @@ def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_command_prints_where_the_report_is(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     out = tmp_path / "report.html"
-    command = [sys.executable, "-m", "tune.report", "--run", str(tmp_path / "run"), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = ended("tune.report", "--run", str(tmp_path / "run"), "--out", str(out))
     assert (done.returncode, json.loads(done.stdout)) == (0, {"report": str(out)})
-    command[4] = str(tmp_path / "gone")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = ended("tune.report", "--run", str(tmp_path / "gone"), "--out", str(out))
     assert done.returncode == 1
     assert "report: " in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,9 +17,9 @@ import pytest
 from cluster import config, ingress, running
 from cluster.keys import opened
 from cluster.registry import DEFAULT_NAME, Registry
+from tests.programs import ROOT, ended
 from tests.servers import free_port
 
-ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.cluster, pytest.mark.kills, pytest.mark.slow]
 
 SETTINGS = """
@@ -115,13 +115,7 @@ def test_the_next_run_starts_clean_serves_and_its_curl_line_works(
     assert 0 < slots[0]["propensity"] <= 1
     address = {where for where, number, _ in listening() if number == port}
     assert address == {"127.0.0.1"}
-    status = subprocess.run(
-        [sys.executable, "-m", "cluster.cli", "status", "--json"],
-        cwd=ROOT,
-        env={**os.environ, "MEDLEY_HOME": str(home)},
-        capture_output=True,
-        text=True,
-    )
+    status = ended("cluster.cli", "status", "--json", MEDLEY_HOME=str(home))
     facts = json.loads(status.stdout)
     assert (facts["run"]["stage"], facts["versions"]) == ("serving", [1])
     assert facts["server"]["status"] == 200

@@ -20,12 +20,11 @@ from cluster.errors import ConfigError, StateError
 from cluster.records import Dataset
 from cluster.session import Session, joining
 from tests.compose_cases import quick, two_kinds
+from tests.programs import ROOT, Done, ended
 from tests.servers import free_port, ray_head
 from tune.sweeps.request import Request
 from tune.sweeps.sweeper import Sweeper
 from tune.sweeps.trials import Trials, situations
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -42,18 +41,11 @@ def settings(home: Path, tmp_path: Path) -> Path:
 
 
 def command(data: Path, settings: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "tune.sweep", "--data", str(data), "--config", str(settings), *words]
+    return ["tune.sweep", "--data", str(data), "--config", str(settings), *words]
 
 
-def job(data: Path, settings: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(data, settings, *words),
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def job(data: Path, settings: Path, *words: str, **environment: str) -> Done:
+    return ended(*command(data, settings, *words), **environment)
 
 
 def answer(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
@@ -183,14 +175,14 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-def ended(folder: Path) -> int:
+def trials_ended(folder: Path) -> int:
     """Trials that have reported."""
     return sum(path.stat().st_size > 0 for path in folder.glob("trials/Trial_*/result.json"))
 
 
 def until(folder: Path, trials: int, driver: "subprocess.Popen[str]", log: Path) -> None:
     deadline = time.monotonic() + 120
-    while ended(folder) < trials:
+    while trials_ended(folder) < trials:
         assert driver.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
@@ -217,7 +209,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(
     folder, log = home / "sweeps" / "killed", tmp_path / "stderr"
     with log.open("w") as stderr:
         driver = subprocess.Popen(
-            command(data, settings, *words, "--name", "killed"),
+            [sys.executable, "-m", *command(data, settings, *words, "--name", "killed")],
             cwd=ROOT,
             env={**os.environ, "RAY_ADDRESS": head},
             stdout=subprocess.PIPE,
@@ -229,7 +221,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(
     until(folder, 30, driver, log)
     driver.kill()
     driver.wait()
-    before = ended(folder)
+    before = trials_ended(folder)
     assert 30 <= before < 64
     assert not (folder / "trials.parquet").exists()
     found = answer(job(data, settings, *words, "--name", "killed", RAY_ADDRESS=head))

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,13 +12,13 @@ from rich.console import Console
 
 from cluster.errors import StateError
 from tests.compose_cases import two_kinds
+from tests.programs import ROOT, Done, ended
 from tune import what_if
 from tune.whatif import forest
 from tune.whatif.answers import Answer, Bounds
 from tune.whatif.counterfactual import Answers, Question
 from tune.whatif.output import decimals, facts, heading, notes, table
 
-ROOT = Path(__file__).parents[1]
 OWN = """
 class Mine:
     def probabilities(self, context, items, user_id):
@@ -28,16 +26,10 @@ class Mine:
 """
 
 
-def medley(home: Path, folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def medley(home: Path, folder: Path, *words: str) -> Done:
     """In a folder of the user's own, outside the repository."""
-    return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", "what-if", *words],
-        cwd=folder,
-        env={**os.environ, "MEDLEY_HOME": str(home), "COLUMNS": "140", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    environment = {"MEDLEY_HOME": str(home), "COLUMNS": "140", "PYTHONPATH": str(ROOT)}
+    return ended("cluster.cli", "what-if", *words, folder=folder, **environment)
 
 
 @pytest.fixture

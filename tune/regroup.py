@@ -1,7 +1,7 @@
 """Regroup providers: look at the outcomes since the last run, move who is better predicted by another cluster.
 
     python -m tune.regroup [--data FOLDER] [--config settings.yaml] [--name medley] [--run FOLDER] [--anew]
-    python -m tune.regroup --move PROVIDER CLUSTER
+    python -m tune.regroup --move PROVIDER --to CLUSTER
     python -m tune.regroup --undo 17
 
 Without --data, the journal's final outcomes. Those that confirm a composition are left out, and of an import the part
@@ -35,8 +35,11 @@ def main() -> int:
     parser.add_argument("--alpha", type=rate, default=0.05, help="chance of a needless move per provider and year")
     parser.add_argument("--anew", action="store_true", help="group from scratch")
     parser.add_argument("--undo", type=int, metavar="MOVE", help="take a move back, and do nothing else")
-    parser.add_argument("--move", nargs=2, metavar=("PROVIDER", "CLUSTER"), help="move a provider, and nothing else")
+    parser.add_argument("--move", metavar="PROVIDER", help="move it --to a cluster, and do nothing else")
+    parser.add_argument("--to", metavar="CLUSTER")
     arguments = parser.parse_args()
+    if (arguments.move is None) != (arguments.to is None):
+        parser.error("--move and --to go together; --move=-x where a name begins with a dash")
 
     from rich.console import Console
 
@@ -57,8 +60,7 @@ def main() -> int:
             print(json.dumps(undo(settings, arguments.name, arguments.undo, today)))
             return 0
         if arguments.move is not None:
-            provider, cluster = arguments.move
-            print(json.dumps(move(settings, arguments.name, provider, cluster, today)))
+            print(json.dumps(move(settings, arguments.name, arguments.move, arguments.to, today)))
             return 0
         try:
             if arguments.data:
