@@ -263,8 +263,16 @@ def test_a_blend_of_independent_draws_keeps_the_weighted_mean_of_spreads() -> No
     drawn_SPK = rng.normal(size=(10, 64, 2))
     drawn_SPK /= np.sqrt((drawn_SPK**2).mean(1, keepdims=True))
     drawn_SPK[:, :, 1] *= np.arange(1, 11)[:, None]
-    blended_PK = blend_deviations(drawn_SPK[None], np.full(10, 0.1))[0]
+    blended_PK = blend_deviations(drawn_SPK[None, None], np.full(10, 0.1))[0, 0]
     np.testing.assert_allclose(np.sqrt((blended_PK**2).mean(0)), [1.0, 5.5])
+
+
+def test_spreads_are_those_of_both_particles_of_a_pair() -> None:
+    """By hand, one item, two members of one pair: deviations (3, -3) and (0, 4), spreads 3 and √8, halves of both:
+    (1.5, 0.5) of spread √1.25, wanted 1.5 + √2."""
+    drawn_TSHK = np.array([[3.0, 0.0], [-3.0, 4.0]])[:, :, None, None]
+    blended_T = blend_deviations(drawn_TSHK[None], np.full(2, 0.5)).ravel()
+    np.testing.assert_allclose(blended_T, np.array([1.5, 0.5]) * (1.5 + 2**0.5) / 1.25**0.5)
 
 
 def test_uniform_has_no_part_in_particles_but_in_the_delta_share() -> None:

@@ -5,7 +5,8 @@
 with ℓ_m of the members' performance, share_km what the item's neighbours say of them (actors.bandits.shares), and g_km
 the residual where there is one. Hence w_km ∝ softmax(ℓ)_m · (M·share_km)^β · e^g, which needs no logarithm.
 
-Shapes: B decisions, M members, S those of them that have scores, K items, P particles.
+Shapes: B decisions, M members, S those of them that have scores, K items, H pairs of particles, T the particles of a
+pair (or the first alone, where the second has the negatives).
 """
 
 from collections.abc import Sequence
@@ -69,22 +70,23 @@ def blend_means(mean_BSK: Floats, parts: Floats) -> Floats:
     return np.asarray(parts @ mean_BSK if parts.ndim == 1 else np.einsum("bsk,bsk->bk", parts, mean_BSK))
 
 
-def blend_deviations(deviation_BSPK: Floats, parts: Floats) -> Floats:
-    """Blended deviations (B, P, K), with the weighted mean of the members' spreads; parts as in `blend_means`.
+def blend_deviations(deviation_BTSHK: Floats, parts: Floats) -> Floats:
+    """Blended deviations (B, T, H, K), with the weighted mean of the members' spreads; parts as in `blend_means`.
 
     The mean of independent draws would shrink with the number of members and switch exploration off, so the
     blended deviations are scaled back to Σ w_m s_m, whether or not the members' draws are coupled. Spreads are
     root mean squares over the particles, hence a blend of one member is that member.
     """
-    decisions, members, particles, items = deviation_BSPK.shape
-    parts = parts.astype(deviation_BSPK.dtype)
+    decisions, each, members, pairs, items = deviation_BTSHK.shape
+    parts = parts.astype(deviation_BTSHK.dtype)
     if parts.ndim == 1:
-        blended_BN: Floats = np.matmul(parts, deviation_BSPK.reshape(decisions, members, -1))
-        deviation_BPK = blended_BN.reshape(decisions, particles, items)
+        blended_BTN: Floats = np.matmul(parts, deviation_BTSHK.reshape(decisions, each, members, -1))
+        blended_BTHK = blended_BTN.reshape(decisions, each, pairs, items)
     else:
-        deviation_BPK = np.einsum("bspk,bsk->bpk", deviation_BSPK, parts)
-    spread_BSK = np.sqrt(np.einsum("bspk,bspk->bsk", deviation_BSPK, deviation_BSPK))
-    blended_BK = np.sqrt(np.einsum("bpk,bpk->bk", deviation_BPK, deviation_BPK))
+        blended_BTHK = np.einsum("btshk,bsk->bthk", deviation_BTSHK, parts)
+    spread_BSK = np.sqrt(np.einsum("btshk,btshk->bsk", deviation_BTSHK, deviation_BTSHK))
+    found_BK = np.sqrt(np.einsum("bthk,bthk->bk", blended_BTHK, blended_BTHK))
     wanted_BK = blend_means(spread_BSK, parts)
-    deviation_BPK *= np.divide(wanted_BK, blended_BK, out=np.zeros_like(blended_BK), where=blended_BK > 0)[:, None]
-    return deviation_BPK
+    scale_BK = np.divide(wanted_BK, found_BK, out=np.zeros_like(found_BK), where=found_BK > 0)
+    blended_BTHK *= scale_BK[:, None, None]
+    return blended_BTHK

@@ -4,7 +4,7 @@ Prior c says θ = m_c + Lξ + V_cζ with independent standard normal ξ, ζ; L i
 kernels k_c(i, j) = [arm_i = arm_j] q_iᵀq_j + p_ciᵀp_cj with q = L[arm]ᵀφ and p_c = V_c[arm]ᵀφ, and everything is a
 Gaussian process over few points (actors.bandits.mixture).
 
-Shapes: C priors, A arms, D features, R rank, N history rows, K items, P particles.
+Shapes: C priors, A arms, D features, R rank, N history rows, K items, H pairs of particles.
 """
 
 from dataclasses import dataclass
@@ -109,40 +109,41 @@ class Conditioned:
         return items.mean_CN + moved_CK
 
     def scores(self, features: Features, noise: Noise) -> Scores:
-        """Mixture means and joint deviations: each particle draws its candidate, then θ."""
+        """Mixture means and joint deviations: each pair of particles draws its candidate, then each its θ."""
         items = self.priors.project(features.phi_KD, features.arm_K)
         mean_CK = self._means(items)
         mean_K = self.responsibilities_C @ mean_CK
         if self.scale == 0:  # nothing is explored, so nothing is drawn
-            return Scores(mean_K, np.zeros((noise.particles, len(mean_K))))
-        chosen_P = systematic(self.responsibilities_C, noise.particles, noise.uniform(CANDIDATE))
-        draw_PK = self._prior_draw(items, chosen_P, noise)
+            return Scores(mean_K, np.zeros((noise.pairs, len(mean_K))))
+        chosen_H = systematic(self.responsibilities_C, noise.pairs, noise.uniform(CANDIDATE))
+        draw_HK = self._prior_draw(items, chosen_H, noise)
         if self.evidence is not None:
-            draw_PK -= self._correction(self.evidence, items, chosen_P, noise)
-        return Scores(mean_K, self.scale * (mean_CK[chosen_P] - mean_K + draw_PK))
+            draw_HK -= self._correction(self.evidence, items, chosen_H, noise)
+        away_HK = mean_CK[chosen_H] - mean_K
+        return Scores(mean_K, self.scale * (away_HK + draw_HK), self.scale * (away_HK - draw_HK))
 
-    def _prior_draw(self, rows: Rows, chosen_P: Ints, noise: Noise) -> Floats:
-        """q·ξ + p·ζ at these rows, each particle under its candidate, (P, N)."""
+    def _prior_draw(self, rows: Rows, chosen_H: Ints, noise: Noise) -> Floats:
+        """q·ξ + p·ζ at these rows, each pair under its candidate, (H, N)."""
         arms, dimension = self.priors.factor_ADD.shape[:2]
-        theta_PAD = noise.theta(arms, dimension)
+        theta_HAD = noise.theta(arms, dimension)
         if arms == 1:
-            draw_PN = theta_PAD[:, 0] @ rows.base_ND.T
+            draw_HN = theta_HAD[:, 0] @ rows.base_ND.T
         else:
-            draw_PN = np.einsum("pnd,nd->pn", theta_PAD[:, rows.arm_N], rows.base_ND)
-        zeta_PR = noise.keyed(CODE, np.arange(rows.rank_CNR.shape[-1]))
-        for c in np.unique(chosen_P):
-            draw_PN[chosen_P == c] += zeta_PR[chosen_P == c] @ rows.rank_CNR[c].T
-        return draw_PN
+            draw_HN = np.einsum("hnd,nd->hn", theta_HAD[:, rows.arm_N], rows.base_ND)
+        zeta_HR = noise.keyed(CODE, np.arange(rows.rank_CNR.shape[-1]))
+        for c in np.unique(chosen_H):
+            draw_HN[chosen_H == c] += zeta_HR[chosen_H == c] @ rows.rank_CNR[c].T
+        return draw_HN
 
-    def _correction(self, evidence: Evidence, items: Rows, chosen_P: Ints, noise: Noise) -> Floats:
+    def _correction(self, evidence: Evidence, items: Rows, chosen_H: Ints, noise: Noise) -> Floats:
         """Matheron: what the draw at the history's rows, observed with noise, moves the draw at the items."""
-        draw_PN = self._prior_draw(evidence.rows, chosen_P, noise)
-        draw_PN += np.sqrt(self.priors.noise) * noise.keyed(ROW, np.arange(draw_PN.shape[1]))
+        draw_HN = self._prior_draw(evidence.rows, chosen_H, noise)
+        draw_HN += np.sqrt(self.priors.noise) * noise.keyed(ROW, np.arange(draw_HN.shape[1]))
         cross_CKN = items.kernel(evidence.rows)
-        moved_PK = np.empty((len(chosen_P), len(items.arm_N)))
-        for c in np.unique(chosen_P):
-            moved_PK[chosen_P == c] = draw_PN[chosen_P == c] @ evidence.inverse_CNN[c] @ cross_CKN[c].T
-        return moved_PK
+        moved_HK = np.empty((len(chosen_H), len(items.arm_N)))
+        for c in np.unique(chosen_H):
+            moved_HK[chosen_H == c] = draw_HN[chosen_H == c] @ evidence.inverse_CNN[c] @ cross_CKN[c].T
+        return moved_HK
 
 
 def systematic(shares_C: Floats, draws: int, offset: float) -> NDArray[np.int64]:

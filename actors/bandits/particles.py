@@ -5,7 +5,7 @@ array operations. Each has the bits that it has alone, since matrix products hav
 goes by elements.
 
 Shapes: B decisions, M members, S those of them that have scores, R rows of scores (S, and one for their blend),
-K items, P particles.
+K items, H pairs of particles, T = 2 the particles of a pair.
 """
 
 import math
@@ -28,10 +28,10 @@ class Particles:
 
     Args:
         order_K: the places of the list's items in the order of the rows.
-        score_RPK: in that order, scores of the S members that have any, the last row those of their blend. A blend
+        score_TRHK: in that order, scores of the S members that have any, the last row those of their blend. A blend
             of one member is that member, and has no row of its own. Changed by `remove`.
         mean_RK: in that order, the means of the same rows.
-        best_RP, share_RK: of score_RPK.
+        best_TRH, share_RK: of score_TRHK.
         inside: the list's first items, which the particles choose among; others score -inf.
         weights_MK: in that order, the members' weights of each item; None where they are those of the publication.
 
@@ -42,16 +42,16 @@ class Particles:
         self,
         published: Published,
         order_K: Ints,
-        score_RPK: Floats,
+        score_TRHK: Floats,
         mean_RK: Floats,
-        best_RP: Ints,
+        best_TRH: Ints,
         share_RK: Floats,
         inside: int,
         weights_MK: Floats | None,
     ) -> None:
-        self._published, self._score_RPK, self._mean_RK = published, score_RPK, mean_RK
+        self._published, self._score_TRHK, self._mean_RK = published, score_TRHK, mean_RK
         self._weights_MK = weights_MK
-        self._best_RP, self._share_RK = best_RP, share_RK
+        self._best_TRH, self._share_RK = best_TRH, share_RK
         items = len(order_K)
         self._rank_K = np.empty_like(order_K)
         self._rank_K[order_K] = np.arange(items)
@@ -68,10 +68,10 @@ class Particles:
         """Take an item out; its particles go to their next best."""
         rank = self._rank_K[index]
         self._open -= bool(self.open_K[index])
-        self.open_K[index], self._score_RPK[:, :, rank] = False, -np.inf
-        lost_RP = self._best_RP == rank
-        self._best_RP[lost_RP] = self._score_RPK[lost_RP].argmax(-1)
-        self._share_RK = shares(self._best_RP[None], len(self.open_K))[0]
+        self.open_K[index], self._score_TRHK[..., rank] = False, -np.inf
+        lost_TRH = self._best_TRH == rank
+        self._best_TRH[lost_TRH] = self._score_TRHK[lost_TRH].argmax(-1)
+        self._share_RK = shares(self._best_TRH[None], len(self.open_K), self._published.law.particles)[0]
 
     def pi(self, rest: int = 0) -> Floats:
         """The law among the open items, pi_K, when there are `rest` more that are not scored."""
@@ -99,7 +99,7 @@ class Particles:
         """Spreads of the members' scores of each item over the particles, 0 of one without scores; for open items."""
         scored = self._published.scored
         spread_MK = np.zeros((len(self._published.members), len(self._rank_K)))
-        spread_MK[scored] = self._score_RPK[: len(scored)].std(axis=1).take(self._rank_K, axis=1)
+        spread_MK[scored] = self._score_TRHK[:, : len(scored)].std(axis=(0, 2)).take(self._rank_K, axis=1)
         return spread_MK
 
     def all_propensities(self) -> Floats:
@@ -141,20 +141,23 @@ def particles(
     order_BK = [noise.hashes(TIE, f.key_K).argsort()[::-1] for noise, f in zip(noises, features, strict=True)]
     features = [f.take(order_K) for f, order_K in zip(features, order_BK, strict=True)]
     weights = item_weights(published, [f.kin for f in features])
-    mean_BRK, score_BRPK = _scores(published, features, histories, noises, weights)
-    if not (_finite(mean_BRK) and _finite(score_BRPK[:, -1:])):
+    mean_BRK, score_BTRHK, mirrored = _scores(published, features, histories, noises, weights)
+    if not (_finite(mean_BRK) and _finite(score_BTRHK[:, : 2 - mirrored, -1:])):
         finite_S = [_finite(mean_BRK[:, row]) for row in range(len(published.scored))]
         names = [published.names[m] for m, finite in zip(published.scored, finite_S, strict=True) if not finite]
         raise ModelError(f"scores of {names or 'a member'} are not finite; retire it, or publish a version without it")
     # Only differences count; those near the best are exact in single precision.
-    score_BRPK += (mean_BRK - mean_BRK.max(2, initial=-np.inf, keepdims=True)).astype(np.float32)[:, :, None]
-    for order_K, score_RPK, first in zip(order_BK, score_BRPK, inside, strict=True):
+    lag_BR1K = (mean_BRK - mean_BRK.max(2, initial=-np.inf, keepdims=True)).astype(np.float32)[:, :, None]
+    first_BRHK, second_BRHK = score_BTRHK[:, 0], score_BTRHK[:, 1]
+    np.subtract(lag_BR1K, first_BRHK, out=second_BRHK) if mirrored else np.add(second_BRHK, lag_BR1K, out=second_BRHK)
+    first_BRHK += lag_BR1K
+    for order_K, score_TRHK, first in zip(order_BK, score_BTRHK, inside, strict=True):
         if first < len(order_K):
-            score_RPK[:, :, order_K >= first] = -np.inf
-    best_BRP = score_BRPK.argmax(-1)
-    share_BRK = shares(best_BRP, len(order_BK[0]))
+            score_TRHK[..., order_K >= first] = -np.inf
+    best_BTRH = score_BTRHK.argmax(-1)
+    share_BRK = shares(best_BTRH, len(order_BK[0]), published.law.particles)
     own = [None] * len(features) if weights is None else [w if told else None for w, told in zip(*weights, strict=True)]
-    parts = zip(order_BK, score_BRPK, mean_BRK, best_BRP, share_BRK, inside, own, strict=True)
+    parts = zip(order_BK, score_BTRHK, mean_BRK, best_BTRH, share_BRK, inside, own, strict=True)
     return [Particles(published, *part) for part in parts]
 
 
@@ -164,34 +167,42 @@ def _scores(
     histories: Sequence[History | None],
     noises: Sequence[Noise],
     weights: ItemWeighing | None,
-) -> tuple[Floats, Floats]:
-    """Means (B, R, K), and deviations from them (B, R, P, K) in single precision."""
+) -> tuple[Floats, Floats, bool]:
+    """Means (B, R, K), deviations from them (B, T, R, H, K) in single precision, and whether they are mirrored: those
+    of the second particles, which are then not filled in, are the negatives of those of the first ones."""
     scored, decisions, items = published.scored, len(features), len(features[0])
-    count = len(scored)
-    score_BRPK = np.empty((decisions, count + (count > 1), published.law.particles, items), np.float32)
-    mean_BRK, deviation_BSPK = np.zeros((decisions, score_BRPK.shape[1], items)), score_BRPK[:, :count]
+    count, pairs, mirrored = len(scored), noises[0].pairs, published.mirrored
+    score_BTRHK = np.empty((decisions, 2, count + (count > 1), pairs, items), np.float32)
+    mean_BRK, deviation_BTSHK = (
+        np.zeros((decisions, score_BTRHK.shape[2], items)),
+        score_BTRHK[:, : 2 - mirrored, :count],
+    )
     joint, first = published.joint, 0
     keys = [f.key_K for f in features] if published.itemised else None
-    theta_BPD = together(noises, 0 if joint is None else published.dimension, keys)
+    theta_BHD = together(noises, 0 if joint is None else published.dimension, keys)
     if joint is not None:
         first = len(joint.mean_SD)
         phi_BKD = np.stack([f.phi_KD for f in features]) if decisions > 1 else features[0].phi_KD[None]
         phi_BDK = phi_BKD.swapaxes(1, 2)
         np.matmul(joint.mean_SD, phi_BDK, out=mean_BRK[:, :first])
-        theta_BSPD = np.matmul(theta_BPD[:, None], joint.roots_SDD)
-        rows_BND = theta_BSPD.reshape(decisions, -1, phi_BDK.shape[1])
-        np.matmul(rows_BND, phi_BDK.astype(np.float32), out=score_BRPK[:, :first].reshape(decisions, -1, items))
+        theta_BSHD = np.matmul(theta_BHD[:, None], joint.roots_SDD)
+        rows_BND = theta_BSHD.reshape(decisions, -1, phi_BDK.shape[1])
+        np.matmul(rows_BND, phi_BDK.astype(np.float32), out=score_BTRHK[:, 0, :first].reshape(decisions, -1, items))
+        if not mirrored:
+            np.negative(score_BTRHK[:, 0, :first], out=score_BTRHK[:, 1, :first])
     empty = History.empty(published.dimension)
     for place, m in enumerate(scored[first:].tolist(), first):
         for b, (one, past, noise) in enumerate(zip(features, histories, noises, strict=True)):
             history = empty if past is None else past
             score = models.scores(published.members[m], one, history, noise, published.law.exploration_scale)
-            mean_BRK[b, place], deviation_BSPK[b, place] = score.mean_K, score.deviation_PK
+            mean_BRK[b, place], deviation_BTSHK[b, 0, place] = score.mean_K, score.deviation_HK
+            if not mirrored:
+                deviation_BTSHK[b, 1, place] = -score.deviation_HK if score.other_HK is None else score.other_HK
     if count > 1:
         for rows, parts in _parts(published, weights):
             mean_BRK[rows, -1] = blend_means(mean_BRK[rows, :count], parts)
-            score_BRPK[rows, -1] = blend_deviations(deviation_BSPK[rows], parts)
-    return mean_BRK, score_BRPK
+            score_BTRHK[rows, : 2 - mirrored, -1] = blend_deviations(deviation_BTSHK[rows], parts)
+    return mean_BRK, score_BTRHK, mirrored
 
 
 def _parts(published: Published, weights: ItemWeighing | None) -> Iterator[tuple[Any, Floats]]:
@@ -209,12 +220,16 @@ def _parts(published: Published, weights: ItemWeighing | None) -> Iterator[tuple
     yield rows, published.parts(weights_BMK[rows], 1)
 
 
-def shares(best_BRP: Ints, items: int) -> Floats:
-    """How much of its particles each row gives to each item (B, R, K)."""
-    decisions, rows, particles = best_BRP.shape
-    row_BRP = best_BRP + np.arange(0, decisions * rows * items, max(items, 1)).reshape(decisions, rows, 1)
-    counts = np.bincount(row_BRP.ravel(), minlength=decisions * rows * items)
-    return np.asarray(counts.reshape(decisions, rows, items) / particles)
+def shares(best_BTRH: Ints, items: int, particles: int) -> Floats:
+    """How much of so many particles each row gives to each item (B, R, K): of an odd number, the last pair's second
+    particle is left out."""
+    decisions, _, rows, pairs = best_BTRH.shape
+    count = decisions * rows * items
+    place_BTRH = best_BTRH + np.arange(0, count, max(items, 1)).reshape(decisions, 1, rows, 1)
+    place_BTRH[:, 1, :, particles - pairs :] = count
+    return np.asarray(
+        np.bincount(place_BTRH.ravel(), minlength=count)[:count].reshape(decisions, rows, items) / particles
+    )
 
 
 def _check(published: Published, features: Features) -> None:

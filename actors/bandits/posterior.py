@@ -3,7 +3,8 @@
 A leading arm axis holds A independent posteriors; joint features are the case A = 1. The last row is never
 learned from by a known item: it is the prior that an unknown item (index -1) gets.
 
-Shapes: N rows, K items, P particles, A arms, D features. Rewards are scaled to [0, 1] by their declared range.
+Shapes: N rows, K items, H pairs of particles, P = 2H, A arms, D features. Rewards are scaled to [0, 1] by their
+declared range.
 """
 
 from collections.abc import Iterable
@@ -25,11 +26,17 @@ CHUNK, BAND = 512, 16
 class Scores:
     """What a member thinks of K items: means, and joint deviations from them in each particle.
 
-    mean_K, deviation_PK.
+    mean_K. deviation_HK: in the first particle of each pair. other_HK: in the second; None where it is the negative.
     """
 
     mean_K: Floats
-    deviation_PK: Floats
+    deviation_HK: Floats
+    other_HK: Floats | None = None
+
+    @property
+    def deviation_PK(self) -> Floats:
+        """In all particles: the first ones of the pairs, then the second ones."""
+        return np.concatenate([self.deviation_HK, -self.deviation_HK if self.other_HK is None else self.other_HK])
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class Gaussian:
         scores are drawn directly, in single precision: s_k ~ N(μ_kᵀφ, α²‖L_kᵀφ‖²), the same law (docs/law.md).
         """
         if len(self.mean_AD) == 1:
-            theta_PD = noise.theta(1, self.mean_AD.shape[1])[:, 0] @ (scale * self.factor_ADD[0].T)
-            return Scores(phi_KD @ self.mean_AD[0], theta_PD @ phi_KD.T)
+            theta_HD = noise.theta(1, self.mean_AD.shape[1])[:, 0] @ (scale * self.factor_ADD[0].T)
+            return Scores(phi_KD @ self.mean_AD[0], theta_HD @ phi_KD.T)
         mean_K, spread_K = self.moments(phi_KD, arm_K)
         return Scores(mean_K, noise.keyed(ITEM, key_K) * (scale * spread_K).astype(np.float32))
 

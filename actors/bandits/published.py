@@ -127,6 +127,11 @@ class Published:
         return Joint(np.stack([posterior.mean_AD[0] for posterior in found]), roots_SDD)
 
     @cached_property
+    def mirrored(self) -> bool:
+        """Whether the deviations in the second particle of a pair are the negatives of those in the first, for all."""
+        return not any(isinstance(member, Mixture) for member in self.members)
+
+    @cached_property
     def itemised(self) -> bool:
         """Whether any member draws an item's score by itself, apart from those of others."""
         others = self.scored[len(self.joint.mean_SD) if self.joint else 0 :]

@@ -174,10 +174,11 @@ def parameters(published: Published, seen: Features, history: History | None, se
     linear_S = [*published.scored[:first].tolist(), *mixtures_S]
     share_S = published.weights_M[linear_S] + np.finfo(np.float64).tiny
     share_S = share_S / share_S.sum()
-    mean_SD, deviation_PD = np.zeros((len(linear_S), dimension)), np.zeros((noise.particles, dimension))
+    mean_SD, deviation_PD = np.zeros((len(linear_S), dimension)), np.zeros((2 * noise.pairs, dimension))
     if joint is not None:
         mean_SD[:first] = joint.mean_SD
-        deviation_PD += noise.theta(1, dimension)[:, 0] @ np.tensordot(share_S[:first], joint.roots_SDD, 1)
+        half_HD = noise.theta(1, dimension)[:, 0] @ np.tensordot(share_S[:first], joint.roots_SDD, 1)
+        deviation_PD += np.concatenate([half_HD, -half_HD])
     zeros, past = np.zeros(dimension, np.int64), history if history is not None else History.empty(dimension)
     basis = Features(np.eye(dimension), zeros, zeros, zeros.astype(np.uint64), seen.context_X, seen.code_H)
     for place, m in enumerate(mixtures_S, first):  # the scores of unit vectors are the parameters

@@ -4,8 +4,8 @@ Items of an arm share its θ ~ N(μ, LLᵀ), hence their scores are N(Φμ, α²
 arm are drawn directly, by the Cholesky factor of their covariance: as many normals as items, where θ takes one for each
 feature and arm. Of more than BLOCK items of an arm the parameters are drawn.
 
-Shapes: K items (sorted by arm), U arms that have any of them, N blocks, G items of a block, P particles, A arms,
-D features.
+Shapes: K items (sorted by arm), U arms that have any of them, N blocks, G items of a block, H pairs of particles,
+A arms, D features.
 """
 
 from dataclasses import dataclass
@@ -54,27 +54,27 @@ def scores(belief: Gaussian, phi_KD: Floats, arm_K: Ints, key_K: Keys, noise: No
     """As `Gaussian.scores`, where items of the same arm share its parameters."""
     arm_K = arm_K % len(belief.mean_AD)
     mean_K = np.einsum("kd,kd->k", phi_KD, belief.mean_AD[arm_K])
-    groups, sorted_PK = Groups.of(arm_K), np.empty((noise.particles, len(arm_K)), np.float32)
+    groups, sorted_HK = Groups.of(arm_K), np.empty((noise.pairs, len(arm_K)), np.float32)
     order_K, place_K = groups.order_K, groups.places()
     root_KD, single_KD = np.empty(phi_KD.shape, np.float32), phi_KD[order_K].astype(np.float32)
     for arm, start, end in zip(groups.arms_U, groups.edges_U, groups.edges_U[1:], strict=False):
         np.matmul(single_KD[start:end], belief.single_ADD[arm], out=root_KD[start:end])
         if place_K[start] < 0:
             keys_D = np.arange(arm * phi_KD.shape[1], (arm + 1) * phi_KD.shape[1])
-            sorted_PK[:, start:end] = noise.keyed(PARAMETER, keys_D) @ root_KD[start:end].T
+            sorted_HK[:, start:end] = noise.keyed(PARAMETER, keys_D) @ root_KD[start:end].T
     few_K = place_K >= 0
     if few_K.any():
-        normal_PK = noise.keyed(ITEM, key_K)[:, order_K[few_K]]
-        sorted_PK[:, few_K] = _blocks(root_KD[few_K], arm_K[order_K[few_K]], place_K[few_K], normal_PK)
-    deviation_PK = np.empty_like(sorted_PK)
-    np.multiply(sorted_PK, np.float32(scale), out=sorted_PK)
-    deviation_PK[:, order_K] = sorted_PK
-    return Scores(mean_K, deviation_PK)
+        normal_HK = noise.keyed(ITEM, key_K)[:, order_K[few_K]]
+        sorted_HK[:, few_K] = _blocks(root_KD[few_K], arm_K[order_K[few_K]], place_K[few_K], normal_HK)
+    deviation_HK = np.empty_like(sorted_HK)
+    np.multiply(sorted_HK, np.float32(scale), out=sorted_HK)
+    deviation_HK[:, order_K] = sorted_HK
+    return Scores(mean_K, deviation_HK)
 
 
-def _blocks(root_KD: Floats, arm_K: Ints, place_K: Ints, normal_PK: Floats) -> Floats:
-    """Deviations (P, K) of items in blocks, by the Cholesky factors of their covariances."""
-    blocks, particles = int(place_K[-1]) // BLOCK + 1, len(normal_PK)
+def _blocks(root_KD: Floats, arm_K: Ints, place_K: Ints, normal_HK: Floats) -> Floats:
+    """Deviations (H, K) of items in blocks, by the Cholesky factors of their covariances."""
+    blocks, pairs = int(place_K[-1]) // BLOCK + 1, len(normal_HK)
     root_XD, arm_X = np.zeros((blocks * BLOCK, root_KD.shape[1])), np.full(blocks * BLOCK, -1)
     root_XD[place_K], arm_X[place_K] = root_KD, arm_K
     root_NGD, arm_NG = root_XD.reshape(blocks, BLOCK, -1), arm_X.reshape(blocks, BLOCK)
@@ -83,7 +83,7 @@ def _blocks(root_KD: Floats, arm_K: Ints, place_K: Ints, normal_PK: Floats) -> F
     variance_NG = np.einsum("ngg->ng", covariance_NGG)
     variance_NG += JITTER * variance_NG + np.finfo(np.float64).tiny
     factor_NGG = np.linalg.cholesky(covariance_NGG).astype(np.float32)
-    normal_PX = np.zeros((particles, blocks * BLOCK), np.float32)
-    normal_PX[:, place_K] = normal_PK
-    drawn_NPG = np.matmul(normal_PX.reshape(particles, blocks, BLOCK).swapaxes(0, 1), factor_NGG.swapaxes(1, 2))
-    return np.asarray(drawn_NPG.swapaxes(0, 1).reshape(particles, -1)[:, place_K])
+    normal_HX = np.zeros((pairs, blocks * BLOCK), np.float32)
+    normal_HX[:, place_K] = normal_HK
+    drawn_NHG = np.matmul(normal_HX.reshape(pairs, blocks, BLOCK).swapaxes(0, 1), factor_NGG.swapaxes(1, 2))
+    return np.asarray(drawn_NHG.swapaxes(0, 1).reshape(pairs, -1)[:, place_K])
