@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,27 @@ def test_from_the_journal_to_a_published_version(settings: Settings, tmp_path: P
     assert published.facts["parents"] == [1]
     assert published.facts["ppo"]["watermark"] == 77
     assert json.loads((tmp_path / "ppo.json").read_text())["version"] == 2
+
+
+def test_from_an_import_to_a_published_version(settings: Settings, tmp_path: Path) -> None:
+    """The held-out part of an import answers as a world, whose judges PPO has not seen; the next try on it waits."""
+    world, registry = planted(True, events=16_000), Registry(settings.registry_uri)
+    registry.ensure("medley")
+    registry.publish("medley", world.version.save)
+    settings = settings.model_copy(update={"ppo": settings.ppo.model_copy(update={"batches": 12})})
+    job = partial(PpoJob.of, world.dataset, settings, "medley", Stages(tmp_path / "ppo.json"), tmp_path, None)
+    found = job().go(memory := Memory())
+    assert (found["action"], found["version"]) == ("publish", 2), found
+    assert found["proof"]["plain"]["low"] > 0
+    assert found["curve"][-1]["reward"] > found["plain_reward"]
+    published = Version.load(registry.fetch("medley", 2))
+    assert published.ensemble.residual is not None
+    assert (published.facts["parents"], published.facts["ppo"]["batches"]) == ([1], 12)
+    assert earned(world, published.ensemble) > earned(world, world.version.ensemble)
+    assert memory.tries("medley/misled/ppo") == 1
+    again = job()
+    assert again.number == 2
+    assert len(again.older) == 0
 
 
 def test_a_log_that_is_worth_too_little_is_refused(settings: Settings, tmp_path: Path) -> None:

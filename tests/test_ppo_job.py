@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors.bandits import learn
 from actors.bandits.version import Version
 from cluster.config import RewardKind, Settings
 from cluster.jobs import MODULES
@@ -50,20 +51,35 @@ def test_an_empty_journal_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "residual", "new"), [(None, None, 240), (60, None, 180), (60, 150, 90), (150, 60, 90), (None, 60, 180)]
+    ("version", "residual", "new", "older"),
+    [
+        (None, None, 240, 0),
+        (60, None, 180, 0),
+        (60, 150, 90, 90),
+        (150, 60, 90, 0),
+        (None, 60, 180, 0),
+    ],
 )
 def test_fresh_is_what_neither_the_version_nor_the_residual_has_learned_from(
-    tmp_path: Path, version: int | None, residual: int | None, new: int
+    tmp_path: Path, version: int | None, residual: int | None, new: int, older: int
 ) -> None:
-    """A version that began anew after a drift carries the facts of the residual before it on."""
+    """A version that began anew after a drift carries the facts of the residual before it on. Its learners know what
+    came between the two; without a watermark their own decisions alone, and all these are the first version's."""
     settings = quick(tmp_path, features=PLAIN, registry=str(tmp_path / "registry"))
     publish(settings)
     write(settings, 2, turned_on=2)
     registry = Registry(settings.registry_uri)
     about = {"watermark": version, "ppo": None if residual is None else {"watermark": residual}}
     again = replace(Version.load(registry.fetch("medley")), facts=about)
-    registry.publish("medley", again.save)
-    assert len(journal(settings, "medley")[1]) == new
+    for name in ("medley", "other"):  # of the second it is the first version
+        registry.ensure(name)
+        registry.publish(name, again.save)
+    _, fresh, learned = journal(settings, "medley")
+    assert (len(fresh), len(learned)) == (new, older)
+    assert not set(fresh.to_pylist()) & set(learned.to_pylist())
+    if version is None and residual:
+        _, fresh, learned = journal(settings, "other")
+        assert (len(fresh), len(learned)) == (new, residual)
 
 
 def test_tries_on_an_import_share_its_judges_whatever_version_they_are_on(tmp_path: Path) -> None:
@@ -76,6 +92,31 @@ def test_tries_on_an_import_share_its_judges_whatever_version_they_are_on(tmp_pa
             names.append(PpoJob.of(dataset, settings, "medley", Stages(None), tmp_path, new).families)
     assert [share for share, _ in names] == ["medley/f/ppo", "medley/f/ppo", "medley/3/ppo", "medley/4/ppo"]
     assert len({wait for _, wait in names}) == 4
+
+
+def test_what_was_learned_before_the_fresh_events_is_known(tmp_path: Path) -> None:
+    """As if the learner had taken those outcomes one by one."""
+    settings = quick(tmp_path, features=PLAIN, registry=str(tmp_path / "registry"))
+    publish(settings)
+    dataset = two_kinds(120)
+    ids = dataset.events["event_id"].combine_chunks()
+    parts = ids.slice(300), ids.slice(100, 200)
+    job = PpoJob.of(dataset, settings, "medley", Stages(None), tmp_path, *parts)
+    ensemble, events = job.running.ensemble, dataset.events.slice(100, 200)
+    state, batch = learn.start(ensemble), job.running.feature_map.batch(events)
+    for n, event in enumerate(events.to_pylist()):
+        features, action = batch.row(n), event["candidates"].index(event["item_id"])
+        reward, propensity = event["reward"], event["propensity"]
+        learn.step(
+            state,
+            learn.Outcome.of(
+                features, action, user=None, reward=reward, propensity=propensity, member_propensities_M=None
+            ),
+        )
+    found = job._learned(ensemble)
+    assert found.count == 200
+    for name, known in state.statistics.items():
+        np.testing.assert_allclose(found.statistics[name].data_shift_AD, known.data_shift_AD, rtol=1e-12)
 
 
 CURVE = [

@@ -40,17 +40,17 @@ def main() -> int:
         stages = Stages((arguments.run or folder) / "ppo.json")
         try:
             if arguments.data:
-                dataset, new = Dataset.load(arguments.data.expanduser().absolute()), None
+                dataset, new, learned = Dataset.load(arguments.data.expanduser().absolute()), None, None
             else:
                 with stages.stage("journal") as stage:
-                    dataset, new = journal(settings, arguments.name, stage.progress)
+                    dataset, new, learned = journal(settings, arguments.name, stage.progress)
         except SourceError as error:
             if arguments.data:
                 raise
             print(json.dumps({"name": arguments.name, "action": "nothing", "waits": str(error)}))  # a new shop
             return 0
         with remembered(folder / "memory.json") as memory:
-            job = PpoJob.of(dataset, settings, arguments.name, stages, arguments.run or folder, new)
+            job = PpoJob.of(dataset, settings, arguments.name, stages, arguments.run or folder, new, learned)
             facts = replace(job, on_ray=partial(session.opened, settings)).go(memory)
     except (MedleyError, OSError) as error:
         print(f"ppo: {error}", file=sys.stderr)

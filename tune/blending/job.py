@@ -5,7 +5,8 @@
                                               └► one clipped pass over them ───────┘
 
 Only fresh events are used, those that the version was not made of. Users are hashed into those who are trained on and
-those who judge. Training begins at the residual in service, or at none, which is the plain blend.
+those who judge. Training begins at the residual in service, or at none, which is the plain blend. What the version's
+learners have learned before the fresh events is known from the start.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.bandits import learn
+from actors.bandits.ensemble import Ensemble
 from actors.bandits.residual import Residual
 from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
@@ -37,6 +40,7 @@ from tune.blending.situations import Situations, situations
 from tune.journal import after, evidence
 from tune.log import Bools
 from tune.memory import Memory
+from tune.proof import warmed
 from tune.refinement import GROWTH
 from tune.split import parts, tasks, unit
 from tune.stages import Stages
@@ -53,9 +57,9 @@ LEAST_DECISIONS = 500
 class PpoJob:
     """A try on the newest version of a name.
 
-    dataset: events with the metric or the signal. fresh: rows of them that the version was not made of. world: whether
-    a world answers, or the log alone speaks. folder: for checkpoints. on_ray: gives a Ray session to train in; by
-    default there is one.
+    dataset: events with the metric or the signal. fresh: rows of them that the version was not made of. older: rows
+    before them that its learners have learned from. world: whether a world answers, or the log alone speaks. folder:
+    for checkpoints. on_ray: gives a Ray session to train in; by default there is one.
     """
 
     dataset: Dataset
@@ -64,6 +68,7 @@ class PpoJob:
     number: int
     running: Version
     fresh: Ints
+    older: Ints
     world: bool
     registry: Registry
     stages: Stages
@@ -72,10 +77,18 @@ class PpoJob:
 
     @classmethod
     def of(
-        cls, dataset: Dataset, settings: Settings, name: str, stages: Stages, folder: Path, new: pa.Array | None
+        cls,
+        dataset: Dataset,
+        settings: Settings,
+        name: str,
+        stages: Stages,
+        folder: Path,
+        new: pa.Array | None,
+        learned: pa.Array | None = None,
     ) -> "PpoJob":
         """Args:
             new: event ids of the journal after the last time; None for an import, whose held-out part is fresh.
+            learned: of those before that the version's learners have learned from; None for none.
 
         Raises:
             RegistryError: there is no version yet.
@@ -84,11 +97,9 @@ class PpoJob:
         number = max(registry.versions(name), default=0)
         running = Version.load(registry.fetch(name, number or None))
         dataset = signal.apply(dataset, settings) if settings.ppo.signal else metric.apply(dataset, settings)
-        if new is None:
-            fresh = np.sort(parts(dataset, settings.seed).world)
-        else:
-            fresh = np.flatnonzero(pc.is_in(dataset.events["event_id"], new))
-        return cls(dataset, settings, name, number, running, fresh, new is None, registry, stages, folder)
+        fresh = np.sort(parts(dataset, settings.seed).world) if new is None else _rows(dataset, new)
+        older = np.empty(0, np.int64) if learned is None else _rows(dataset, learned)
+        return cls(dataset, settings, name, number, running, fresh, older, new is None, registry, stages, folder)
 
     def go(self, memory: Memory) -> dict[str, Any]:
         """Train, prove, and publish or say why not. `memory` counts the tries, which share the gate's error rate."""
@@ -170,11 +181,16 @@ class PpoJob:
             else:  # what was logged was decided by members that had learned from everyone
                 events, taken, expected = self._events(self.fresh), np.isin(self.fresh, self._training), None
             ensemble, progress = self.running.ensemble, stage.progress
-            found = situations(ensemble, self._map, events, *common, taken, expected, progress)
+            state = self._learned(ensemble)
+            found = situations(ensemble, self._map, events, *common, taken, expected, progress, state)
             stage.left_out = f"{found.left_out:,} decisions of more than {settings.ppo.items} items" * bool(
                 found.left_out
             )
         return found
+
+    def _learned(self, ensemble: Ensemble) -> learn.State:
+        """What the version's learners know where the fresh events begin."""
+        return warmed(ensemble, self._map, self._events(self.older), self.settings)
 
     @cached_property
     def _answers(self) -> World:
@@ -245,7 +261,7 @@ class PpoJob:
         with self.stages.stage("proof", settings.budgets.confirm_s) as stage:
             trail = Trail.of(self._map, self._events(self._judging), settings.reward, settings.seed)
             ensemble, spare = self.running.ensemble, lambda: stage.left_s / 2
-            proof = prove(ensemble, residual, trail, gate, settings.seed, spare, stage.progress)
+            proof = prove(ensemble, residual, trail, gate, settings.seed, spare, stage.progress, self._learned)
         verdict = proof.plain
         self.stages.say(
             f"with the residual − plain blend: {verdict.difference:+.4f}, at least {verdict.low:+.4f} "
@@ -275,19 +291,30 @@ class PpoJob:
         return facts
 
 
+def _rows(dataset: Dataset, ids: pa.Array) -> Ints:
+    return np.flatnonzero(pc.is_in(dataset.events["event_id"], ids))
+
+
 def journal(
     settings: Settings, name: str, progress: Callable[[int, int], None] | None = None
-) -> tuple[Dataset, pa.Array]:
-    """The journal's decisions, and the ids of the events since both the residual in service and the version were made.
+) -> tuple[Dataset, pa.Array, pa.Array]:
+    """The journal's decisions; the ids of the events since both the residual in service and the version were made, and
+    of those before that the version's learners have learned from.
 
     Raises:
         RegistryError: there is no version yet. SourceError: there is no final outcome yet.
     """
     reader, registry = Reader(journal_url(settings)), Registry(settings.registry_uri)
-    version = Version.load(registry.fetch(name))
+    number = max(registry.versions(name), default=0)
+    version = Version.load(registry.fetch(name, number or None))
     # A version that was made again since carries the residual's facts on, and has learned from later events.
     known = max(about.get("watermark") or 0 for about in (version.facts, version.facts.get("ppo") or {}))
     # The signal is made of all kinds of rewards, which the journal gives where the metric is a mix of them.
     mixed = settings.model_copy(update={"metric": settings.metric.model_copy(update={"kind": "mix"})})
     dataset = evidence(mixed if settings.ppo.signal else settings, reader, name, progress=progress)
-    return dataset, after(reader, known)
+    fresh, watermark = after(reader, known), version.facts.get("watermark")
+    learned = dataset.events.filter(pc.is_in(dataset.events["event_id"], after(reader, watermark or 0)))
+    if watermark is None:  # it learns from its own decisions alone
+        learned = learned.filter(pc.equal(learned["version"], number))
+    learned = learned.filter(pc.invert(pc.is_in(learned["event_id"], fresh)))
+    return dataset, fresh, learned["event_id"].combine_chunks()

@@ -1,12 +1,14 @@
 """The proof of a residual: the same version with it and without, on fresh events of users who were not trained on.
 
-Both walk the events in order of time; the differences of their doubly robust scores pair by event and sum by user.
+Both know what the learners of the version in service know by now, and walk the events in order of time; the differences
+of their doubly robust scores pair by event and sum by user.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.bandits import learn
 from actors.bandits.ensemble import Ensemble
 from actors.bandits.residual import Residual
 from cluster.config import GateSettings
@@ -40,16 +42,20 @@ def prove(
     seed: int,
     left_s: Callable[[], float] = lambda: float("inf"),
     progress: Callable[[int, int], None] = lambda done, total: None,
+    learned: Callable[[Ensemble], learn.State] = learn.start,
 ) -> Proof:
     """Walk the trail without a residual, with the new one, and with the one in service.
 
     Args:
         ensemble: of the version in service. gate: with the error rate of this try.
+        learned: what an ensemble knows where the trail begins.
     """
-    plain = walk(replace(ensemble, residual=None), trail, seed, left_s, progress)
+    without, other = replace(ensemble, residual=None), replace(ensemble, residual=residual)
+    plain = walk(without, trail, seed, left_s, progress, learned(without))
     trail = trail.first(len(plain.log))
-    new = walk(replace(ensemble, residual=residual), trail, seed, progress=progress)
+    new = walk(other, trail, seed, progress=progress, state=learned(other))
     before = None
     if ensemble.residual is not None:
-        before = admit(new.over(walk(ensemble, trail, seed, progress=progress)), gate, seed)
+        running = walk(ensemble, trail, seed, progress=progress, state=learned(ensemble))
+        before = admit(new.over(running), gate, seed)
     return Proof(admit(new.over(plain), gate, seed), before)

@@ -53,18 +53,22 @@ def situations(
     taken: Bools | None = None,
     expected: Expected | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    state: learn.State | None = None,
 ) -> Situations:
     """Those of the events, in order of time, that have at most `widest` items, and are `taken` where that is given.
 
     Every member learns the logged reward after each, as when the version serves, so that the network meets weights and
     values that move.
 
+    Args:
+        state: what was learned before, which goes on learning; None starts anew.
+
     Raises:
         EvidenceError: no event can be used, or the version does not know how its items are related.
     """
     if feature_map.relations is None:
         raise EvidenceError("the version knows nothing of its items' content; give items providers or embeddings")
-    state, log = learn.start(ensemble), read(events, feature_map.item_ids, kind)
+    state, log = state or learn.start(ensemble), read(events, feature_map.item_ids, kind)
     users = [None if name.startswith("e:") else name for name in tasks(events).to_pylist()]
     published, found, kept = learn.publish(state), [], []
     for start in range(0, len(events), CHUNK):
