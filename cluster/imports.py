@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cluster.config import Settings
 from cluster.errors import ConfigError, SourceError, StateError
 from cluster.importers.formats import FORMATS
 from cluster.importers.imported import Imported, Options
 
-_REVISION = 3
+_REVISION = 4
 """Raised when importers read the same file differently, so that earlier imports are not reused."""
 
 
@@ -66,7 +69,23 @@ class Request:
 def read(request: Request, settings: Settings, progress: Callable[[int, int], None] | None = None) -> Imported:
     """Read without writing anything."""
     request.check()
-    return FORMATS[request.format](request.paths, request.options, settings.data, settings.seed, progress)
+    imported = FORMATS[request.format](request.paths, request.options, settings.data, settings.seed, progress)
+    facts = imported.dataset.facts
+    facts["notes"] = [*facts["notes"], *_of_rewards(imported.dataset.events, settings)]
+    return imported
+
+
+def _of_rewards(events: pa.Table, settings: Settings) -> list[str]:
+    """What the configuration must say before a version can be composed of these rewards."""
+    least, most = pc.min_max(events["reward"]).as_py().values()
+    kind, name = settings.reward, settings.reward_kind
+    if least is None or kind.low <= least <= most <= kind.high:
+        return []
+    how = f"{{{name}: {{low: {least:g}, high: {most:g}}}}}"
+    return [
+        f"rewards go from {least:g} to {most:g}, and the configuration says [{kind.low:g}, {kind.high:g}]; for a "
+        f"composition say the range there, such as rewards: {how}"
+    ]
 
 
 def done(request: Request, settings: Settings) -> Path | None:

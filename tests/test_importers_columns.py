@@ -287,6 +287,19 @@ def test_text_columns_take_the_type_of_their_values() -> None:
     assert context_of(chunked(["TRUE", "false"]), text=True)[0] == [{"x": True}, {"x": False}]
 
 
+def test_texts_with_bars_are_lists_where_the_parts_come_again() -> None:
+    genres = chunked(["drama|war", "war", "drama | comedy", "comedy|war", None])
+    assert context_of(genres, text=True)[0] == [
+        {"x": ["drama", "war"]},
+        {"x": ["war"]},
+        {"x": ["drama", "comedy"]},
+        {"x": ["comedy", "war"]},
+        {},
+    ]
+    titles = chunked(["Lamp | red", "Chair", "Table | oak", "Sofa"])
+    assert context_of(titles, text=True)[0][0] == {"x": "Lamp | red"}
+
+
 def test_infinity_and_a_word_among_numbers_are_faults() -> None:
     found, faults = context_of(chunked([1.0, INF]))
     assert (found, list(faults.reason_N)) == ([{"x": 1}, {}], [None, "x: expected a finite number, found inf"])

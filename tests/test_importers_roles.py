@@ -81,7 +81,10 @@ def test_the_client_column() -> None:
         (("item", "click", "age"), {"exclude": ("agee",)}, "no column 'agee'; did you mean 'age'?"),
         (("item", "click", "land"), {"client": "Lnd"}, "no column 'Lnd'; did you mean 'land'?"),
         (("item", "click", "age"), {"maps": ("user_id=run(agee)",)}, "no column 'agee'; did you mean 'age'?"),
-        (("item", "click"), {"maps": ("user_id=run()",)}, "run() takes columns"),
+        (("item", "click"), {"maps": ("user_id=run()",)}, "run() and join() take columns"),
+        (("item", "click"), {"maps": ("user_id=join()",)}, "run() and join() take columns"),
+        (("item", "7", "1.5"), {}, "a name is a number: does the first line hold the names of the columns?"),
+        (("item", *(f"x{i}" for i in range(60))), {}, "x39 and 20 more; say --map reward=COLUMN"),
         (("item", "click"), {"maps": ("user_id=first(itme,2)",)}, "no column 'itme'; did you mean 'item'?"),
         (("item", "click"), {"maps": ("user_id=first(item,0)",)}, "no column 'first(item,0)'"),
         (("item", "click"), {"maps": ("timestamp=row(item)",)}, "row() and all() take none"),
@@ -106,6 +109,17 @@ def test_a_column_that_looks_misspelt_is_named() -> None:
 def test_expressions(text: str, values: list[object]) -> None:
     table = pa.table({"a": ["x", "x", "y"], "b": [1, 1, 2]})
     assert Expression.parse(text, table.column_names, "ours").evaluate(table).to_pylist() == values
+
+
+def test_columns_joined() -> None:
+    table = pa.table({"Date": ["31/12/2010", "1/1/2011", None], "Time": ["08:26", None, "9:00"], "shop": [1, 2, 3]})
+    assert Expression.parse("join(Date, Time)", table.column_names, "timestamp").evaluate(table).to_pylist() == [
+        "31/12/2010 08:26",
+        None,
+        None,
+    ]
+    found = Expression.parse("join(shop,Date)", table.column_names, "user_id")
+    assert (str(found), found.evaluate(table).to_pylist()[0]) == ("join(shop,Date)", "1 31/12/2010")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["x", "y", None]), st.sampled_from([0, 1, None])), min_size=1, max_size=30))

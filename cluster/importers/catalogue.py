@@ -1,11 +1,12 @@
 """Tables of items and users beside the events, or made from the ids that the events name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cluster.config import DataSettings
 from cluster.errors import SchemaError
@@ -14,10 +15,15 @@ from cluster.importers.columns import numbers, plain_array, texts, times
 from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Options
 from cluster.importers.moments import STAMP
+from cluster.importers.names import plain
 from cluster.importers.roles import Role, Roles, resolve
 from cluster.importers.source import Source, read
 from cluster.records import ITEMS, USERS
 
+Ints = NDArray[np.int64]
+
+TOLD = ("title", "description", "price", "category", "brand", "provider_id")
+"""Columns of ITEMS that the events may tell."""
 ITEM_ROLES = (
     Role("item_id", ("item", "stockcode", "product_id", "article_id", "sku", "asin", "id", "class_id"), required=True),
     Role("provider_id", ("provider", "seller_id", "seller", "vendor_id", "vendor")),
@@ -92,6 +98,33 @@ def _attributes(source: Source, roles: Roles, whole: pa.ChunkedArray | None, fau
         if coded is not None:
             columns[name] = coded
     return maps(columns, len(source))
+
+
+def described_items(
+    source: Source, item_ids: pa.Array, item_N: pa.ChunkedArray, rows: Ints, told: Mapping[str, Coded]
+) -> pa.Table:
+    """ITEMS from ids and what the events tell of items, each item by the first of `rows` that it was taken in.
+
+    Args:
+        item_N: item taken in the N rows of the source.
+        told: columns, or keys of a context, that describe items; those without a place in ITEMS become attributes.
+    """
+    first = pc.index_in(item_ids, value_set=item_N.take(pa.array(rows)).combine_chunks())
+    row_I = pa.array(rows).take(first)
+    columns: dict[str, pa.Array] = {}
+    attributes = dict(told)
+    for role in ITEM_ROLES:
+        usual = set(map(plain, (role.name, *role.usual)))
+        found = next((n for n in attributes if plain(n) in usual and n in source.table.column_names), None)
+        if role.name in TOLD and found is not None:
+            values = _cast(ITEMS.field(role.name), source.table[found].take(row_I), Faults(len(row_I)))
+            columns[role.name] = (
+                pc.if_else(pc.greater_equal(values, 0.0), values, None) if role.name == "price" else values
+            )
+            del attributes[found]
+    code_I = np.asarray(row_I.fill_null(-1))
+    coded = {n: Coded(np.where(code_I < 0, -1, c.code_N[code_I]), c.json) for n, c in attributes.items()}
+    return items_of(item_ids, **columns, **({"attributes": maps(coded, len(item_ids))} if coded else {}))
 
 
 def items_of(item_ids: pa.Array, **columns: pa.Array) -> pa.Table:

@@ -17,6 +17,8 @@ from cluster.errors import SchemaError
 from cluster.faults import Faults
 from cluster.importers.columns import by_value, guessed, missing, numbers, plain_array
 
+LEAST_LISTS = 0.2
+"""Share of the distinct texts of a column of lists that have a bar."""
 MAP = pa.map_(pa.string(), pa.string())
 
 
@@ -38,7 +40,7 @@ def coded_texts(values: Sequence[str | None]) -> Coded:
 
 
 def code(name: str, column: pa.ChunkedArray, text: bool, faults: Faults) -> Coded | None:
-    """Numbers stay numbers, categories text; NaN and null are absent; infinity is a fault.
+    """Numbers stay numbers, categories text, lists lists; NaN and null are absent; infinity is a fault.
 
     Args:
         name: of the column, for faults.
@@ -57,6 +59,8 @@ def code(name: str, column: pa.ChunkedArray, text: bool, faults: Faults) -> Code
             array = numbers(name, pa.chunked_array([array]), faults)
         elif kind == "boolean":
             array = by_value(array, lambda v: v.strip().lower() == "true", pa.bool_())
+        elif _barred(array):
+            array = by_value(array, lambda v: [part.strip() for part in v.split("|")], pa.list_(pa.string()))
     if pa.types.is_floating(array.type):
         if array.type == pa.float16():
             array = array.cast(pa.float32())
@@ -68,6 +72,15 @@ def code(name: str, column: pa.ChunkedArray, text: bool, faults: Faults) -> Code
         return None
     column = values.dictionary_encode()
     return Coded(np.asarray(column.indices.fill_null(-1)).astype(np.int64), column.dictionary)
+
+
+def _barred(array: pa.Array) -> bool:
+    """Whether texts are lists with bars between, such as Comedy|Drama: many have one, and the parts come again."""
+    values = pc.unique(array).drop_null()
+    if (pc.sum(pc.match_substring(values, "|")).as_py() or 0) < LEAST_LISTS * len(values):
+        return False
+    parts = pc.utf8_trim_whitespace(pc.list_flatten(pc.split_pattern(values, "|")))
+    return len(parts) >= 1.5 * len(pc.unique(parts))
 
 
 def _json(array: pa.Array) -> pa.Array | None:

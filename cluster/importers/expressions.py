@@ -2,6 +2,7 @@
 
 COLUMN          the values of a column
 run(a,b)        a new value whenever a or b differs from the row before: one user's consecutive rows
+join(a,b)       the values of a and b with a blank between: a date and a clock, a shop and its article
 first(a,n)      the first n characters of a: the department in an article's number, say
 row()           the row's place in the file: row order as time
 all()           every item of the data: the candidates where the log does not list them
@@ -11,7 +12,7 @@ all()           every item of the data: the candidates where the log does not li
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +22,15 @@ from cluster.errors import SchemaError
 from cluster.importers.columns import texts
 from cluster.importers.names import nearest
 
-_CALL = re.compile(r"(run|row|all)\((.*)\)")
+MOST_SHOWN = 40
+_CALL = re.compile(r"(run|row|all|join)\((.*)\)")
 _FIRST = re.compile(r"first\((.*),\s*([1-9][0-9]*)\s*\)")
 _TEXT = re.compile(r"'(.*)'|\"(.*)\"")
 
 
 @dataclass(frozen=True)
 class Expression:
-    kind: Literal["column", "run", "first", "row", "all", "text"]
+    kind: Literal["column", "run", "join", "first", "row", "all", "text"]
     columns: tuple[str, ...] = ()
     value: str = ""
     length: int = 0
@@ -53,9 +55,12 @@ class Expression:
         for name in names:
             if name not in columns:
                 raise SchemaError(f"--map {ours}={text}: {unknown_column(name, columns)}")
-        if bool(names) != (call[1] == "run"):
-            raise SchemaError(f"--map {ours}={text}: run() takes columns, as in run(a,b); row() and all() take none")
-        return cls("run" if call[1] == "run" else "row" if call[1] == "row" else "all", names)
+        kind = cast(Literal["run", "join", "row", "all"], call[1])
+        if bool(names) != (kind in ("run", "join")):
+            raise SchemaError(
+                f"--map {ours}={text}: run() and join() take columns, as in run(a,b); row() and all() take none"
+            )
+        return cls(kind, names)
 
     def __str__(self) -> str:
         if self.kind == "column":
@@ -76,6 +81,9 @@ class Expression:
             return pa.chunked_array([pc.utf8_slice_codeunits(whole, 0, self.length)])
         if self.kind == "row":
             return pa.chunked_array([pa.array(np.arange(n))])
+        if self.kind == "join":
+            parts = [texts(name, table[name]) for name in self.columns]
+            return pa.chunked_array([pc.binary_join_element_wise(*parts, " ")])
         changed_N = np.zeros(n, bool)
         for name in self.columns:
             codes_N = np.asarray(_plain(table[name]).dictionary_encode().indices.fill_null(-1))
@@ -92,5 +100,11 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 
 def unknown_column(name: str, columns: Sequence[str]) -> str:
     near = nearest(name, columns)
-    hint = f"did you mean {near!r}?" if near else f"columns: {', '.join(columns)}"
+    hint = f"did you mean {near!r}?" if near else f"columns: {listed(columns)}"
     return f"no column {name!r}; {hint}"
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Names of columns, of very many the first ones."""
+    shown = ", ".join(columns[:MOST_SHOWN]) or "none"
+    return shown if len(columns) <= MOST_SHOWN else f"{shown} and {len(columns) - MOST_SHOWN} more"

@@ -4,20 +4,23 @@ The native and the Open Bandit layout differ in names only; both end here. Shape
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cluster.config import DataSettings
 from cluster.faults import Faults, event_faults
 from cluster.importers import columns as typed
 from cluster.importers.assemble import DEFAULT_CLIENT, DEFAULT_KIND, catalogue_lists, facts, need_rows, newest, row_ids
-from cluster.importers.catalogue import ids_of, items_of, users_of
+from cluster.importers.catalogue import described_items, ids_of, users_of
 from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Imported, Options
 from cluster.importers.roles import Roles
 from cluster.importers.source import Source
+from cluster.importers.telling import describes
 from cluster.records import EVENTS, QUARANTINE, Dataset
 
 
@@ -43,8 +46,8 @@ def feedback(
         source: N rows.
         roles: the part of each column.
         options, settings, seed: as given to the importer.
-        beside: `items` given makes an action or candidate outside it a fault; `all_items` lists the whole
-            catalogue as candidates, as the mapping `candidates=all()` does.
+        beside: `items` given makes an action or candidate outside it a fault; without it, columns that describe the
+            item make it. `all_items` lists the whole catalogue as candidates, as the mapping `candidates=all()` does.
     """
     faults = Faults(len(source))
     table = _typed_events(source, roles, faults)
@@ -53,7 +56,12 @@ def feedback(
     quarantine = pa.concat_tables([source.quarantine(faults), beside.quarantine])
     rows, late = newest(table["timestamp"].combine_chunks(), faults.good_N, settings.max_events)
     need_rows(rows, source, quarantine)
-    items = beside.items if beside.items is not None else items_of(ids_of(table, faults.good_N))
+    context, of_item = _apart(context, table, rows)
+    if beside.items is not None:
+        items = beside.items
+        left_out |= dict.fromkeys(of_item, "says the same of an item in every row: it belongs in the file of items")
+    else:
+        items = described_items(source, ids_of(table, faults.good_N), table["item_id"], rows, of_item)
     events = table.take(pa.array(rows))
     every = beside.all_items or ("candidates" in roles and roles.expressions["candidates"].kind == "all")
     if every:
@@ -74,7 +82,28 @@ def feedback(
         notes=list(beside.notes),
     )
     users = beside.users if beside.users is not None else users_of(events)
-    return Imported(Dataset("feedback", events.cast(EVENTS), items, users, None, told), quarantine, roles.report())
+    shown = replace(roles, context=tuple(name for name in roles.context if name not in of_item)).report()
+    shown |= {"of the item": ", ".join(of_item)} if of_item and beside.items is None else {}
+    return Imported(Dataset("feedback", events.cast(EVENTS), items, users, None, told), quarantine, shown)
+
+
+def _apart(
+    context: dict[str, Coded], table: pa.Table, rows: NDArray[np.int64]
+) -> tuple[dict[str, Coded], dict[str, Coded]]:
+    """Columns of the situation, and those that describe the item that was shown: as context they would tell what the
+    log chose. What is the same in all rows of a user is of the user."""
+    item_E, user_E = (_codes(table[name], rows) for name in ("item_id", "user_id"))
+    of_item = {
+        name: coded
+        for name, coded in context.items()
+        if describes(coded.code_N[rows], item_E) and not describes(coded.code_N[rows], user_E)
+    }
+    return {name: coded for name, coded in context.items() if name not in of_item}, of_item
+
+
+def _codes(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    coded = column.take(pa.array(rows)).combine_chunks().dictionary_encode()
+    return np.asarray(coded.indices.fill_null(-1)).astype(np.int64)
 
 
 def contexts(source: Source, roles: Roles, faults: Faults) -> tuple[dict[str, Coded], dict[str, str]]:

@@ -21,15 +21,20 @@ from cluster.importers.roles import Role, resolve
 from cluster.importers.source import find, read
 from cluster.records import QUARANTINE
 
+_KINDS = ("movie", "video", "track", "song", "news", "content", "book", "offer", "ad", "place", "restaurant", "recipe")
 ROLES = (
     Role("event_id", ("id", "impression_id", "log_id", "uuid")),
     Role("timestamp", ("time", "datetime", "date", "event_time", "ts", "created_at", "at"), required=True),
     Role("client_id", ("client", "tenant", "tenant_id")),
-    Role("user_id", ("user", "customer_id", "visitor_id", "member_id", "uid")),
+    Role("user_id", ("user", "customer_id", "visitor_id", "member_id", "account_id", "reader_id", "device_id", "uid")),
     Role("session_id", ("session", "visit_id")),
     Role("context"),
     Role("candidates", ("slate", "candidate_items", "action_set")),
-    Role("item_id", ("item", "action", "arm", "product_id", "article_id"), required=True),
+    Role(
+        "item_id",
+        ("item", "action", "arm", "product_id", "article_id", *(f"{kind}_id" for kind in _KINDS)),
+        required=True,
+    ),
     Role("position", ("rank", "slot")),
     Role("propensity", ("propensity_score", "pscore", "probability", "prob", "action_probability")),
     Role("reward", ("click", "clicked", "conversion", "rating", "outcome", "label"), required=True),

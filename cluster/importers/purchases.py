@@ -17,12 +17,20 @@ from cluster.importers.source import Source
 
 ROLES = (
     Role("session_id", ("invoice_no", "invoice", "invoice_id", "order_id", "order", "basket_id", "transaction_id")),
-    Role("item_id", ("stockcode", "product_id", "article_id", "sku", "asin", "item", "product"), required=True),
+    Role(
+        "item_id",
+        ("stockcode", "product_id", "article_id", "sku", "asin", "upc", "ean", "item", "product"),
+        required=True,
+    ),
     Role("title", ("description", "product_name", "item_name", "name")),
-    Role("quantity", ("qty", "units")),
-    Role("timestamp", ("invoice_date", "order_date", "datetime", "date", "time", "purchased_at"), required=True),
+    Role("quantity", ("qty", "units", "number_of_items")),
+    Role(
+        "timestamp",
+        ("invoice_date", "order_date", "purchase_date", "event_time", "datetime", "date", "time", "purchased_at"),
+        required=True,
+    ),
     Role("price", ("unit_price", "item_price", "amount")),
-    Role("user_id", ("customer_id", "customer", "user", "member_id", "client_number", "visitor_id")),
+    Role("user_id", ("customer_id", "customer", "user", "member_id", "household_id", "client_number", "visitor_id")),
     Role("client_id", ("tenant",)),
     Role("category", ("department", "category_name", "product_category")),
     Role("brand", ("manufacturer",)),

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cluster.errors import SchemaError
-from cluster.importers.expressions import Expression, unknown_column
+from cluster.importers.expressions import Expression, listed, unknown_column
 from cluster.importers.imported import Options
 from cluster.importers.names import nearest, plain
+from cluster.importers.numerals import number
 from cluster.importers.source import Source
+from cluster.importers.telling import counts_rows
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,12 @@ def resolve(source: Source, roles: Sequence[Role], options: Options) -> Roles:
         elif role.required:
             raise SchemaError(_missing(source.name, role, free))
     notes = [_suspicion(role, free) for role in roles if role.name not in expressions]
+    counting = [c for c in free if counts_rows(source, c)]
+    notes += [f"column {c!r} counts the rows of {source.name}, as a saved index does: it is left out" for c in counting]
     return Roles(
-        {r.name: expressions[r.name] for r in roles if r.name in expressions}, tuple(free), tuple(filter(None, notes))
+        {r.name: expressions[r.name] for r in roles if r.name in expressions},
+        tuple(c for c in free if c not in counting),
+        tuple(filter(None, notes)),
     )
 
 
@@ -94,7 +100,9 @@ def _said(source: Source, roles: Sequence[Role], options: Options) -> dict[str, 
 
 def _missing(name: str, role: Role, free: Sequence[str]) -> str:
     near = next(filter(None, (nearest(usual, free, 0.7) for usual in (role.name, *role.usual))), None)
-    hint = f"the nearest is {near!r}" if near else f"columns: {', '.join(free) or 'none'}"
+    hint = f"the nearest is {near!r}" if near else f"columns: {listed(free)}"
+    if any(number(column) is not None for column in free):
+        hint += "; a name is a number: does the first line hold the names of the columns?"
     return f"{name}: no column for {role.name}; {hint}; say --map {role.name}={near or 'COLUMN'}"
 
 

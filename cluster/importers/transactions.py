@@ -102,7 +102,9 @@ def _contexts(source: Source, roles: Roles, lines: Lines) -> tuple[dict[str, Cod
             left_out[name] = f"a context cannot hold {source.table[name].type}"
             continue
         coded = coded.take(lines.row_N)
-        if of_items(coded.code_N, lines.invoice_N, lines.item_N):
+        named = lines.user_N >= 0
+        of_users = of_items(coded.code_N[named], lines.user_N[named], lines.item_N[named])
+        if of_users or of_items(coded.code_N, lines.invoice_N, lines.item_N):
             context[name] = coded
         elif of_items(coded.code_N, lines.item_N, lines.invoice_N):
             attributes[name] = coded

@@ -1,0 +1,62 @@
+"""What a column tells by being the same, or one more, from row to row.
+
+Shapes: N rows, V values.
+"""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cluster.faults import Faults
+from cluster.importers.columns import numbers
+from cluster.importers.source import Source
+
+Ints = NDArray[np.int64]
+
+LEAST_ROWS = 30
+MOST_CHANGING = 0.05
+LEAST_SURPRISE = 10.0
+"""Nats: by chance a column passes once in 22,000."""
+
+
+def counts_rows(source: Source, name: str) -> bool:
+    """Whether a column only counts the rows of its file, as a saved index does: from row to row it grows by one."""
+    column = source.table[name]
+    few, whole = column.slice(0, LEAST_ROWS), column
+    return len(source) >= LEAST_ROWS and all(_counts(part, source) for part in (few, whole))
+
+
+def _counts(column: pa.ChunkedArray, source: Source) -> bool:
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return False
+    faults = Faults(len(column))
+    found = numbers("", column, faults)
+    if found.null_count:
+        return False
+    start_N = np.asarray(found) - source.row_N[: len(column)]
+    first = np.searchsorted(source.file_N[: len(column)], source.file_N[: len(column)])
+    return bool((start_N == start_N[first]).all())
+
+
+def describes(code_N: Ints, group_N: Ints) -> bool:
+    """Whether a column says what a group is: it is the same in all rows of a group, but for 5 % of the groups that
+    would differ by chance, and chance does not explain it.
+
+    Args:
+        code_N: the column's values as whole numbers, -1 where there is none.
+        group_N: group of each row; -1 for none, whose rows are left aside.
+    """
+    there = group_N >= 0
+    if not there.any():
+        return False
+    _, codes = np.unique(code_N[there], return_inverse=True)
+    _, groups, size_G = np.unique(group_N[there], return_inverse=True, return_counts=True)
+    changing = len(np.unique(np.stack([groups, codes]), axis=1)[0]) - len(size_G)
+    if changing > MOST_CHANGING * (size_G > 1).sum():
+        return False
+    share_V = np.bincount(codes) / len(codes)
+    sizes, times = np.unique(np.minimum(size_G, 50), return_counts=True)  # of larger groups no more is needed
+    same = np.array([(share_V**size).sum() for size in sizes]).clip(1e-300, 1.0)
+    expected = float((times * (1.0 - same)).sum())
+    return changing <= MOST_CHANGING * expected and float(-(times * np.log(same)).sum()) >= LEAST_SURPRISE
