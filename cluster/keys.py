@@ -125,7 +125,12 @@ class Keys:
     def clients(self) -> list[ClientFacts]:
         with self._database.session() as session:
             rows = session.scalars(select(Client).order_by(Client.id))
-            return [ClientFacts(row.id, cast(ClientMode, row.mode), row.version) for row in rows]
+            return [_facts(row) for row in rows]
+
+    def client(self, client_id: str) -> ClientFacts | None:
+        with self._database.session() as session:
+            row = session.get(Client, client_id)
+            return None if row is None else _facts(row)
 
     def set_mode(self, client_id: str, mode: ClientMode) -> None:
         """Say who answers a client's calls; serving notices when it reloads its keys."""
@@ -208,6 +213,10 @@ def _principal(key: Key, client: Client | None) -> Principal:
 
 def _limits(key: Key) -> Limits:
     return Limits(key.rate_per_s, key.burst, key.max_body_bytes)
+
+
+def _facts(row: Client) -> ClientFacts:
+    return ClientFacts(row.id, cast(ClientMode, row.mode), row.version)
 
 
 def _client(session: Session, client_id: str) -> Client:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -10,7 +11,7 @@ from cluster.config import Settings
 from cluster.database import Database, url_of
 from cluster.journal.journal import Journal, Reader, journal_url
 from cluster.keys import Keys
-from cluster.tenants import tenants
+from cluster.tenants import tenant
 from serve.decisions.deciding import Deciding, Models
 from serve.decisions.reading import Model, Reading
 from serve.durable import Durable
@@ -93,7 +94,7 @@ def assemble(
         metrics=metrics,
         link=replica,
         versions=lambda: replica.releases.listed(replica.engine.number),
-        clients=lambda: tenants(keys, journal_url(settings)),
+        tenant=partial(tenant, keys, journal_url(settings)),
         rewarding=Rewarding(ids, settings.rewards, journal, durable, metrics),
         deciding=deciding,
         predicting=predicting,

@@ -68,7 +68,7 @@ class Gateway:
         engine, journal, durable, ids, access, metrics: this replica's own.
         link: the learner, and catalogue changes.
         versions: lists the registry; it may block.
-        clients: lists the clients, as `messages.Client`; it may block.
+        tenant: tells of a client, as `messages.Client`, and nothing of one that there is not; it may block.
         rewarding: takes rewards.
         deciding: decides.
         predicting: predicts.
@@ -85,7 +85,7 @@ class Gateway:
         metrics: Metrics,
         link: Link,
         versions: Callable[[], Versions],
-        clients: Callable[[], list[dict[str, Any]]],
+        tenant: Callable[[str], dict[str, Any] | None],
         rewarding: Rewarding,
         deciding: Deciding,
         predicting: Predicting,
@@ -97,7 +97,7 @@ class Gateway:
         self._access = access
         self._link = link
         self._versions = versions
-        self._clients = clients
+        self._tenant = tenant
         self._rewarding = rewarding
         self._settings = settings
         self._deciding = deciding
@@ -190,10 +190,10 @@ class Gateway:
     async def client(self, request: Request, client_id: str) -> Response:
         """Who answers a client's calls, and how far the engine agrees with its baseline. Operator keys."""
         await self._operator(request)
-        for found in await asyncio.to_thread(self._clients):
-            if found["client_id"] == client_id:
-                return _json(found)
-        raise RequestError(("path", "client_id"), f"no client {client_id!r}; `medley client list` shows them", 404)
+        found = await asyncio.to_thread(self._tenant, client_id)
+        if found is None:
+            raise RequestError(("path", "client_id"), f"no client {client_id!r}; `medley client list` shows them", 404)
+        return _json(found)
 
     async def weights(self, request: Request, client_id: str | None = None, version: int | None = None) -> Response:
         """Weights of the models over time, publication by publication. Operator keys."""

@@ -247,7 +247,9 @@ def test_agreement_adds_up_by_client_and_repeats_add_nothing(url: str) -> None:
     with opened(url, Clock()) as journal:
         journal.decide([compared("a", "c", 1, 0.5), compared("b", "c", 0, 0.25), decision("x", "c")]).result(WAIT_S)
         journal.decide([compared("d", "d", 1, 0.125), compared("a", "c", 1, 0.5)]).result(WAIT_S)
-    assert Reader(url).agreements() == {"c": Agreement(2, 1, 0.75), "d": Agreement(1, 1, 0.125)}
+    reader = Reader(url)
+    assert reader.agreements() == {"c": Agreement(2, 1, 0.75), "d": Agreement(1, 1, 0.125)}
+    assert [reader.agreement(client) for client in ("d", "nobody")] == [Agreement(1, 1, 0.125), None]
 
 
 def test_what_a_user_was_shown(url: str) -> None:

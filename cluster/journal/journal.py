@@ -330,6 +330,10 @@ class Reader:
         """By client, over all decisions that an engine made beside a baseline."""
         return self._read(lambda store: store.agreements())
 
+    def agreement(self, client: str) -> Agreement | None:
+        """As `agreements`, of one client; None where nothing was compared."""
+        return self._read(lambda store: store.agreement(client))
+
     def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
         """Catalogue changes with revision > after, in order."""
         return self._read(lambda store: store.changes(after))

@@ -122,6 +122,11 @@ class Connection:
         rows = self.sql.rows("SELECT client, compared, agreed, propensity FROM journal_agreements ORDER BY client")
         return {row[0]: Agreement(*row[1:]) for row in rows}
 
+    def agreement(self, client: str) -> Agreement | None:
+        """As `agreements`, of one client."""
+        rows = self.sql.rows("SELECT compared, agreed, propensity FROM journal_agreements WHERE client = ?", (client,))
+        return Agreement(*rows[0]) if rows else None
+
     def changes(self, after: int) -> list[tuple[int, ItemRecord]]:
         """Catalogue changes with revision > after, in order."""
         query = "SELECT revision, client, item_id, body FROM journal_items WHERE revision > ? ORDER BY revision"
