@@ -223,6 +223,8 @@ def test_a_missing_file(tmp_path) -> None:
 def test_a_column_that_is_there_twice(tmp_path) -> None:
     with pytest.raises(SchemaError, match="column 'a' is there more than once"):
         read([written(tmp_path, b"a,a\n1,2\n")], SETTINGS)
+    with pytest.raises(SchemaError, match="column '0' is there more than once; does the first line hold the names"):
+        read([written(tmp_path, b"0,0,5\n1,2,3\n")], SETTINGS)
 
 
 def test_a_saved_row_index_is_left_out(tmp_path) -> None:

@@ -92,10 +92,24 @@ def test_a_table_without_classes(tmp_path, columns: dict[str, list[object]], mes
 
 def test_a_column_that_tells_the_label_is_named(tmp_path) -> None:
     path = write(
-        tmp_path, {"name": ["A", "B"] * 5, "hue": ["red", "red", "blue", "red", "red"] * 2, "label": [0, 1] * 5}
+        tmp_path,
+        {
+            "grade": ["A1", "B1", "A2", "B2"] * 10,
+            "hue": ["red", "red", "blue", "red", "red"] * 8,
+            "number": list(range(40)),
+            "label": [0, 1] * 20,
+        },
     )
     assert table(path).dataset.facts["notes"] == [
-        "column 'name' tells the label in every row; leave it out with --exclude name"
+        "column 'number' counts the rows of table.parquet, as a saved index does: it is left out",
+        "column 'grade' tells the label; if it is the label in other words, leave it out with --exclude grade",
+    ]
+
+
+def test_amounts_as_labels_are_told(tmp_path) -> None:
+    path = write(tmp_path, {"x": [1, 2, 5] * 20, "label": [n / 2 for n in range(60)]})
+    assert table(path).dataset.facts["notes"] == [
+        "the label holds 60 numbers, and each is read as a class; an amount wants bins first"
     ]
 
 

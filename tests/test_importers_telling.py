@@ -12,7 +12,7 @@ from cluster.config import DataSettings
 from cluster.importers.imported import Imported, Options
 from cluster.importers.native import read_native
 from cluster.importers.table import read_table
-from cluster.importers.telling import describes
+from cluster.importers.telling import describes, tells
 from cluster.importers.transactions import read_transactions
 
 GENRES = ("drama|war", "comedy", "comedy|drama", "war")
@@ -121,6 +121,16 @@ def test_a_column_by_chance_seldom_describes_anything() -> None:
         share = rng.choice([0.5, 0.9, 0.99])
         found += describes((rng.random(40) > share).astype(np.int64), rng.integers(rng.integers(2, 20), size=40))
     assert found < 8
+
+
+def test_a_column_that_predicts_well_is_not_the_label_in_other_words() -> None:
+    """As capital gains of `adult`: most have none and may be either, the others say it."""
+    rng = np.random.default_rng(0)
+    label_N = rng.integers(2, size=2_000)
+    gain_N = np.where(rng.random(2_000) < 0.9, 0, 2 + 10 * label_N + rng.integers(9, size=2_000))
+    assert not tells(gain_N, label_N)
+    assert tells(2 * rng.integers(30, size=2_000) + label_N, label_N)
+    assert not tells(np.arange(2_000), label_N)
 
 
 @pytest.mark.parametrize(("rewards", "told"), [(("1", "5"), True), (("0", "1"), False)])

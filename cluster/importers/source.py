@@ -27,6 +27,7 @@ from cluster.errors import SchemaError, SourceError
 from cluster.faults import Faults
 from cluster.importers.imported import Progress
 from cluster.importers.lines import SHOWN_BYTES, Lines, Reject
+from cluster.importers.numerals import number
 from cluster.records import QUARANTINE
 
 CHUNK_ROWS = 65_536
@@ -140,7 +141,8 @@ def _read_one(path: Path, settings: DataSettings, progress: Progress | None) -> 
     names = [name for name in table.column_names if name.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise SchemaError(f"{path}: column {twice[0]!r} is there more than once; rename or remove one")
+        hint = "does the first line hold the names?" if number(twice[0]) is not None else "rename or remove one"
+        raise SchemaError(f"{path}: column {twice[0]!r} is there more than once; {hint}")
     if not len(table):
         why = f": {rejects[0].reason} (row {rejects[0].row})" if rejects else ""
         raise SourceError(f"{path}: no usable row{why}")

@@ -36,11 +36,14 @@ from cluster.importers.columns import MISSING, NOTHING, texts, times
 from cluster.importers.context import Coded, maps
 from cluster.importers.feedback import contexts
 from cluster.importers.imported import Imported, Options, Progress
+from cluster.importers.numerals import number
 from cluster.importers.roles import Role, Roles, resolve
 from cluster.importers.source import Source, find, read
+from cluster.importers.telling import tells
 from cluster.records import EVENTS, TRUTH, Dataset
 
 MOST_CLASSES = 1_000
+MANY_NUMBERS = 50
 ROLES = (
     Role("label", ("class", "target", "y"), required=True),
     Role("event_id"),
@@ -86,7 +89,8 @@ def read_table(
         left_out_at_random=int(faults.good_N.sum()) - len(rows),
         columns_left_out=left_out,
         classes=len(classes),
-        notes=_leaks(context, np.asarray(pc.index_in(truth, value_set=classes)), rows),
+        notes=_amounts(classes)
+        + _leaks(context, np.asarray(pc.index_in(truth, value_set=classes)).astype(np.int64), rows),
     )
     dataset = Dataset(
         "table",
@@ -155,12 +159,16 @@ def _check_classes(classes: pa.Array, name: str) -> None:
         )
 
 
-def _leaks(context: dict[str, Coded], label_E: NDArray[np.int32], rows: NDArray[np.int64]) -> list[str]:
-    """Words on columns that say the label again: as many values as classes, each with one label."""
-    told = []
-    for name, coded in context.items():
-        pairs = np.unique(np.stack([coded.code_N[rows], label_E]), axis=1)
-        values, labels = np.unique(pairs[0]), np.unique(pairs[1])
-        if len(values) == pairs.shape[1] == len(labels):
-            told.append(f"column {name!r} tells the label in every row; leave it out with --exclude {name}")
-    return told
+def _amounts(classes: pa.Array) -> list[str]:
+    if len(classes) < MANY_NUMBERS or any(number(name) is None for name in classes.to_pylist()):
+        return []
+    return [f"the label holds {len(classes)} numbers, and each is read as a class; an amount wants bins first"]
+
+
+def _leaks(context: dict[str, Coded], label_E: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
+    """Words on columns that say the label again: rows of one value have one label."""
+    return [
+        f"column {name!r} tells the label; if it is the label in other words, leave it out with --exclude {name}"
+        for name, coded in context.items()
+        if tells(coded.code_N[rows], label_E)
+    ]
