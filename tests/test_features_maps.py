@@ -24,7 +24,7 @@ from cluster.records import ITEMS, USERS, Dataset, decode
 from tests.features_samples import events_of, labelled, shop, table
 from tests.test_features import contexts
 
-MAPS = ("linear", "quadratic", "fourier", "neural", "hashed")
+MAPS = ("linear", "quadratic", "fourier", "kernel", "neural", "hashed")
 WIDER = tuple(name for name in MAPS if name != "linear")
 SHOP, TABLE = shop(), labelled()
 
@@ -256,6 +256,7 @@ def right_share(made: FeatureMap, data: Dataset, right_N: Floats, fit: int) -> f
         ("xor", "quadratic", 0.88, 1.0),
         ("ring", "linear", 0.3, 0.65),
         ("ring", "fourier", 0.75, 1.0),
+        ("ring", "kernel", 0.75, 1.0),
         ("ring", "neural", 0.75, 1.0),
     ],
 )

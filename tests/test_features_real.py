@@ -59,7 +59,7 @@ def test_arms_on_a_table_beat_plain_columns(
     test_N, fit_N = np.split(order, [len(order) // 5])
     fit_N = np.sort(fit_N[: len(fit_N) // 2])
     made = FeatureMap.fit(data, fit_N, FeatureSettings(), 0)
-    assert made.kind == "arms"
+    assert made.joint is None
     place = {item: i for i, item in enumerate(made.item_ids)}
     truth = dict(zip(data.truth["event_id"].to_pylist(), data.truth["item_id"].to_pylist(), strict=True))
     label_N = np.array([place[truth[event]] for event in data.events["event_id"].to_pylist()])

@@ -1,8 +1,9 @@
 """The feature map: named blocks of numbers about a decision -> φ, fitted once per version.
 
-Two kinds. `arms`: φ = [1, context] and every item has parameters of its own, for tables and small catalogues.
-`joint`: one row of parameters, φ as in `joint.py`. Fitting reads the events of the given rows, the items
-table and the users' attributes, nothing else; serving needs NumPy alone.
+Three kinds. `arms`: φ = [1, context] and every item has parameters of its own, for tables and small catalogues.
+`pair`: the same for two items, in one row of parameters, φ as in `pair.py`. `joint`: one row, φ as in `joint.py`.
+Fitting reads the events of the given rows, the items table and the users' attributes, nothing else; serving needs
+NumPy alone.
 
 Shapes: B decisions, K items, I items of the catalogue, D features, X context features, R recent items.
 """
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.features import store
+from actors.features import pair, store
 from actors.features.behaviour import fold, folds, grouped
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
@@ -109,8 +110,8 @@ class FeatureMap:
         """
         events = fit_rows(dataset, rows)
         fitted = fit_base(dataset, events, settings, seed)
-        base = cls._of(fitted)
-        width = room(base, settings)
+        width = room(cls._of(fitted), settings)
+        base = cls._of(dataclasses.replace(fitted, kind="arms") if fitted.kind == "pair" else fitted)
         if width and settings.map == "hashed":
             fitted = dataclasses.replace(fitted, hashed=fit_hashed(fitted, base.names, dataset, events, width))
         elif width:
@@ -137,7 +138,9 @@ class FeatureMap:
     @property
     def base(self) -> int:
         """Features before those of the lift or the buckets, the first ones."""
-        return self.joint.dimension if self.joint else 1 + self.context.size
+        if self.joint:
+            return self.joint.dimension
+        return (1 + (self.kind == "pair")) * (1 + self.context.size)
 
     @property
     def plain(self) -> Ints:
@@ -148,13 +151,15 @@ class FeatureMap:
 
     @property
     def groups(self) -> Ints:
-        """The group of each feature (D,), 1 for those of the map: priors of the groups have scales of their own."""
+        """The group of each feature (D,), the last for those of the map: priors of groups have scales of their own."""
+        if self.kind == "pair":
+            return pair.groups(self.base // 2, self.dimension - self.base)
         return (np.arange(self.dimension) >= self.base).astype(np.int64)
 
     @property
     def arms(self) -> int:
         """A, rows of parameters: with arms one per fitted item and one, the last, for all others."""
-        return 1 if self.joint else len(self.fitted_ids) + 1
+        return len(self.fitted_ids) + 1 if self.kind == "arms" else 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,7 +168,8 @@ class FeatureMap:
             base: tuple[str, ...] = ("1", *self.context.names)
         else:
             base = self.joint.names((*self.encoder.names, *self.tables.behaviour.names))
-        return (*base, *(self.lift.names(base) if self.lift else ()), *(self.hashed.labels if self.hashed else ()))
+        lifted = (*(self.lift.names(base) if self.lift else ()), *(self.hashed.labels if self.hashed else ()))
+        return pair.names(base, lifted, self.fitted_ids) if self.kind == "pair" else (*base, *lifted)
 
     @property
     def context_names(self) -> tuple[str, ...]:
@@ -193,9 +199,8 @@ class FeatureMap:
         tokens_1T = self.hashed.one(context, user_id)[None] if self.hashed else None
         kin = self.relations.kin.take(rows_K) if self.relations else None
         if self.joint is None:
-            phi_1D = self._arms(context_X[None], tokens_1T)
-            phi_KD = np.broadcast_to(phi_1D, (len(rows_K), self.dimension))
-            return Features(phi_KD, fitted_K, fitted_K, keys_K, context_X, kin=kin)
+            phi_KD, arm_K = (each[0] for each in self._arms(context_X[None], fitted_K[None], tokens_1T))
+            return Features(phi_KD, arm_K, fitted_K, keys_K, context_X, kin=kin)
         recent_BR = known_recent(context.get(RECENT), self._row)[None]
         context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, tokens_1T, fold(user_id))
         return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0], kin=kin)
@@ -211,23 +216,27 @@ class FeatureMap:
         kin: dict[str, Any] = {"kin_I": self.relations.kin, "row_BK": rows_BK} if self.relations else {}
         tokens_BT = self.hashed.many(events) if self.hashed else None
         if self.joint is None:
-            phi_BD = self._arms(context_BX, tokens_BT)
-            phi_BKD = np.broadcast_to(phi_BD[:, None, :], (*rows_BK.shape, phi_BD.shape[1]))
-            return FeatureBatch(phi_BKD, fitted_BK, fitted_BK, keys_BK, mask_BK, context_BX, **kin)
+            phi_BKD, arm_BK = self._arms(context_BX, fitted_BK, tokens_BT)
+            if self.kind == "pair":
+                phi_BKD[~mask_BK] = 0.0
+            return FeatureBatch(phi_BKD, arm_BK, fitted_BK, keys_BK, mask_BK, context_BX, **kin)
         context_BX, phi_BKD = self._joint(
             context_BX, rows_BK, recent_padded(events, self._row), tokens_BT, folds(events["user_id"])
         )
         phi_BKD[~mask_BK] = 0.0
         return FeatureBatch(phi_BKD, np.zeros_like(rows_BK), fitted_BK, keys_BK, mask_BK, context_BX, **kin)
 
-    def _arms(self, context_BX: Floats, tokens_BT: Keys | None) -> Floats:
-        """phi_BD of contexts, the same for every item."""
+    def _arms(self, context_BX: Floats, fitted_BK: Ints, tokens_BT: Keys | None) -> tuple[Floats, Ints]:
+        """phi_BKD and arm_BK of contexts alone, the rows the same for every item, but for its sign in a pair."""
         blocks = [np.ones((len(context_BX), 1)), context_BX]
         if self.lift:
             blocks.append(self.lift.rows(np.concatenate(blocks, axis=1)))
         if self.hashed and tokens_BT is not None:
             blocks.append(self.hashed.rows(tokens_BT))
-        return np.concatenate(blocks, axis=1)
+        phi_BF = np.concatenate(blocks, axis=1)
+        if self.kind == "pair":
+            return pair.paired(phi_BF, fitted_BK, 1 + self.context.size), np.zeros_like(fitted_BK)
+        return np.broadcast_to(phi_BF[:, None, :], (*fitted_BK.shape, phi_BF.shape[1])), fitted_BK
 
     def _joint(
         self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, tokens_BT: Keys | None, fold_B: Ints

@@ -22,7 +22,7 @@ ROWS_PER_PARAMETER = 10
 SCREENED_ROWS_PER_PARAMETER = 4
 
 
-STRAIGHT = ("linear", "quadratic")
+STRAIGHT = ("linear", "quadratic", "kernel")
 """Maps whose base has clipped linear terms and indicators alone."""
 
 
@@ -52,7 +52,8 @@ def fit_base(dataset: Dataset, events: pa.Table, settings: FeatureSettings, seed
         if enough and settings.map not in STRAIGHT:
             plain = _screened(events, ids, seen, settings.max_dimension - 1, seed)
         if enough or settings.kind == "arms":
-            return Fitted("arms", plain, ids, None, None, None, np.zeros(0), np.zeros(0))
+            kind = "pair" if len(ids) == 2 else "arms"
+            return Fitted(kind, plain, ids, None, None, None, np.zeros(0), np.zeros(0))
     return fit_joint(events, dataset, ids, settings, settings.map not in STRAIGHT, seed)
 
 

@@ -8,10 +8,11 @@ from typing import Protocol, TypeAlias
 
 from actors.features.features import Floats
 from actors.features.fourier import Fourier
+from actors.features.kernel import Kernel
 from actors.features.neural import Neural
 from actors.features.quadratic import Quadratic
 
-Lift: TypeAlias = Quadratic | Fourier | Neural
+Lift: TypeAlias = Quadratic | Fourier | Kernel | Neural
 
 
 class Lifting(Protocol):

@@ -15,6 +15,7 @@ import pyarrow as pa
 from actors.features.actions import Batched, actions
 from actors.features.features import Ints
 from actors.features.fourier import fit_fourier
+from actors.features.kernel import fit_kernel
 from actors.features.lift import Lift
 from actors.features.neural_fitting import fit_neural
 from actors.features.quadratic import fit_quadratic
@@ -22,7 +23,7 @@ from cluster.config import FeatureSettings
 
 log = logging.getLogger(__name__)
 SAMPLE = 20_000
-WIDTHS = {"quadratic": 200, "fourier": 200, "neural": 32, "hashed": 256}
+WIDTHS = {"quadratic": 200, "fourier": 200, "kernel": 200, "neural": 32, "hashed": 256}
 
 
 class Base(Batched, Protocol):
@@ -61,4 +62,6 @@ def fit_lift(base: Base, events: pa.Table, settings: FeatureSettings, width: int
         return fit_quadratic(acted.phi_ND, acted.arm_N, reward_N, width)
     if settings.map == "fourier":
         return fit_fourier(acted.phi_ND, read_R, width, seed)
+    if settings.map == "kernel":
+        return fit_kernel(acted.phi_ND, read_R, width, seed)
     return fit_neural(acted.phi_ND, read_R, acted.arm_N, reward_N, base.arms, width, seed)

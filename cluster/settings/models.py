@@ -34,7 +34,7 @@ class FeatureSettings(Section):
         "auto",
         description="joint features of context and item, or context features with parameters per item",
     )
-    map: Literal["auto", "linear", "quadratic", "fourier", "neural", "hashed"] = Field(
+    map: Literal["auto", "linear", "quadratic", "fourier", "kernel", "neural", "hashed"] = Field(
         "auto", description="what stands beside or in place of the base features (docs/features.md)"
     )
     map_width: Count | None = Field(None, description="features that the map makes; null takes its own default")
