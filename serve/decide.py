@@ -15,6 +15,7 @@ from pydantic_core import from_json
 
 from actors.bandits import law
 from actors.bandits.history import History
+from actors.features.features import Features
 from cluster.config import ClientMode
 from cluster.errors import RequestError
 from cluster.journal.journal import DecisionRecord
@@ -309,7 +310,7 @@ class Engine:
             return [cases[0].record(None)]
 
     def _choices(self, cases: Sequence[Case]) -> list[Choice]:
-        drafts = [self._draft(case) for case in cases]
+        drafts = self._drafts(cases)
         decisions = law.decide_many(drafts[0].current.published, [draft.question for draft in drafts])
         return [draft.choice(decision) for draft, decision in zip(drafts, decisions, strict=True)]
 
@@ -320,19 +321,29 @@ class Engine:
             fields = {"decision_id": asked.decision_id, "client": asked.client, "version": number}
             logger.error("broken: %s", error, exc_info=error, extra={"fields": fields})
 
-    def _draft(self, case: Case) -> Draft:
+    def _drafts(self, cases: Sequence[Case]) -> list[Draft]:
+        """In the order of the cases; features of those over the same items are made together."""
+        alike: dict[int, list[int]] = {}
+        for place, case in enumerate(cases):
+            alike.setdefault(id(case.items), []).append(place)
+        made: dict[int, Draft] = {}
+        for places in alike.values():
+            found = _features([cases[place] for place in places])
+            made |= {place: self._draft(cases[place], one) for place, one in zip(places, found, strict=True)}
+        return [made[place] for place in range(len(cases))]
+
+    def _draft(self, case: Case, features: Features | None) -> Draft:
+        """Without features a part of a large catalogue is retrieved."""
         asked, current, items = case.asked, case.current, case.items
         assert current is not None
         request, seed = asked.request, seed_of(asked.decision_id, self._seed)
         history, forgotten = self._history(current, asked)
         code_H = asked.code.code_H if asked.code and asked.code.generator == current.loaded.reader else None
-        if isinstance(items, Shelf):
+        if features is None:
+            assert isinstance(items, Shelf)
             own = () if asked.mode == "live" else baseline.own_choice(request, items)
             question, names, scored = part.question(current, request, items, own, history, seed, asked.scored, code_H)
             return Draft(current, names, question, scored, forgotten)
-        catalogue = current.catalogue
-        rows_K = catalogue.rows if items is catalogue.ids else None
-        features = catalogue.feature_map.features(request.context, items, request.user_id, rows_K)
         features = features if code_H is None else replace(features, code_H=code_H)
         return Draft(current, items, law.Question(features, history, seed, request.slots), forgotten=forgotten)
 
@@ -370,6 +381,16 @@ class Engine:
         if self.versions.held:
             self.versions.use(client)
         return tenant.current
+
+
+def _features(cases: Sequence[Case]) -> Sequence[Features | None]:
+    """Of requests over the same items; None where they are a large catalogue's."""
+    current, items = cases[0].current, cases[0].items
+    if current is None or isinstance(items, Shelf):
+        return [None] * len(cases)
+    rows_K = current.catalogue.rows if items is current.catalogue.ids else None
+    situations = [(case.asked.request.context, case.asked.request.user_id) for case in cases]
+    return current.catalogue.feature_map.features_many(situations, items, rows_K)
 
 
 def _granted(found: Sequence[DecisionRecord | RequestError]) -> list[DecisionRecord]:

@@ -7,10 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 
-from actors.features.behaviour import FOLDS, Behaviour, fold, folds
+from actors.features.behaviour import FOLDS, Behaviour, fold, folds, parted, whole
 from actors.features.behaviour_fitting import fit_behaviour
 from actors.features.feature_map import FeatureMap
-from actors.features.joint import Tables, similarities
+from actors.features.features import Floats
+from actors.features.joint import Recent, Tables, similarities
 from actors.features.keys import item_keys, key
 from actors.features.recent import recent_padded
 from cluster.config import FeatureSettings
@@ -35,9 +36,14 @@ def small() -> Tables:
     )
 
 
+def near_of(tables: Tables, rows: list[int], recent: list[int], f: int) -> Floats:
+    """near_ZK of one decision."""
+    return similarities(tables, np.array([rows]), Recent.of(np.array([recent], np.int64)), whole(f))[0]
+
+
 def test_similarities_by_hand() -> None:
     """Items 0, 2 and an unknown one; recent 1, 2 and padding."""
-    near = similarities(small(), np.array([[0, 2, -1]]), np.array([[1, 2, -1]]), 1)[0]
+    near = near_of(small(), [0, 2, -1], [1, 2, -1], 1)
     expected = {
         0: [0.3, 0.9, 0.0],  # text mean: (.6 + 0)/2, (.8 + 1)/2
         1: [0.6, 1.0, 0.0],
@@ -50,9 +56,19 @@ def test_similarities_by_hand() -> None:
     }
     for z, values in expected.items():
         np.testing.assert_allclose(near[z], values, atol=1e-15, err_msg=str(z))
-    assert not similarities(small(), np.array([[0, 1]]), np.full((1, 3), -1), 1).any()
-    assert not similarities(small(), np.array([[0, 1]]), np.zeros((1, 0), np.int64), 1).any()
-    assert not similarities(small(), np.array([[0, 1]]), np.array([[1]]), 0)[0, 2:4].any()
+    assert not near_of(small(), [0, 1], [-1, -1, -1], 1).any()
+    assert not near_of(small(), [0, 1], [], 1).any()
+    assert not near_of(small(), [0, 1], [1], 0)[2:4].any()
+
+
+def test_similarities_of_several_decisions_by_hand() -> None:
+    """Items 0 and 1 for users of folds 1, 0 and 1, the second with nothing recent: as each has them alone."""
+    recent, folds_B = np.array([[1, 2], [-1, -1], [2, -1]]), [1, 0, 1]
+    near = similarities(small(), np.array([[0, 1]]), Recent.of(recent), parted(folds_B))
+    for one, recent_R, f in zip(near, recent.tolist(), folds_B, strict=True):
+        np.testing.assert_array_equal(one, near_of(small(), [0, 1], recent_R, f))
+    np.testing.assert_allclose(near[2, 2], [-0.5, -1.0])  # 0.5 and 1 times -1
+    assert not near[1].any()
 
 
 @given(
@@ -64,7 +80,7 @@ def test_similarities_by_hand() -> None:
 def test_similarities_by_brute_force(recent: list[int], rows: list[int], f: int) -> None:
     tables = MADE.tables
     assert tables is not None
-    near = similarities(tables, np.array([rows]), np.array([[*recent, -1]]), f)[0]
+    near = near_of(tables, rows, [*recent, -1], f)
     texts, behaviours = tables.text_IR, tables.behaviour.similar_FIR[f]
     for k, row in enumerate(rows):
         if not recent:

@@ -66,6 +66,19 @@ def test_a_decision_and_a_batch_agree(made: FeatureMap, data: Dataset) -> None:
         assert not batch.phi_BKD[~batch.mask_BK].any()
 
 
+@pytest.mark.parametrize(("made", "data"), CASES)
+def test_decisions_over_the_same_items_have_the_bits_that_each_has_alone(made: FeatureMap, data: Dataset) -> None:
+    """By whatever users, with whatever is recent, and an unknown item among the items."""
+    events = data.events.slice(440, 40).to_pylist()
+    situations = [(decode(event["context"]), event["user_id"]) for event in events] + [({}, None)]
+    for ids, rows_K in (([*made.item_ids[:5], "new"], None), (made.item_ids, np.arange(len(made.item_ids)))):
+        found = [made.features_many(situations[start : start + 8], ids, rows_K) for start in range(0, 41, 8)]
+        for (context, user), one in zip(situations, [one for part in found for one in part], strict=True):
+            alone = made.features(context, ids, user, rows_K)
+            for name in ("phi_KD", "context_X", "arm_K", "item_K", "key_K"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(alone, name), err_msg=name)
+
+
 @given(context=contexts, user=st.sampled_from(["u1", "nobody", "", None]), item=st.text(max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_no_context_raises(context: dict[str, Any], user: str | None, item: str) -> None:

@@ -332,10 +332,10 @@ class Touchy:
     def __init__(self, whole: FeatureMap) -> None:
         self._whole = whole
 
-    def features(self, context: Any, items: Any, user: Any, rows_K: Any = None) -> Any:
-        if user == "u1":
+    def features_many(self, situations: Any, items: Any, rows_K: Any = None) -> Any:
+        if any(user == "u1" for _, user in situations):
             raise ZeroDivisionError
-        return self._whole.features(context, items, user, rows_K)
+        return self._whole.features_many(situations, items, rows_K)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._whole, name)

@@ -9,8 +9,9 @@ Shapes: N rows, B decisions, I items (one more row at the end: unknown), F folds
 C facts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,9 @@ from actors.features.features import Floats, Ints
 from actors.features.keys import key
 
 FOLDS = 4
+
+Folds: TypeAlias = Sequence[tuple[int, Any]]
+"""Each fold with those decisions (an index of B) whose users are in it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,18 @@ def folds(users: pa.ChunkedArray) -> Ints:
     coded = users.combine_chunks().dictionary_encode()
     fold_U = np.array([fold(name) for name in [*coded.dictionary.to_pylist(), None]], np.int64)
     return np.asarray(fold_U[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+
+
+def whole(fold: int) -> Folds:
+    """All decisions are of users of this fold."""
+    return [(fold, slice(None))]
+
+
+def parted(fold_B: Sequence[int]) -> Folds:
+    """The decisions of each fold."""
+    if len(set(fold_B)) == 1:
+        return whole(fold_B[0])
+    return [(f, np.flatnonzero(np.equal(fold_B, f))) for f in sorted(set(fold_B))]
 
 
 def grouped(fold_B: Ints, most: int) -> Iterator[tuple[int, Ints]]:

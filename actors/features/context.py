@@ -6,7 +6,7 @@ for the user's attributes (by user_id; a user that the map does not know has all
 Shapes: B rows, N numbers, L levels, T of them kept, X features, U users.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Users:
 
 @dataclass(frozen=True)
 class ContextBlock:
-    """`one` for a decision, `many` for a table of events; both end in the same arithmetic."""
+    """`some` for a few decisions, `many` for a table of events; both end in the same arithmetic."""
 
     reader: Reader
     users: Users
@@ -64,18 +64,20 @@ class ContextBlock:
         levels = self.reader.code_names + [f"user.{n}" for n in self.users.reader.code_names]
         return (*self.basis.names(numbers), *(levels[code] for code in self.level_T))
 
-    def one(self, context: Mapping[str, Any], user_id: str | None) -> Floats:
-        """context_X of one decision."""
-        numbers, codes = self.reader.read(context)
-        on_L = np.zeros(self.reader.width + self.users.reader.width)
-        on_L[codes] = 1.0
-        numbers_N = np.array(numbers)
+    def some(self, situations: Sequence[tuple[Mapping[str, Any], str | None]]) -> Floats:
+        """context_BX of contexts with their users."""
+        on_BL = np.zeros((len(situations), self.reader.width + self.users.reader.width))
+        read = []
+        for on_L, (context, _) in zip(on_BL, situations, strict=True):
+            numbers, codes = self.reader.read(context)
+            on_L[codes] = 1.0
+            read.append(numbers)
+        numbers_BN = np.array(read)
         if self.users.ids:
-            user = self.users.row(user_id)
-            numbers_N = np.concatenate([numbers_N, self.users.numbers_UN[user]])
-            on_L[self.reader.width :] = self.users.on_UL[user]
-        context_BX = self.encode(numbers_N[None], on_L[None])
-        return context_BX.reshape(-1)
+            user_B = [self.users.row(user_id) for _, user_id in situations]
+            numbers_BN = np.concatenate([numbers_BN, self.users.numbers_UN[user_B]], axis=1)
+            on_BL[:, self.reader.width :] = self.users.on_UL[user_B]
+        return self.encode(numbers_BN, on_BL)
 
     def many(self, events: pa.Table) -> Floats:
         """context_BX of a table of events."""

@@ -13,14 +13,14 @@ import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.features import pair, store
-from actors.features.behaviour import fold, folds, grouped
+from actors.features.behaviour import Folds, fold, folds, grouped, parted, whole
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, row_numbers
 from actors.features.context import ContextBlock
@@ -31,18 +31,20 @@ from actors.features.fitted import Fitted, parameters_fingerprint
 from actors.features.fitting import fit_base, fit_rows
 from actors.features.hashed import Hashed
 from actors.features.hashed_fitting import fit_hashed
-from actors.features.joint import Joint, Tables
+from actors.features.joint import Joint, Recent, Tables
 from actors.features.joint_fitting import item_tables
 from actors.features.keys import item_keys, key
 from actors.features.lift import Lift
 from actors.features.lift_fitting import fit_lift, room
-from actors.features.recent import RECENT, known_recent, recent_padded
+from actors.features.recent import MOST, RECENT, known_recent, recent_padded
 from actors.features.relations import Relations
 from cluster.config import FeatureSettings
 from cluster.errors import ModelError
 from cluster.records import Dataset, Value
 
 CHUNK = 200_000
+Situation: TypeAlias = tuple[Mapping[str, Value], str | None]
+"""The context of a decision and its user."""
 log = logging.getLogger(__name__)
 
 
@@ -188,6 +190,14 @@ class FeatureMap:
 
         rows_K: the items' rows where the caller knows them, in place of their names: all in the catalogue.
         """
+        return self.features_many([(context, user_id)], item_ids, rows_K)[0]
+
+    def features_many(
+        self, situations: Sequence[Situation], item_ids: Sequence[str], rows_K: Ints | None = None
+    ) -> list[Features]:
+        """`features` of decisions over the same items, with the bits that each has alone, in less time."""
+        if self.hashed and len(situations) > 1:  # contexts have different numbers of tokens
+            return [self.features_many([situation], item_ids, rows_K)[0] for situation in situations]
         known = rows_K is not None
         rows_K = row_numbers(self._row, item_ids) if rows_K is None else rows_K
         keys_K = self._keys_I.take(rows_K)
@@ -195,15 +205,24 @@ class FeatureMap:
             for k in np.flatnonzero(rows_K < 0).tolist():
                 keys_K[k] = key(item_ids[k])
         fitted_K = self._fitted_I.take(rows_K)
-        context_X = self.context.one(context, user_id)
-        tokens_1T = self.hashed.one(context, user_id)[None] if self.hashed else None
+        context_BX = self.context.some(situations)
+        tokens_1T = self.hashed.one(*situations[0])[None] if self.hashed else None
         kin = self.relations.kin.take(rows_K) if self.relations else None
         if self.joint is None:
-            phi_KD, arm_K = (each[0] for each in self._arms(context_X[None], fitted_K[None], tokens_1T))
-            return Features(phi_KD, arm_K, fitted_K, keys_K, context_X, kin=kin)
-        recent_BR = known_recent(context.get(RECENT), self._row)[None]
-        context_BX, phi_BKD = self._one_fold(context_X[None], rows_K[None], recent_BR, tokens_1T, fold(user_id))
-        return Features(phi_BKD[0], np.zeros_like(rows_K), fitted_K, keys_K, context_BX[0], kin=kin)
+            fitted_BK = np.broadcast_to(fitted_K, (len(situations), len(fitted_K)))
+            phi_BKD, arm_BK = self._arms(context_BX, fitted_BK, tokens_1T)
+        else:
+            recent_BR = np.full((len(situations), MOST), -1)  # always so many: the bits are those of any company
+            for recent_R, (context, _) in zip(recent_BR, situations, strict=True):
+                found = known_recent(context.get(RECENT), self._row)
+                recent_R[: len(found)] = found
+            arm_BK = np.zeros((len(situations), len(rows_K)), np.int64)
+            folds = parted([fold(user_id) for _, user_id in situations])
+            context_BX, phi_BKD = self._together(context_BX, rows_K[None], Recent.of(recent_BR), tokens_1T, folds)
+        return [
+            Features(phi_KD, arm_K, fitted_K, keys_K, context_X, kin=kin)
+            for phi_KD, arm_K, context_X in zip(phi_BKD, arm_BK, context_BX, strict=True)
+        ]
 
     def batch(self, events: pa.Table) -> FeatureBatch:
         """Decisions of a table of events; null candidates mean the whole catalogue.
@@ -247,25 +266,27 @@ class FeatureMap:
         whole_BX = np.concatenate([context_BX, np.zeros((b, len(self.taste_mean_T)))], axis=1)
         for f, part in grouped(fold_B, max(1, CHUNK // max(k, 1))):
             tokens = None if tokens_BT is None else tokens_BT[part]
-            whole_BX[part], phi_BKD[part] = self._one_fold(context_BX[part], rows_BK[part], recent_BR[part], tokens, f)
+            recent = Recent.of(recent_BR[part])
+            whole_BX[part], phi_BKD[part] = self._together(context_BX[part], rows_BK[part], recent, tokens, whole(f))
         return whole_BX, phi_BKD
 
-    def _one_fold(
-        self, context_BX: Floats, rows_BK: Ints, recent_BR: Ints, tokens_BT: Keys | None, f: int
+    def _together(
+        self, context_BX: Floats, rows_BK: Ints, recent: Recent, tokens_BT: Keys | None, folds: Folds
     ) -> tuple[Floats, Floats]:
+        """`_joint` of decisions that are in memory together; those with hashed tokens are of users of one fold."""
         joint, tables = self.joint, self.tables
         assert joint is not None
         assert tables is not None
-        axes_IQ = self._axes_FIQ[f]
-        taste_BT = (joint.taste(axes_IQ, recent_BR) - self.taste_mean_T) * self.taste_scale_T
+        taste_BT = (joint.taste(self._axes_FIQ, recent, folds) - self.taste_mean_T) * self.taste_scale_T
         whole_BX = np.concatenate([context_BX, taste_BT], axis=1)
-        phi_BKD = np.empty((*rows_BK.shape, self.dimension))
-        joint.phi(tables, axes_IQ, whole_BX, rows_BK, recent_BR, f, phi_BKD[..., : self.base])
+        phi_BKD = np.empty((len(context_BX), rows_BK.shape[1], self.dimension))
+        joint.phi(tables, self._axes_FIQ, whole_BX, rows_BK, recent, folds, phi_BKD[..., : self.base])
         if self.lift:
             flat_ND = phi_BKD.reshape(-1, self.dimension)
             flat_ND[:, self.base :] = self.lift.rows(flat_ND[:, : self.base])
         if self.hashed and tokens_BT is not None:
-            phi_BKD[..., self.base :] = self.hashed.crossed(tokens_BT, axes_IQ.take(rows_BK, axis=0), rows_BK)
+            axes_BKQ = self._axes_FIQ[folds[0][0]].take(rows_BK, axis=0)
+            phi_BKD[..., self.base :] = self.hashed.crossed(tokens_BT, axes_BKQ, rows_BK)
         return whole_BX, phi_BKD
 
     def with_items(self, items: pa.Table, replaced: NDArray[np.bool_] | None = None) -> "FeatureMap":

@@ -6,12 +6,14 @@ Shapes: B decisions, K items, D features, X context features, R recent items or 
 Q item axes, V item features (static and behaviour), Z similarities.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from actors.features.behaviour import Behaviour
+from actors.features.behaviour import Behaviour, Folds
 from actors.features.extended import extend
 from actors.features.features import Floats, Ints
 
@@ -89,85 +91,108 @@ class Joint:
         folds = range(len(tables.behaviour.facts_FIC))
         return np.stack([product(tables.items(rows_I, f) - self.item_mean_V, self.item_VQ) for f in folds])
 
-    def taste(self, axes_IQ: Floats, recent_BR: Ints) -> Floats:
-        """Mean item axes of the recent items (-1 pads) and log(1 + their number): taste_BT, T = Q + 1."""
-        taste_BT = np.zeros((len(recent_BR), axes_IQ.shape[1] + 1))
-        if recent_BR.shape[1]:
-            share_B1R, count_B = shares(recent_BR)
-            taste_BT[:, :-1] = (share_B1R @ axes_IQ.take(recent_BR, axis=0))[:, 0]
-            taste_BT[:, -1] = np.log1p(count_B)
+    def taste(self, axes_FIQ: Sequence[Floats], recent: "Recent", folds: Folds) -> Floats:
+        """Mean item axes of the recent items and log(1 + their number): taste_BT, T = Q + 1."""
+        taste_BT = np.zeros((len(recent.rows_BR), axes_FIQ[0].shape[1] + 1))
+        if recent.any:
+            for f, part in folds:
+                taken_BRQ = axes_FIQ[f].take(recent.rows_BR[part], axis=0)
+                taste_BT[part, :-1] = (recent.share_B1R[part] @ taken_BRQ)[:, 0]
+            taste_BT[:, -1] = np.log1p(recent.count_B)
         return taste_BT
 
     def phi(
         self,
         tables: Tables,
-        axes_IQ: Floats,
+        axes_FIQ: Sequence[Floats],
         context_BX: Floats,
         rows_BK: Ints,
-        recent_BR: Ints,
-        fold: int,
+        recent: "Recent",
+        folds: Folds,
         out: Floats,
     ) -> None:
-        """φ of every item for users of one fold, whose item axes are axes_IQ, into `out` (B, K, D).
-
-        recent_BR is padded by -1.
-        """
-        b, k = rows_BK.shape
+        """φ of every item into `out` (B, K, D). rows_BK: one row where all decisions are over the same items."""
         s, v = tables.static_IS.shape[1], len(self.item_mean_V)
         z, p, q = len(self.kept_Z), self.context_XP.shape[1], self.item_VQ.shape[1]
         out[..., 0] = 1.0
         out[..., 1 : 1 + s] = tables.static_IS.take(rows_BK, axis=0)
-        out[..., 1 + s : 1 + v] = tables.behaviour.facts_FIC[fold].take(tables.fitted_I.take(rows_BK), axis=0)
-        near_BZK = similarities(tables, rows_BK, recent_BR, fold).take(self.kept_Z, axis=1)
+        fitted_BK = tables.fitted_I.take(rows_BK)
+        for f, part in folds:
+            out[part, :, 1 + s : 1 + v] = tables.behaviour.facts_FIC[f].take(_of(fitted_BK, part), axis=0)
+        near_BZK = similarities(tables, rows_BK, recent, folds).take(self.kept_Z, axis=1)
         near_BZK -= self.shift_Z[:, None]
         near_BZK *= self.scale_Z[:, None]
         out[..., 1 + v : 1 + v + z] = near_BZK.swapaxes(1, 2)
-        context_BP = (context_BX - self.context_mean_X) @ self.context_XP
-        out[..., 1 + v + z : 1 + v + z + p] = context_BP[:, None, :]
+        context_B1P = (context_BX - self.context_mean_X)[:, None] @ self.context_XP
+        out[..., 1 + v + z : 1 + v + z + p] = context_B1P
         if self.crosses:
-            cross_BKQP = axes_IQ.take(rows_BK, axis=0)[..., None] * context_BP[:, None, None, :]
-            out[..., 1 + v + z + p :] = cross_BKQP.reshape(b, k, q * p)[..., : self.crosses]
+            for f, part in folds:
+                axes_BKQ1 = axes_FIQ[f].take(_of(rows_BK, part), axis=0)[..., None]
+                cross_BKQP = axes_BKQ1 * context_B1P[part][..., None, :]
+                flat_BKC = cross_BKQP.reshape(*cross_BKQP.shape[:2], q * p)
+                out[part, :, 1 + v + z + p :] = flat_BKC[..., : self.crosses]
 
 
-def shares(recent_BR: Ints) -> tuple[Floats, Ints]:
-    """Equal weights of the recent items that are there (-1 is not), share_B1R, and their number, count_B."""
-    there_BR = recent_BR >= 0
-    count_B = there_BR.sum(axis=1)
-    share_BR = there_BR / np.maximum(count_B, 1)[:, None]
-    return share_BR[:, None], count_B
+def _of(rows_BK: Ints, part: Any) -> Ints:
+    """The rows of these decisions; one row is of all."""
+    return rows_BK if len(rows_BK) == 1 else rows_BK[part]
 
 
-def similarities(tables: Tables, rows_BK: Ints, recent_BR: Ints, fold: int) -> Floats:
+@dataclass(frozen=True)
+class Recent:
+    """The recent items of decisions: rows_BR of the catalogue, padded by -1; equal weights of those that are there,
+    share_B1R, and their number, count_B."""
+
+    rows_BR: Ints
+    share_B1R: Floats
+    count_B: Ints
+
+    @classmethod
+    def of(cls, rows_BR: Ints) -> "Recent":
+        """Of rows that are padded by -1, which the first recent item of the decision takes the place of: it changes no
+        maximum, and weighs nothing."""
+        there_BR = rows_BR >= 0
+        count_B = there_BR.sum(axis=1)
+        share_BR = there_BR / np.maximum(count_B, 1)[:, None]
+        return cls(np.where(there_BR, rows_BR, rows_BR[:, :1]), share_BR[:, None], count_B)
+
+    @cached_property
+    def any(self) -> bool:
+        """Whether any decision has recent items."""
+        return bool(self.count_B.any())
+
+
+def similarities(tables: Tables, rows_BK: Ints, recent: Recent, folds: Folds) -> Floats:
     """How near each item is to the recent ones, near_BZK in the order of SIMILARITIES; 0 without recent items.
 
     Mean and greatest cosine of texts and of behaviour; the shares of recent items that are this item, have its
     category, have its brand; and |log price - mean log price of the recent items|.
     """
-    b, k = rows_BK.shape
-    near_BZK = np.zeros((b, len(SIMILARITIES), k))
-    share_B1R, count_B = shares(recent_BR)
-    if not count_B.any():
+    near_BZK = np.zeros((len(recent.rows_BR), len(SIMILARITIES), rows_BK.shape[1]))
+    if not recent.any:
         return near_BZK
-    full = count_B.min() == recent_BR.shape[1]
-    similar_IR, fitted_I = tables.behaviour.similar_FIR[fold], tables.fitted_I
-    cosines = (
-        tables.text_IR.take(recent_BR, axis=0) @ tables.text_IR.take(rows_BK, axis=0).swapaxes(1, 2),
-        similar_IR.take(fitted_I.take(recent_BR), axis=0)
-        @ similar_IR.take(fitted_I.take(rows_BK), axis=0).swapaxes(1, 2),
+    share_B1R, recent_BR = recent.share_B1R, recent.rows_BR
+    text_BRK = tables.text_IR.take(recent_BR, axis=0) @ tables.text_IR.take(rows_BK, axis=0).swapaxes(1, 2)
+    own_BR, fitted_BK, taken_BRK = (
+        tables.fitted_I.take(recent_BR),
+        tables.fitted_I.take(rows_BK),
+        np.empty_like(text_BRK),
     )
-    for i, cosine_BRK in enumerate(cosines):
+    for f, part in folds:
+        similar_IR = tables.behaviour.similar_FIR[f]
+        item_BRK = similar_IR.take(_of(fitted_BK, part), axis=0).swapaxes(1, 2)
+        taken_BRK[part] = similar_IR.take(own_BR[part], axis=0) @ item_BRK
+    for i, cosine_BRK in enumerate((text_BRK, taken_BRK)):
         near_BZK[:, 2 * i] = (share_B1R @ cosine_BRK)[:, 0]
-        if not full:
-            cosine_BRK[recent_BR < 0] = -np.inf
-        near_BZK[:, 2 * i + 1] = cosine_BRK.max(axis=1)
+        cosine_BRK.max(axis=1, out=near_BZK[:, 2 * i + 1])
     near_BZK[:, 4:7] = _same(tables.codes_3I, rows_BK, recent_BR, share_B1R)
     mean_B12 = share_B1R @ tables.price_I2.take(recent_BR, axis=0)
     priced_B1 = mean_B12[..., 1]
     item_BK2 = tables.price_I2.take(rows_BK, axis=0)
     away_BK = np.abs(item_BK2[..., 0] - mean_B12[..., 0] / np.maximum(priced_B1, 1e-9))
     near_BZK[:, 7] = away_BK * (item_BK2[..., 1] * (priced_B1 > 0))
-    if not full:
-        near_BZK[count_B == 0] = 0.0
+    if not recent.count_B.all():
+        near_BZK[recent.count_B == 0] = 0.0
     return near_BZK
 
 

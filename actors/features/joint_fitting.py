@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.features.behaviour import Behaviour, folds, grouped
+from actors.features.behaviour import Behaviour, folds, grouped, whole
 from actors.features.behaviour_fitting import fit_behaviour
 from actors.features.candidates import padded
 from actors.features.catalogue import ItemEncoder, codes, fit_items, has_embeddings, log_price, row_numbers, unit
 from actors.features.context_fitting import read_fit_rows
 from actors.features.features import Floats, Ints
 from actors.features.fitted import Fitted
-from actors.features.joint import SIMILARITIES, Joint, Tables, similarities
+from actors.features.joint import SIMILARITIES, Joint, Recent, Tables, similarities
 from actors.features.keys import item_keys
 from actors.features.lowrank import principal
 from actors.features.recent import recent_padded
@@ -111,17 +111,18 @@ class Sample:
 
     def tastes(self, joint: Joint, tables: Tables) -> Floats:
         """taste_BT of every row, not yet standardised."""
-        axes_FIQ = joint.axes(tables)
-        taste_BT = np.zeros((len(self.fold_B), axes_FIQ.shape[2] + 1))
+        axes_FIQ = list(joint.axes(tables))
+        taste_BT = np.zeros((len(self.fold_B), axes_FIQ[0].shape[1] + 1))
         for f, part in grouped(self.fold_B, CHUNK):
-            taste_BT[part] = joint.taste(axes_FIQ[f], self.recent_BR[part])
+            taste_BT[part] = joint.taste(axes_FIQ, Recent.of(self.recent_BR[part]), whole(f))
         return taste_BT
 
     def near(self, tables: Tables) -> Floats:
         """Similarities near_NZ of all candidates."""
         near_BKZ = np.zeros((*self.rows_BK.shape, len(SIMILARITIES)))
         for f, part in grouped(self.fold_B[: len(self.rows_BK)], CHUNK):
-            near_BKZ[part] = similarities(tables, self.rows_BK[part], self.recent_BR[part], f).swapaxes(1, 2)
+            recent = Recent.of(self.recent_BR[part])
+            near_BKZ[part] = similarities(tables, self.rows_BK[part], recent, whole(f)).swapaxes(1, 2)
         return near_BKZ[self.mask_BK]
 
 
