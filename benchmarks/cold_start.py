@@ -30,9 +30,7 @@ Intervals are 95 % over splits, of the paired
 differences or ratios (Nadeau & Bengio 2003).
 """
 
-import argparse
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -58,6 +56,7 @@ from actors.generator.generator import Generator
 from benchmarks import _cold_models, _cold_scores, _cold_vowpal
 from benchmarks._cold_logs import TEST, Newcomers, Stage, read, split
 from benchmarks._cold_models import Model
+from benchmarks._options import options
 from benchmarks._pairs import CONSOLE, rounded
 from cluster.config import DataSettings, GeneratorSettings, Settings
 from cluster.progress import bar
@@ -209,14 +208,13 @@ def show(found: dict[str, list[dict[str, Scores]]], rows: Sequence[dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two splits of little data, and short trainings")
-    parser.add_argument("--data", type=Path, nargs="+", help="folders of coupon.parquet and transactions.parquet")
-    options = parser.parse_args()
-    folders = options.data or [Path(folder) for folder in [os.environ.get("MEDLEY_DATA")] if folder]
-    if not folders:
-        parser.error("the tables are no part of the repository: give --data or set MEDLEY_DATA")
-    size = QUICK if options.quick else FULL
+    quick, folders = options(
+        "cold_start",
+        __doc__,
+        "two splits of little data, and short trainings",
+        "folders of coupon.parquet and transactions.parquet",
+    )
+    size = QUICK if quick else FULL
     found: dict[str, list[dict[str, Scores]]] = {}
     with bar(CONSOLE, "splits") as tell, tempfile.TemporaryDirectory() as folder:
         datasets = {log: read(log, folders, size.data) for log in LOGS}

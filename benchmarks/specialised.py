@@ -30,7 +30,6 @@ Student's over marketplaces, Nadeau-Bengio's over splits.
     python -m benchmarks.specialised [--quick] [--data FOLDER...]
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -59,6 +58,7 @@ from actors.features.features import Floats, Ints
 from benchmarks import _specialised_logs as logs
 from benchmarks._cold_logs import TEST, split
 from benchmarks._cold_scores import interval
+from benchmarks._options import options
 from benchmarks._pairs import CONSOLE, rounded
 from benchmarks._specialised_logs import HeldOut, Log
 from benchmarks._specialised_ppo import trained
@@ -221,16 +221,10 @@ def show(found: Mapping[str, Sequence[Mapping[str, Scores]]], rows: Sequence[dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.specialised", description=(__doc__ or "").partition("\n")[0]
+    quick, folders = options(
+        "specialised", __doc__, "two runs of each log, of little data", "folders with a transactions.parquet"
     )
-    parser.add_argument("--quick", action="store_true", help="two runs of each log, of little data")
-    parser.add_argument("--data", type=Path, nargs="+", help="folders with a transactions.parquet")
-    options = parser.parse_args()
-    folders = options.data or [Path(folder) for folder in [os.environ.get("MEDLEY_DATA")] if folder]
-    if not folders:
-        parser.error("the purchases are no part of the repository: give --data or set MEDLEY_DATA")
-    size = QUICK if options.quick else FULL
+    size = QUICK if quick else FULL
     with tempfile.TemporaryDirectory(prefix="medley-bench-") as folder:
         os.environ["MEDLEY_HOME"] = folder
         with session.opened(config.load(None)) if size.ppo_runs else nullcontext():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from actors.content.cache import Known
 from actors.content.contents import Content, Modality, Part
+from actors.features import catalogue
 
 Vectors: TypeAlias = NDArray[np.float32]
 
@@ -109,5 +110,4 @@ def unit(vectors_NE: NDArray[np.floating]) -> tuple[Vectors, NDArray[np.bool_]]:
     """The vectors scaled to length 1, and which of them have a direction; the others become zero."""
     length_N = np.linalg.norm(vectors_NE, axis=1)
     there_N = np.isfinite(length_N) & (length_N > 0)
-    scaled_NE = np.divide(vectors_NE, length_N[:, None], out=np.zeros_like(vectors_NE), where=there_N[:, None])
-    return scaled_NE.astype(np.float32), there_N
+    return catalogue.unit(np.where(there_N[:, None], vectors_NE, 0.0), least=0.0).astype(np.float32), there_N

@@ -20,8 +20,8 @@ from actors.content.origin import Origin
 from actors.content.served import Served
 from actors.content.vectors.entry import Change, Delete, Entry, Neighbours, Outcomes, Put, Vectors
 from actors.content.vectors.group import CHECKPOINT_BYTES
-from actors.content.vectors.log import sync
 from actors.content.vectors.store import Store
+from cluster.disk import flush
 
 ABOUT = "about.json"
 TOGETHER = 500
@@ -140,4 +140,4 @@ class Holding:
             file.flush()
             os.fsync(file.fileno())
         aside.rename(self._path)
-        sync(self._path.parent)
+        flush(self._path.parent)

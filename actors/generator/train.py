@@ -25,7 +25,7 @@ from actors.generator.head import Head
 from actors.generator.likelihood import Rows, Whitened, prior_means
 from actors.generator.people import People
 from actors.generator.pretrain import Training, pretrain
-from actors.generator.priors import crossfit, fold_of
+from actors.generator.priors import Priors, crossfit, fold_of
 from actors.generator.serialise import Serialiser
 from actors.generator.tasks import Logged, Source, Tasks, build, contexts, user_keys
 from cluster.clock import Clock
@@ -138,6 +138,41 @@ def tuned(
     return backbone, training
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What a head is fitted on and stopped by: rows with their priors and the codes of their contexts.
+
+    least: the variance that is believed of rewards that are clicks or the like, None for others.
+    """
+
+    priors: Priors
+    context_map: ContextMap
+    fit: Rows
+    stop: Rows
+    least: float | None
+
+    @classmethod
+    def of(
+        cls, reading: Reading, source: Source, embed: Embedding | None, context_rank: int, whole: pooled.Pooled | None
+    ) -> "Ready":
+        """Priors are cross-fitted: a task's is of the others' rows."""
+        logged, fit, stop = reading.logged, reading.fit, reading.stop
+        whole = whole or pooled.fit(logged.phi_ND, logged.arm_N, logged.reward_N, source.arms)
+        fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
+        priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, source.arms, FOLDS, whole)
+        whitened, fold_U = Whitened.of(priors), np.asarray([fold_of(key, FOLDS) for key in fit.keys])
+        context_map, code_UQ, stop_code_UQ = read_contexts(fit, stop, embed, context_rank)
+        least = least_variance(prior_means(fit, fold_U, priors), fit.reward_N) if few_values(fit) else None
+        rows = Rows(fit, code_UQ, fold_U, priors, whitened, least)
+        stop_rows = Rows(stop, stop_code_UQ, np.full(len(stop), priors.whole), priors, whitened, least)
+        return cls(priors, context_map, rows, stop_rows, least)
+
+    @property
+    def noise(self) -> float:
+        """σ² of the pooled fit, in units of what the head predicts."""
+        return self.priors.noise / float(np.mean(self.fit.scale_N**2))
+
+
 def train_head(
     reading: Reading,
     source: Source,
@@ -154,26 +189,15 @@ def train_head(
 
     Without a backbone and `embed` the states are the context features.
     """
-    own, logged, fit, stop = settings.generator, reading.logged, reading.fit, reading.stop
-    whole = whole or pooled.fit(logged.phi_ND, logged.arm_N, logged.reward_N, source.arms)
-    fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
-    priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, source.arms, FOLDS, whole)
-    whitened = Whitened.of(priors)
-    context_map, code_UQ, stop_code_UQ = read_contexts(fit, stop, embed, own.context_rank)
-    fold_U = np.asarray([fold_of(key, FOLDS) for key in fit.keys])
-    clicks = few_values(fit)
-    least = least_variance(prior_means(fit, fold_U, priors), fit.reward_N) if clicks else None
-    fit_ready = Rows(fit, code_UQ, fold_U, priors, whitened, least)
-    stop_fold_U = np.full(len(stop), priors.whole)
-    stop_ready = Rows(stop, stop_code_UQ, stop_fold_U, priors, whitened, least)
-    rank = context_map.turn_HQ.shape[1]
-    noise = priors.noise / float(np.mean(fit_ready.scale_N**2))
-    codes, floor = identified(fit, own.codes, noise)
-    head = Head(rank, codes, own.rank, source.arms, source.dimension, noise, settings.seed, floor)
+    own = settings.generator
+    ready = Ready.of(reading, source, embed, own.context_rank, whole)
+    codes, floor = identified(reading.fit, own.codes, ready.noise)
+    rank = ready.context_map.turn_HQ.shape[1]
+    head = Head(rank, codes, own.rank, source.arms, source.dimension, ready.noise, settings.seed, floor)
     head_training = fit_head(
         head,
-        fit_ready,
-        stop_ready,
+        ready.fit,
+        ready.stop,
         Clock(settings.budgets.head_s, own.head_steps),
         patience=own.patience,
         seed=settings.seed,
@@ -181,19 +205,17 @@ def train_head(
         extent=extent,
         checkpoint=checkpoint,
     )
-    report = Report(training, head_training, len(fit), reading.left_out, len(stop), context_map.fit)
-    mean_AD = head.mean_scale.item() * priors.mean_FAD[priors.whole]
-    covariance_ADD = head.base_covariance(fit_ready)
+    counts = len(reading.fit), reading.left_out, len(reading.stop)
     return Generator(
         reading.serialiser,
         backbone,
-        context_map,
+        ready.context_map,
         head,
-        mean_AD,
-        covariance_ADD,
+        head.mean_scale.item() * ready.priors.mean_FAD[ready.priors.whole],
+        head.base_covariance(ready.fit),
         source.fingerprint,
-        report,
-        least,
+        Report(training, head_training, *counts, ready.context_map.fit),
+        ready.least,
         None if backbone is None else reading.people,
     )
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.disk import flush
 from cluster.errors import StateError
 
 MAGIC = b"MEDLEYV1"
@@ -80,7 +81,7 @@ def create(path: Path, width: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)
-    sync(path.parent)
+    flush(path.parent)
 
 
 def read(path: Path, width: int) -> "Records":
@@ -146,15 +147,6 @@ class Records:
             f"{self._path}: damaged at byte {self.size:,}, before its end; restore the store's folder from a copy, "
             "or delete it and embed the items again"
         )
-
-
-def sync(folder: Path) -> None:
-    """Make the names in a folder, or a file's bytes, durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write(file: int, data: bytes, offset: int) -> None:

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from actors.content.vectors.entry import Vectors
-from actors.content.vectors.log import sync
 from actors.content.vectors.payloads import SCHEMA, Payloads
+from cluster.disk import flush
 from cluster.errors import StateError
 
 FORMAT = 1
@@ -68,9 +68,9 @@ def write(folder: Path, entries: Snapshot) -> None:
     }
     (aside / MANIFEST).write_text(json.dumps(facts))
     for path in [*aside.iterdir(), aside]:
-        sync(path)
+        flush(path)
     os.rename(aside, folder)
-    sync(folder.parent)
+    flush(folder.parent)
 
 
 def read(folder: Path, width: int) -> Snapshot:
