@@ -41,6 +41,19 @@ def test_what_is_loaded_decides_as_what_was_saved(seed: int, arms: int, users: i
         assert np.array_equal(one.mean_K, two.mean_K)
 
 
+def test_a_version_from_before_worth_asks_each_member_for_all_of_its_part_of_delta() -> None:
+    """F/M = 0.1/5 at least, and 1 in all."""
+    ensemble = cases.ensemble(np.random.default_rng(0), values_M=np.array([0.1, 0.2, 0.6, 0.5, 0.7]))
+    facts = ensemble.facts()
+    del facts["law"]["least_worth"]
+    before = learn.publish(learn.start(Ensemble.load(ensemble.arrays(), facts)))
+    assert before.alternatives_M.sum() == pytest.approx(1)
+    assert before.alternatives_M.min() >= 0.1 / 5
+    now = learn.publish(learn.start(ensemble))
+    np.testing.assert_allclose(now.alternatives_M[[0, 1]], 0.02 * before.alternatives_M[[0, 1]])
+    assert now.alternatives_M[-1] == before.alternatives_M[-1]
+
+
 def test_only_keeps_members_with_their_values() -> None:
     ensemble = cases.ensemble(np.random.default_rng(0))
     some = ensemble.only("forgetting", "popularity")

@@ -34,7 +34,7 @@ def every_kind(rng: np.random.Generator, arms: bool = False) -> Published:
         cases.shared(rng, rows, DIMENSION, "forgetting"),
     )
     weights = np.array([0.1, 0.25, 0.2, 0.3, 0.15])
-    alternatives = np.array([0.3, 0.1, 0.2, 0.25, 0.15])
+    alternatives = 0.8 * np.array([0.3, 0.1, 0.2, 0.25, 0.15])
     return replace(
         cases.published(*found, dimension=DIMENSION, weights=weights, delta=0.3, epsilon=0.05),
         alternatives_M=alternatives,
@@ -92,11 +92,12 @@ def test_pi_is_the_law_of_a_million_draws(arms: bool) -> None:
     found = law.probabilities(state, decision, past, 77)
     blend_P, best_MP = particles(state, decision, past, 77)
     particle = rng.integers(state.law.particles, size=draws)
-    member = rng.choice(len(state.members), draws, p=state.alternatives_M)
+    member = rng.choice(len(state.members), draws, p=state.alternatives_M / state.alternatives_M.sum())
     alone = best_MP[member, particle]
     anything = rng.integers(ITEMS, size=draws)
     alone = np.where(alone < 0, anything, alone)
-    chosen = np.where(rng.random(draws) < state.law.delta, alone, blend_P[particle])
+    asked = rng.random(draws) < state.law.delta * state.alternatives_M.sum()
+    chosen = np.where(asked, alone, blend_P[particle])
     chosen = np.where(rng.random(draws) < state.law.epsilon, anything, chosen)
     counts = np.bincount(chosen, minlength=ITEMS)
     assert stats.chisquare(counts, draws * found.pi_K).pvalue > 1e-3
@@ -347,15 +348,15 @@ def test_the_same_seed_is_the_same_decision() -> None:
 
 
 def test_credit_is_bounded() -> None:
-    """π_m/π ≤ M/((1 − ε)δF) with w̃ at its least, F/M."""
+    """π_m/π ≤ M/((1 − ε)δFs) with w̃ at its least, sF/M, s = ½."""
     rng = np.random.default_rng(12)
     state = every_kind(rng)
-    least = np.full(5, 0.1 / 5)
+    least = np.full(5, 0.5 * 0.1 / 5)
     least[2] = 1 - 0.1 / 5 * 4
     state = replace(state, alternatives_M=least)
     for seed in range(200):
         found = law.probabilities(state, cases.features(rng, ITEMS, DIMENSION), None, seed)
-        assert (found.member_MK / found.pi_K).max() <= 5 / (0.95 * 0.3 * 0.1) + 1e-9
+        assert (found.member_MK / found.pi_K).max() <= 5 / (0.95 * 0.3 * 0.1 * 0.5) + 1e-9
 
 
 def test_members_whose_weights_vanish_are_blended_alike() -> None:

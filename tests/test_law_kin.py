@@ -163,7 +163,8 @@ def test_each_item_is_blended_by_its_own_weights(seed: int, arms: bool) -> None:
     assert ahead_P.min() > 1e-5
     blend_K = np.bincount(score_PK.argmax(1), minlength=ITEMS) / len(score_PK)
     members_K = state.alternatives_M @ found.member_MK
-    expected = 0.95 * (0.7 * blend_K + 0.3 * members_K) + 0.05 / ITEMS
+    alone = 0.3 * state.alternatives_M.sum()
+    expected = 0.95 * ((1 - alone) * blend_K + 0.3 * members_K) + 0.05 / ITEMS
     np.testing.assert_allclose(found.pi_K, expected, atol=1e-12)
     for slot in law.decide(state, decision, None, seed, 3).slots:
         np.testing.assert_allclose(list(slot.models.values()), weight_KM[slot.index], atol=1e-12)

@@ -40,9 +40,10 @@ def whole(state: Published, features: Features, seed: int, inside: list[int], re
     """π over the catalogue as it is told, from the best items of the particles among the retrieved ones."""
     blend_P, best_MP = particles(state, features.take(np.array(inside)), History.empty(DIMENSION), seed)
     settings, count = state.law, len(inside)
+    alone = settings.delta * state.alternatives_M.sum()
     pi = np.zeros(ELIGIBLE)
     for best in blend_P:
-        pi[inside[best]] += (1 - settings.epsilon) * (1 - settings.delta) / len(blend_P)
+        pi[inside[best]] += (1 - settings.epsilon) * (1 - alone) / len(blend_P)
     for share, best_P in zip(state.alternatives_M, best_MP, strict=True):
         for best in best_P:
             where = [inside[best]] if best >= 0 else inside

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.bandits.weights import Performance, alternatives, blend, softmax
+from actors.bandits.weights import Performance, alternatives, blend, softmax, worth
 from cluster.config import LawSettings, WeightSettings
 from cluster.errors import ModelError
 
@@ -166,6 +166,25 @@ def test_alternatives_by_hand() -> None:
     """F = 0.3 over three: 0.7·(0.1, 0.2, 0.7) + 0.1."""
     found = alternatives(np.log([1.0, 2.0, 7.0]), LawSettings(floor=0.3))
     np.testing.assert_allclose(found, [0.17, 0.24, 0.59])
+
+
+def test_worth_by_hand() -> None:
+    """v̄ = 0.5. Level with it: 1. An error of 0.1 behind by one: φ(1) − Φ(−1) = 0.24197 − 0.15866 = 0.08331 errors may
+    be gained, 1 + 0.08331 lost. Nothing is gained where the value is certain, or forty errors behind."""
+    found = worth(
+        np.array([0.5, 0.4, 0.4, 0.1, 0.9]), np.array([0.1, 0.1, 0.0, 0.01, 0.1]), np.array([1.0, 0, 0, 0, 0])
+    )
+    np.testing.assert_allclose(found, [1, 0.08331 / 1.08331, 0, 0, 1], atol=1e-5)
+
+
+@given(st.floats(0.01, 1), st.floats(0, 1))
+def test_worth_is_the_expected_gain_in_the_expected_loss(error: float, behind: float) -> None:
+    """By numerical integration of the normal density."""
+    grid = np.linspace(-12, 12, 200_001)
+    ahead, density = error * grid - behind, np.exp(-grid * grid / 2)
+    expected = (np.maximum(ahead, 0) @ density) / (np.maximum(-ahead, 0) @ density)
+    found = worth(np.array([0.0, -behind]), np.array([0.1, error]), np.array([1.0, 0.0]))
+    assert found[1] == pytest.approx(expected, rel=1e-5, abs=1e-12)
 
 
 @settings(deadline=None)

@@ -55,6 +55,8 @@ class Admission:
         return self.others and all(self.clients.values())
 
 
+WHOLE = {"least_worth": 1.0}
+"""Of the law of versions from before members were asked alone by worth."""
 Part: TypeAlias = Uniform | Prior | Custom | Mixture
 
 
@@ -169,7 +171,7 @@ class Ensemble:
         return cls(
             members=tuple(_member(about, _under(f"member/{m}/", arrays)) for m, about in enumerate(facts["members"])),
             values_M=arrays["values"],
-            law=LawSettings(**facts["law"]),
+            law=LawSettings(**WHOLE | facts["law"]),
             weights=WeightSettings(**facts["weights"]),
             admissions={name: Admission(**about) for name, about in facts.get("admissions", {}).items()},
             histories=dict(zip(facts["users"], _histories(_under("history/", arrays)), strict=True)),

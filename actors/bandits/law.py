@@ -1,6 +1,6 @@
 """The law of a decision: one for serving, simulation and logging, so that logged propensities are true.
 
-    π = (1 − ε) [(1 − δ) π_blend + δ Σ_m w̃_m π_m] + ε / K
+    π = (1 − ε) [(1 − δ Σ_m w̃_m) π_blend + δ Σ_m w̃_m π_m] + ε / K
 
 π_blend and π_m are shares of P joint particles in which an item is best: given the decision's seed they are
 exact, not estimates. Of a large catalogue only a part is scored (`Part`), and half of ε goes to all of it.

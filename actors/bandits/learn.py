@@ -18,7 +18,7 @@ from actors.bandits.members import SHARING, Custom, Member, Model, Shared, Unifo
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.published import Published
 from actors.bandits.shares import FREE_NOISE, ItemLearner
-from actors.bandits.weights import Performance, alternatives, blend, logits
+from actors.bandits.weights import Performance, alternatives, blend, logits, worth
 from actors.features.features import Features, Floats
 from cluster.errors import ModelError
 
@@ -208,10 +208,12 @@ def publish(state: State) -> Published:
     value_M, error_M = state.performance.values(ensemble.weights.prior_count)
     logits_M = logits(value_M, error_M, ensemble.weights)
     predefined_M = np.array([member.predefined for member in ensemble.members])
+    weights_M = blend(logits_M, predefined_M, ensemble.weights.predefined_floor)
+    asked_M = np.maximum(worth(value_M, error_M, weights_M), ensemble.law.least_worth)
     return Published(
         members=followed(tuple(_member(state, member) for member in ensemble.members)),
-        weights_M=blend(logits_M, predefined_M, ensemble.weights.predefined_floor),
-        alternatives_M=alternatives(logits_M, ensemble.law),
+        weights_M=weights_M,
+        alternatives_M=asked_M * alternatives(logits_M, ensemble.law),
         law=ensemble.law,
         dimension=ensemble.dimension,
         low=ensemble.low,

@@ -24,9 +24,10 @@ from cluster.errors import ModelError
 class Published:
     """Immutable, factored, numbered.
 
-    weights_M blend the members; alternatives_M are w̃_M. The score of an item is `low + (high − low)·mean`.
-    values_M, errors_M: what the weights follow from by the settings `weights`; None for weights that are given. items:
-    what items say of the members, None for nothing. residual: what is added to the logits of items that have kin.
+    weights_M blend the members; alternatives_M are w̃_M, at most 1 in all: what they leave of δ is the blend's. The
+    score of an item is `low + (high − low)·mean`. values_M, errors_M: what the weights follow from by the settings
+    `weights`; None for weights that are given. items: what items say of the members, None for nothing. residual: what
+    is added to the logits of items that have kin.
     """
 
     members: tuple[Member, ...]
@@ -97,7 +98,7 @@ class Published:
         if len(self.scored) > 1:
             shares_S = np.append(shares_S, 0.0)
         if len(shares_S):
-            shares_S[-1] += 1 - self.law.delta
+            shares_S[-1] += 1 - self.law.delta * self.alternatives_M.sum()
         return (1 - self.law.epsilon) * shares_S
 
     @cached_property
@@ -105,7 +106,7 @@ class Published:
         """What the law gives to all scored items alike beside ε: δw̃_m of members without scores."""
         if not len(self.scored):
             return 1 - self.law.epsilon
-        return (1 - self.law.epsilon) * self.law.delta * float(1 - self.alternatives_M[self.scored].sum())
+        return (1 - self.law.epsilon) * self.law.delta * float(np.delete(self.alternatives_M, self.scored).sum())
 
     @cached_property
     def models(self) -> dict[str, float]:

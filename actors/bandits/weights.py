@@ -3,6 +3,7 @@
 Shapes: M members. ρ_m = π_m(a)/π(a), from the log.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +96,27 @@ def floored(weights_M: Floats, predefined_M: NDArray[np.bool_], floor: float, ax
 
 
 def alternatives(logits_M: Floats, settings: LawSettings) -> Floats:
-    """w̃_m = (1 − F)·softmax(performance) + F/M: who is asked alone in the δ share of decisions."""
+    """(1 − F)·softmax(performance) + F/M: who may be asked alone in the δ share of decisions."""
     return (1 - settings.floor) * softmax(logits_M) + settings.floor / len(logits_M)
+
+
+def worth(value_M: Floats, error_M: Floats, weights_M: Floats) -> Floats:
+    """E(v_m − v̄)₊ / E(v̄ − v_m)₊, at most 1: what asking a member alone may gain, in what it may lose.
+
+    v_m ~ N(value, error²), v̄ = Σ_m w_m value_m what the blend is worth: the expected improvement of Jones and others
+    1998 over the expected loss. 1 of a member that is not behind, near 0 of one that surely is.
+    """
+    ahead_M = value_M - weights_M @ value_M
+    return np.array([_odds(ahead, error) for ahead, error in zip(ahead_M.tolist(), error_M.tolist(), strict=True)])
+
+
+def _odds(ahead: float, error: float) -> float:
+    if ahead >= 0 or error <= 0:
+        return float(ahead >= 0)
+    z = ahead / error
+    density, below = math.exp(-z * z / 2) / math.sqrt(2 * math.pi), math.erfc(-z / math.sqrt(2)) / 2
+    gain = max(0.0, density + z * below)
+    return gain / (gain - z)
 
 
 def softmax(logits_M: Floats) -> Floats:

@@ -16,6 +16,11 @@ class LawSettings(Section):
     epsilon: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, description="share of uniform choices")
     delta: Share = Field(0.1, description="share given to members one by one rather than blended")
     floor: Share = Field(0.1, description="F, uniform share among members in the delta part")
+    least_worth: Share = Field(
+        0.02,
+        description="of its part of delta, the share for which a member is asked alone even where that can gain "
+        "nothing; 1 keeps delta whole",
+    )
 
 
 class WeightSettings(Section):

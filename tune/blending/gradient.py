@@ -144,10 +144,10 @@ class Gradient:
         score_KBP -= score_KBP.max(0)
         np.exp(score_KBP, out=score_KBP)
         score_KBP *= 1 / score_KBP.sum(0)
-        blended = np.float32(self._policy.form.blended / score_KBP.shape[-1])
+        blended_B = (1 - rows.own_3BK[0].sum(1)) / score_KBP.shape[-1]
         chosen_KB = np.matmul(score_KBP, self._sums_KP2[..., :1])[..., 0]
-        pi_BK = np.maximum(blended * chosen_KB.T + rows.own_3BK[0], np.float32(LEAST))
-        back_KB1 = blended * np.ascontiguousarray(self._to_pi(rows, pi_BK, loss).T)[..., None]
+        pi_BK = np.maximum(blended_B[:, None] * chosen_KB.T + rows.own_3BK[0], np.float32(LEAST))
+        back_KB1 = (blended_B * np.ascontiguousarray(self._to_pi(rows, pi_BK, loss).T))[..., None]
         # Back through the particles' softmax: s·(d − Σ s d), where d is the same in every particle.
         back_KBP = score_KBP * back_KB1
         score_KBP *= back_KBP.sum(0)

@@ -35,8 +35,8 @@ class Form:
     """What a policy is made for.
 
     members: names. scored: places of those with scores. predefined: places of those that keep at least `floor`.
-    reduced, neighbours: of the observation. items: K. blended: (1 − ε)(1 − δ). particles: P. temperature: T in units of
-    the plain blend's mean spread. hidden: W.
+    reduced, neighbours: of the observation. items: K. particles: P. temperature: T in units of the plain blend's mean
+    spread. hidden: W.
     """
 
     members: tuple[str, ...]
@@ -46,7 +46,6 @@ class Form:
     reduced: int
     neighbours: int
     items: int
-    blended: float = 0.891
     particles: int = 16
     temperature: float = 0.25
     hidden: int = 64
@@ -64,7 +63,6 @@ class Form:
             reduced=relations.axes_EQ.shape[1],
             neighbours=relations.neighbours,
             items=items,
-            blended=(1 - ensemble.law.epsilon) * (1 - ensemble.law.delta),
             particles=ppo.particles,
             temperature=ppo.temperature,
             hidden=ppo.hidden,
@@ -149,7 +147,8 @@ class BlendPolicy(nn.Module):
         mean_BK = mean_BK / temperature_B1 + closed_BK
         score_BKP = mean_BK[..., None] + (spread_BK / temperature_B1)[..., None] * self.noise_KP
         chosen_BK = torch.softmax(score_BKP, dim=1).mean(-1)  # twelve times as fast as over the last axis
-        return torch.log((self.form.blended * chosen_BK + rows_BKF[..., -3]).clamp_min(1e-12))
+        floor_BK = rows_BKF[..., -3]
+        return torch.log(((1 - floor_BK.sum(1, keepdim=True)) * chosen_BK + floor_BK).clamp_min(1e-12))
 
     def _blended(self, rows_BKF: Tensor, logits_BKM: Tensor) -> tuple[Tensor, Tensor]:
         """Means and spreads of the blend (B, K), as `actors.bandits.weights.blend` and `particles.blend` make them."""
