@@ -24,8 +24,8 @@ from serve.messages import DecisionRequest, Mode
 from serve.releases import Releases
 from serve.replay import replay
 from tests import serving
+from tests.learner_cases import WAIT_S, World, all_of
 from tests.serving import Running
-from tests.test_learner import WAIT_S, World, all_of
 
 REQUEST = {"user_id": "u1", "context": {"device": "mobile", "hour": 21}, "items": ["i4", "i1", "i9", "i3"], "slots": 2}
 

@@ -21,8 +21,8 @@ from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
 from serve.replay import Replayed, replay, show
 from tests import kindred, serving
+from tests.learner_cases import WAIT_S, World
 from tests.programs import ended
-from tests.test_learner import WAIT_S, World
 
 
 @pytest.fixture

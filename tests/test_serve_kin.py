@@ -28,8 +28,8 @@ from serve.learning.service import ledger_url
 from serve.messages import DecisionRequest
 from serve.replay import replay
 from tests import kindred
+from tests.learner_cases import WAIT_S, World, all_of
 from tests.test_ensemble import residual
-from tests.test_learner import WAIT_S, World, all_of
 from tests.test_replay import served
 
 ITEMS = [f"i{n}" for n in range(12)]
