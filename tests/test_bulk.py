@@ -17,8 +17,8 @@ from cluster.errors import RequestError
 from serve.http import bulk
 from serve.messages import Decisions, Rewards
 from tests import serving
+from tests.gateway_cases import locs, run
 from tests.serving import Running
-from tests.test_gateway import locs, run
 
 
 def stream(table: pa.Table, **options: Any) -> bytes:

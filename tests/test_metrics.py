@@ -21,9 +21,9 @@ from cluster.keys import Keys, Limits
 from serve.observed.metrics import CATALOGUE, Metrics
 from serve.observed.prometheus import Exporter
 from tests import serving
+from tests.gateway_cases import run
 from tests.servers import free_port
 from tests.serving import Running
-from tests.test_gateway import run
 from tests.test_imports import ROOT
 
 REQUEST = {"user_id": "u1", "context": {"device": "mobile"}, "items": ["i1", "i2"]}
