@@ -30,8 +30,8 @@ class Contexts:
 
     observed_BKN: what the residual reads. logits_BKM: the plain blend's, per item. mean_BKM, spread_BKM: of the
     members' scores, in scaled reward; a member without scores has zeros. floor_BK: what the law gives to an item
-    whatever the blend is, (1 − ε)·δ·Σ_m w̃_m π_m + ε/K; what is left of 1 is the blend's. mask_BK: false on padding. reward_BK: expected reward of each
-    item, scaled to [0, 1]; zeros where only the log's actions are known.
+    whatever the blend is, (1 − ε)·δ·Σ_m w̃_m π_m + ε/K; what is left of 1 is the blend's. mask_BK: false on padding.
+    reward_BK: expected reward of each item, scaled to [0, 1]; zeros where only the log's actions are known.
     """
 
     observed_BKN: Floats
