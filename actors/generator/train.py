@@ -138,6 +138,12 @@ def tuned(
     return backbone, training
 
 
+def by_users(logged: Logged, arms: int, whole: pooled.Pooled) -> Priors:
+    """The pooled prior without each fold of the users, and of them all."""
+    fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
+    return crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, arms, FOLDS, whole)
+
+
 @dataclass(frozen=True)
 class Ready:
     """What a head is fitted on and stopped by: rows with their priors and the codes of their contexts.
@@ -158,8 +164,7 @@ class Ready:
         """Priors are cross-fitted: a task's is of the others' rows."""
         logged, fit, stop = reading.logged, reading.fit, reading.stop
         whole = whole or pooled.fit(logged.phi_ND, logged.arm_N, logged.reward_N, source.arms)
-        fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
-        priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, source.arms, FOLDS, whole)
+        priors = by_users(logged, source.arms, whole)
         whitened, fold_U = Whitened.of(priors), np.asarray([fold_of(key, FOLDS) for key in fit.keys])
         context_map, code_UQ, stop_code_UQ = read_contexts(fit, stop, embed, context_rank)
         least = least_variance(prior_means(fit, fold_U, priors), fit.reward_N) if few_values(fit) else None

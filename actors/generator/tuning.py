@@ -21,9 +21,9 @@ from actors.generator.generator import Generator, Report
 from actors.generator.likelihood import Rows, Whitened
 from actors.generator.losses import losses
 from actors.generator.pretrain import Training, pretrain
-from actors.generator.priors import Priors, crossfit, fold_of
-from actors.generator.tasks import Tasks, user_keys
-from actors.generator.train import FOLDS, Reading
+from actors.generator.priors import Priors, fold_of
+from actors.generator.tasks import Tasks
+from actors.generator.train import FOLDS, Reading, by_users
 from cluster.clock import Clock
 from cluster.config import Settings
 
@@ -51,10 +51,7 @@ def tune(
     Raises:
         ModelError: there is nothing to learn from.
     """
-    logged = reading.logged
-    fold_N = np.asarray([fold_of(key, FOLDS) for key in user_keys(logged.events)])
-    arms = len(generator.mean_AD)
-    priors = crossfit(logged.phi_ND, logged.arm_N, logged.reward_N, fold_N, arms, FOLDS, whole)
+    priors = by_users(reading.logged, len(generator.mean_AD), whole)
     whitened = Whitened.of(priors)
     before_U = losses(generator.head, _rows(generator, held_out, priors, whitened))
     training = _language(generator, reading, settings, progress)
