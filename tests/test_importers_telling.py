@@ -69,6 +69,17 @@ def test_an_item_that_was_only_a_candidate_is_described_by_nothing(tmp_path) -> 
     ]
 
 
+def test_a_description_that_is_missing_here_and_there_is_taken_where_it_is(tmp_path) -> None:
+    rows = [
+        f"{n},i{n % 4},{n % 2},{'NA' if n % 3 == 0 else f'Lamp {n % 4}'},{'-' if n < 8 else n % 4}" for n in range(80)
+    ]
+    path = written(tmp_path, "t,item,click,title,shelf", rows)
+    items = read_native([path], Options.parse(["timestamp=t"]), DataSettings(), 0).dataset.items.to_pylist()
+    assert [(row["title"], row["attributes"]) for row in items] == [
+        (f"Lamp {i}", [("shelf", str(i))]) for i in range(4)
+    ]
+
+
 def test_an_index_of_rows_is_no_feature_of_a_table(tmp_path) -> None:
     rows = [f"{n},{'ab'[n >= 30]},{n * 7 % 11}" for n in range(60)]
     imported = read_table([written(tmp_path, "rownames,label,x", rows)], Options(), DataSettings(), 0)

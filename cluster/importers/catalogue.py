@@ -103,28 +103,36 @@ def _attributes(source: Source, roles: Roles, whole: pa.ChunkedArray | None, fau
 def described_items(
     source: Source, item_ids: pa.Array, item_N: pa.ChunkedArray, rows: Ints, told: Mapping[str, Coded]
 ) -> pa.Table:
-    """ITEMS from ids and what the events tell of items, each item by the first of `rows` that it was taken in.
+    """ITEMS from ids and what the events tell of items, each by the first of `rows` that took the item and tells it.
 
     Args:
         item_N: item taken in the N rows of the source.
         told: columns, or keys of a context, that describe items; those without a place in ITEMS become attributes.
     """
-    first = pc.index_in(item_ids, value_set=item_N.take(pa.array(rows)).combine_chunks())
-    row_I = pa.array(rows).take(first)
+
+    def first(coded: Coded) -> pa.Array:
+        there = pa.array(rows[coded.code_N[rows] >= 0])
+        return there.take(pc.index_in(item_ids, value_set=item_N.take(there).combine_chunks()))
+
     columns: dict[str, pa.Array] = {}
     attributes = dict(told)
     for role in ITEM_ROLES:
         usual = set(map(plain, (role.name, *role.usual)))
         found = next((n for n in attributes if plain(n) in usual and n in source.table.column_names), None)
         if role.name in TOLD and found is not None:
-            values = _cast(ITEMS.field(role.name), source.table[found].take(row_I), Faults(len(row_I)))
+            taken = source.table[found].take(first(attributes.pop(found)))
+            values = _cast(ITEMS.field(role.name), taken, Faults(len(taken)))
             columns[role.name] = (
                 pc.if_else(pc.greater_equal(values, 0.0), values, None) if role.name == "price" else values
             )
-            del attributes[found]
-    code_I = np.asarray(row_I.fill_null(-1))
-    coded = {n: Coded(np.where(code_I < 0, -1, c.code_N[code_I]), c.json) for n, c in attributes.items()}
+    coded = {n: Coded(_taken(c.code_N, first(c)), c.json) for n, c in attributes.items()}
     return items_of(item_ids, **columns, **({"attributes": maps(coded, len(item_ids))} if coded else {}))
+
+
+def _taken(code_N: Ints, row_I: pa.Array) -> Ints:
+    """Codes of rows, -1 where there is no row."""
+    found: Ints = np.append(code_N, -1)[np.asarray(row_I.fill_null(len(code_N)))]
+    return found
 
 
 def items_of(item_ids: pa.Array, **columns: pa.Array) -> pa.Table:

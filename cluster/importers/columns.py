@@ -115,9 +115,10 @@ def times(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
         return array.cast(pa.timestamp("us")).cast(STAMP)
     if pa.types.is_string(array.type):
         array = missing(array)
-        unused = Faults(len(array))
-        read = (moments.of_texts(array), moments.of_numbers(numbers(name, pa.chunked_array([array]), unused)))
-        found = min(read, key=lambda stamps: stamps.null_count)
+        found = moments.of_texts(array)
+        if found.null_count > array.null_count:
+            counted = moments.of_numbers(numbers(name, pa.chunked_array([array]), Faults(len(array))))
+            found = min((found, counted), key=lambda stamps: stamps.null_count)
     else:
         found = moments.of_numbers(numbers(name, column, faults))
     faults.add(pc.and_(array.is_valid(), found.is_null()), f"{name}: expected a date and time", array)

@@ -13,6 +13,7 @@ from cluster.importers.columns import texts
 from cluster.importers.context import Coded, maps
 from cluster.importers.roles import Roles
 from cluster.importers.source import Source
+from cluster.importers.telling import values_of
 
 Ints = NDArray[np.int64]
 
@@ -20,11 +21,8 @@ Ints = NDArray[np.int64]
 def of_items(code_N: Ints, group_N: Ints, other_N: Ints) -> bool:
     """Whether a column is the same throughout a group (an invoice, or an item), in 99 % of the groups that could
     show otherwise: those with two values of `other_N` or more."""
-    pairs = np.unique(np.stack([group_N, other_N]), axis=1)[0]
-    groups, members = np.unique(pairs, return_counts=True)
-    shown = groups[members > 1]
-    values = np.unique(np.stack([group_N, code_N]), axis=1)[0]
-    changing = np.bincount(values, minlength=int(group_N.max(initial=0)) + 1) > 1
+    shown = np.flatnonzero(values_of(group_N, other_N) > 1)
+    changing = values_of(group_N, code_N) > 1
     return bool(len(shown)) and float(changing[shown].mean()) <= 0.01
 
 
@@ -88,5 +86,5 @@ def medians(group_N: Ints, value_N: NDArray[np.float64], groups: int) -> NDArray
     found = np.full(groups, np.nan)
     some = count > 0
     low, high = bounds[:-1] + (count - 1) // 2, bounds[:-1] + count // 2
-    found[some] = (value_N[order[low[some]]] + value_N[order[high[some]]]) / 2
+    found[some] = value_N[order[low[some]]] / 2 + value_N[order[high[some]]] / 2  # the sum may be beyond a float
     return found

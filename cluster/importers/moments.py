@@ -5,6 +5,7 @@ seconds (to nanoseconds) since 1970, and digits such as 20111209. All texts of a
 day first, whichever leaves fewer unread; of equals, month first. A zone that is named counts, else it is UTC.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 STAMP = pa.timestamp("us", "UTC")
+LOOKED_AT = 1_000
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d/%m/%y", "%d-%m-%y")
@@ -74,12 +76,15 @@ def _iso(text: str | None) -> datetime | None:
         return None
 
 
-def _filled(found: pa.Array, texts: pa.Array, forms: tuple[str, ...] | list[str]) -> pa.Array:
-    """`found`, and what the forms read of the rest, the first that can."""
-    for form in forms:
-        if not found.null_count:
-            break
+def _filled(found: pa.Array, texts: pa.Array, forms: Sequence[str]) -> pa.Array:
+    """`found`, and what the forms read of the rest: again and again the form that reads most of a part of it."""
+    while found.null_count:
         unread = pc.if_else(found.is_null(), texts, pa.scalar(None, pa.string()))
+        rest = unread.drop_null()
+        part = rest.take(pa.array(np.arange(0, len(rest), 1 + len(rest) // LOOKED_AT)))
+        form = min(forms, key=lambda form: _by_form(part, form).null_count)
+        if _by_form(part, form).null_count == len(part):
+            break
         found = pc.coalesce(found, _by_form(unread, form))
     return found
 

@@ -26,7 +26,10 @@ ROLES = (
     Role("event_id", ("id", "impression_id", "log_id", "uuid")),
     Role("timestamp", ("time", "datetime", "date", "event_time", "ts", "created_at", "at"), required=True),
     Role("client_id", ("client", "tenant", "tenant_id")),
-    Role("user_id", ("user", "customer_id", "visitor_id", "member_id", "account_id", "reader_id", "device_id", "uid")),
+    Role(
+        "user_id",
+        ("user", "customer", "customer_id", "visitor_id", "member_id", "account_id", "reader_id", "device_id", "uid"),
+    ),
     Role("session_id", ("session", "visit_id")),
     Role("context"),
     Role("candidates", ("slate", "candidate_items", "action_set")),

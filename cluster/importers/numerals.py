@@ -7,6 +7,8 @@ alone it is a thousand.
 import re
 from collections.abc import Callable, Mapping
 
+LOOKED_AT = 1_000
+"""Values that are looked at before a column without a number is given up."""
 _MONEY = re.compile(r"^([+-]?)\s*[$€£¥₹]\s*|\s*[$€£¥₹]$")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{3})+|(?:[\s'’]\d{3})+)(?:\.\d+)?")
 _COMMA = re.compile(r"[+-]?(?:\d+|[1-9]\d{0,2}(?:(?:\.\d{3})+|(?:[\s'’]\d{3})+))(?:,\d+)?(?:[eE][+-]?\d+)?")
@@ -27,7 +29,10 @@ def reading(values: Mapping[str, int]) -> Callable[[str], float | None]:
     The earlier of equals wins: as Python writes numbers, with a mark at each thousand, with a decimal comma.
     """
     forms = (_signed(number), _signed(_grouped), _signed(_comma))
-    if all(number(value) is not None for value in values):
+    some = list(values)[:: 1 + len(values) // LOOKED_AT]
+    if all(number(value) is not None for value in values) or not any(
+        form(v) is not None for form in forms for v in some
+    ):
         return number
     return max(forms, key=lambda form: sum(count for value, count in values.items() if form(value) is not None))
 

@@ -44,15 +44,15 @@ def describes(code_N: Ints, group_N: Ints) -> bool:
     would differ by chance, and chance does not explain it.
 
     Args:
-        code_N: the column's values as whole numbers, -1 where there is none.
-        group_N: group of each row; -1 for none, whose rows are left aside.
+        code_N: the column's values as whole numbers.
+        group_N: group of each row. Rows with -1, for none, in either are left aside.
     """
-    there = group_N >= 0
+    there = (group_N >= 0) & (code_N >= 0)
     if not there.any():
         return False
     _, codes = np.unique(code_N[there], return_inverse=True)
     _, groups, size_G = np.unique(group_N[there], return_inverse=True, return_counts=True)
-    changing = len(np.unique(np.stack([groups, codes]), axis=1)[0]) - len(size_G)
+    changing = int((values_of(groups, codes) - 1).sum())
     if changing > MOST_CHANGING * (size_G > 1).sum():
         return False
     share_V = np.bincount(codes) / len(codes)
@@ -60,6 +60,13 @@ def describes(code_N: Ints, group_N: Ints) -> bool:
     same = np.array([(share_V**size).sum() for size in sizes]).clip(1e-300, 1.0)
     expected = float((times * (1.0 - same)).sum())
     return changing <= MOST_CHANGING * expected and float(-(times * np.log(same)).sum()) >= LEAST_SURPRISE
+
+
+def values_of(group_N: Ints, code_N: Ints) -> Ints:
+    """How many different values each group has, by the number of the group (from 0 to the greatest)."""
+    width = int(code_N.max(initial=0)) + 2  # -1 is a value too
+    pairs = np.unique(group_N * width + code_N + 1)
+    return np.bincount(pairs // width, minlength=int(group_N.max(initial=-1)) + 1)
 
 
 def tells(code_N: Ints, label_N: Ints) -> bool:
