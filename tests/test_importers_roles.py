@@ -118,6 +118,8 @@ def test_columns_joined() -> None:
         None,
         None,
     ]
+    said = roles("item", "click", "Date", "Time", maps=("timestamp=join(Date,Time)",))
+    assert (str(said.expressions["timestamp"]), said.context) == ("join(Date,Time)", ())
     found = Expression.parse("join(shop,Date)", table.column_names, "user_id")
     assert (str(found), found.evaluate(table).to_pylist()[0]) == ("join(shop,Date)", "1 31/12/2010")
 

@@ -101,6 +101,12 @@ def test_a_blank_in_a_quoted_field_is_no_delimiter(tmp_path) -> None:
     assert source.table.to_pylist() == [{"when": "1 May", "what": "a  b"}, {"when": "x", "what": "y"}]
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_spreadsheet_may_say_its_delimiter_first(tmp_path, mark: bytes) -> None:
+    source = read([written(tmp_path, mark + b"sep=;\r\na;b,c\r\n1;2\r\n")], SETTINGS)
+    assert source.table.to_pylist() == [{"a": "1", "b,c": "2"}]
+
+
 def test_a_delimiter_at_the_end_of_each_line_but_the_header(tmp_path) -> None:
     source = read([written(tmp_path, b"a;b\n1;2;\n3;4;\n")], SETTINGS)
     assert source.table.to_pylist() == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
@@ -181,6 +187,8 @@ BAD_FILES = {
     "gzip of nothing": (gzip.compress(b""), "log.csv: the file is empty"),
     "UTF-16 in gzip": (gzip.compress("a,b\n1,2\n".encode("utf-16")), "UTF-16 text: save it as UTF-8"),
     "a spreadsheet": (b"PK\x03\x04rest", "save it as CSV"),
+    "lines of JSON": (b'{"a": 1}\n{"a": 2}\n', "JSON: save it as CSV or Parquet"),
+    "a JSON list": (b'[{"a": 1}]', "JSON: save it as CSV or Parquet"),
 }
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import DataSettings
-from cluster.errors import SchemaError
+from cluster.errors import SchemaError, SourceError
 from cluster.importers.baskets import candidate_sets, distinct_draws, earlier_items, on_sale
 from cluster.importers.imported import Imported, Options
 from cluster.importers.lineitems import commonest, medians, of_items
@@ -142,6 +142,14 @@ def transactions(
 ) -> Imported:
     pq.write_table(table, tmp_path / "lines.parquet")
     return read_transactions([tmp_path / "lines.parquet"], options or Options(), DataSettings(**data), seed)
+
+
+def test_only_returns_or_only_one_item_is_told(tmp_path) -> None:
+    lines = {"invoice": [1, 2], "date": ["2011-03-01"] * 2, "customer": ["u", "v"]}
+    with pytest.raises(SourceError, match=r"lines.parquet: none of 2 rows can be used; 2 are cancelled"):
+        transactions(tmp_path, pa.table({**lines, "sku": ["a", "b"], "qty": [-1, 0]}))
+    with pytest.raises(SchemaError, match=r"every line buys 'a'; expected two items or more; .* --map item_id=COLUMN"):
+        transactions(tmp_path, pa.table({**lines, "sku": ["a", "a"]}))
 
 
 def contexts(imported: Imported) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 Shapes: N rows read, E events kept.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,14 @@ def newest(stamp_N: pa.Array, usable_N: NDArray[np.bool_], most: int) -> tuple[N
     return rows[np.argsort(when, kind="stable")][-most:], late
 
 
-def need_rows(rows: NDArray[Any], source: Source, quarantine: pa.Table) -> None:
+def need_rows(
+    rows: NDArray[Any], source: Source, quarantine: pa.Table, left_out: Mapping[str, int] | None = None
+) -> None:
+    """Raises SourceError where there is no row; `left_out` tells how many were for which reason."""
     if len(rows):
         return
-    why = f"; the first: row {quarantine['row'][0]}: {quarantine['reason'][0]}" if len(quarantine) else ""
+    why = "".join(f"; {count:,} are {what}" for what, count in (left_out or {}).items())
+    why += f"; the first: row {quarantine['row'][0]}: {quarantine['reason'][0]}" if len(quarantine) else ""
     raise SourceError(f"{source.name}: none of {len(source)} rows can be used{why}")
 
 

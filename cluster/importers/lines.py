@@ -5,11 +5,14 @@ A record that cannot be used is given back as a `Reject`; the ones after it go o
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 SHOWN_BYTES = 300
+_SAID = re.compile(rb"(?:\xef\xbb\xbf)?sep=([,;\t|])")
+"""What a spreadsheet may write before the header."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Lines:
         csv.field_size_limit(max(self.limit, csv.field_size_limit()))
         while line := self._line():
             if not line.strip(b"\r\n"):
+                continue
+            if self._row < 0 and (said := _SAID.fullmatch(line.strip())):
+                self.delimiter = said[1].decode()
                 continue
             self._row += 1
             yield self._record(line)

@@ -58,6 +58,8 @@ def resolve(source: Source, roles: Sequence[Role], options: Options) -> Roles:
     columns = source.table.column_names
     expressions = _said(source, roles, options)
     used = {c for e in expressions.values() if e.kind == "column" for c in e.columns}
+    if "timestamp" in expressions and expressions["timestamp"].kind == "join":
+        used.update(expressions["timestamp"].columns)
     free = [c for c in columns if c not in used and c not in options.exclude]
     for role in roles:
         if role.name in expressions:

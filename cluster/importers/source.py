@@ -43,6 +43,8 @@ _UNPACKING = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _INDEX = ("Unnamed: 0", "__index_level_0__")
 """Names that pandas gives the index of rows."""
 _MAGIC = {
+    b"{": "JSON: save it as CSV or Parquet",
+    b"[{": "JSON: save it as CSV or Parquet",
     b"PK\x03\x04": "a zip file or spreadsheet: save it as CSV or Parquet",
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",

@@ -4,9 +4,9 @@ One event per line. Its candidates are the bought item and negatives drawn unifo
 day (sold in the 28 days up to it), none of the same invoice: ten in all by default, or `candidates: all` for the
 whole catalogue, in random order. The logged action is drawn uniformly from them, so its propensity is 1/K; it earns
 1 if it is the bought item, which `truth` holds. The context is `recent` (the customer's last ten distinct items
-from earlier invoices, of the whole history), hour, weekday, and columns that say something of the invoice. A
-column that describes the item becomes an item attribute; one that changes from line to line of an invoice is left
-out, since it would tell what was bought.
+from earlier invoices, of the whole history), hour, weekday, and columns that say something of the invoice or of the
+customer. A column that describes the item becomes an item attribute; one that changes from line to line of an
+invoice is left out, since it would tell what was bought.
 
 Lines with a quantity or price of nothing or less (cancellations, corrections) are no purchases and are left out.
 Lines without a customer stay: their user is null and they have no `recent`.
@@ -51,7 +51,7 @@ def read_transactions(
 
     Raises:
         SourceError: a file is missing, empty or corrupt, or no line can be used.
-        SchemaError: a required column is missing or misspelt, or neither invoice nor customer is there.
+        SchemaError: a required column is missing or misspelt, neither invoice nor customer is there, or only one item.
     """
     source = read(find(paths), settings, progress)
     roles = resolve(source, ROLES, options)
@@ -64,8 +64,13 @@ def read_transactions(
     typed, dropped_N, dropped = typed_columns(source, roles, faults)
     quarantine = source.quarantine(faults)
     rows, late = newest(typed["timestamp"], faults.good_N & ~dropped_N, len(source))
-    need_rows(rows, source, quarantine)
+    need_rows(rows, source, quarantine, dropped)
     lines = lines_of(source, typed, rows)
+    if len(lines.item_ids) == 1:
+        raise SchemaError(
+            f"{source.name}: every line buys {lines.item_ids[0].as_py()!r}; expected two items or more; "
+            "say which column is the item by --map item_id=COLUMN"
+        )
     context, attributes, left_out = _contexts(source, roles, lines)
     kept = np.arange(max(0, len(rows) - settings.max_events), len(rows))
     rng = np.random.default_rng([seed, 0xBA5CE7])
