@@ -23,6 +23,8 @@ from cluster.config import FeatureSettings
 
 log = logging.getLogger(__name__)
 SAMPLE = 20_000
+TWO = 3
+"""Parameter rows of two items, with the one for all others: theirs become a pair (`pair.py`)."""
 WIDTHS = {"quadratic": 200, "fourier": 200, "kernel": 200, "neural": 32, "hashed": 256}
 
 
@@ -63,5 +65,5 @@ def fit_lift(base: Base, events: pa.Table, settings: FeatureSettings, width: int
     if settings.map == "fourier":
         return fit_fourier(acted.phi_ND, read_R, width, seed)
     if settings.map == "kernel":
-        return fit_kernel(acted.phi_ND, read_R, width, seed)
+        return fit_kernel(acted.phi_ND, read_R, acted.arm_N, reward_N, base.arms == TWO, width, seed)
     return fit_neural(acted.phi_ND, read_R, acted.arm_N, reward_N, base.arms, width, seed)
