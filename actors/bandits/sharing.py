@@ -4,8 +4,8 @@ Items of an arm share its θ ~ N(μ, LLᵀ), hence their scores are N(Φμ, α²
 arm are drawn directly, by the Cholesky factor of their covariance: as many normals as items, where θ takes one for each
 feature and arm. Of more than BLOCK items of an arm the parameters are drawn.
 
-Shapes: K items (sorted by arm), U arms that have any of them, N blocks, G items of a block, H pairs of particles,
-A arms, D features.
+Shapes: K items (sorted by arm), U arms that have any of them, F items of arms with few, N blocks, G places of a block,
+X places of all blocks, H pairs of particles, A arms, D features.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Groups:
             if end - start > room:
                 block, room = block + 1, BLOCK
             first = BLOCK * (block + 1) - room
-            place_K[start:end] = range(first, first + end - start)
+            place_K[start:end] = np.arange(first, first + end - start)
             room -= end - start
         return place_K
 
@@ -54,36 +54,37 @@ def scores(belief: Gaussian, phi_KD: Floats, arm_K: Ints, key_K: Keys, noise: No
     """As `Gaussian.scores`, where items of the same arm share its parameters."""
     arm_K = arm_K % len(belief.mean_AD)
     mean_K = np.einsum("kd,kd->k", phi_KD, belief.mean_AD[arm_K])
-    groups, sorted_HK = Groups.of(arm_K), np.empty((noise.pairs, len(arm_K)), np.float32)
+    groups = Groups.of(arm_K)
     order_K, place_K = groups.order_K, groups.places()
-    root_KD, single_KD = np.empty(phi_KD.shape, np.float32), phi_KD[order_K].astype(np.float32)
+    size = BLOCK * (int(place_K.max(initial=-1)) // BLOCK + 1)
+    root_XD, single_KD = np.zeros((size, phi_KD.shape[1]), np.float32), phi_KD[order_K].astype(np.float32)
+    deviation_KH = np.empty((len(arm_K), noise.pairs), np.float32)
     for arm, start, end in zip(groups.arms_U, groups.edges_U, groups.edges_U[1:], strict=False):
-        np.matmul(single_KD[start:end], belief.single_ADD[arm], out=root_KD[start:end])
-        if place_K[start] < 0:
+        first = int(place_K[start])
+        if first >= 0:
+            np.matmul(single_KD[start:end], belief.single_ADD[arm], out=root_XD[first : first + end - start])
+        else:
             keys_D = np.arange(arm * phi_KD.shape[1], (arm + 1) * phi_KD.shape[1])
-            sorted_HK[:, start:end] = noise.keyed(PARAMETER, keys_D) @ root_KD[start:end].T
+            drawn_DH = noise.keyed(PARAMETER, keys_D).T
+            deviation_KH[order_K[start:end]] = single_KD[start:end] @ belief.single_ADD[arm] @ drawn_DH
     few_K = place_K >= 0
-    if few_K.any():
-        normal_HK = noise.keyed(ITEM, key_K)[:, order_K[few_K]]
-        sorted_HK[:, few_K] = _blocks(root_KD[few_K], arm_K[order_K[few_K]], place_K[few_K], normal_HK)
-    deviation_HK = np.empty_like(sorted_HK)
-    np.multiply(sorted_HK, np.float32(scale), out=sorted_HK)
-    deviation_HK[:, order_K] = sorted_HK
-    return Scores(mean_K, deviation_HK)
+    items_F, place_F = (order_K, place_K) if few_K.all() else (order_K[few_K], place_K[few_K])
+    if len(items_F):
+        normal_FH = noise.keyed(ITEM, key_K).T[items_F]
+        deviation_KH[items_F] = _blocks(root_XD, arm_K[items_F], place_F, normal_FH)
+    deviation_KH *= np.float32(scale)
+    return Scores(mean_K, deviation_KH.T)
 
 
-def _blocks(root_KD: Floats, arm_K: Ints, place_K: Ints, normal_HK: Floats) -> Floats:
-    """Deviations (H, K) of items in blocks, by the Cholesky factors of their covariances."""
-    blocks, pairs = int(place_K[-1]) // BLOCK + 1, len(normal_HK)
-    root_XD, arm_X = np.zeros((blocks * BLOCK, root_KD.shape[1])), np.full(blocks * BLOCK, -1)
-    root_XD[place_K], arm_X[place_K] = root_KD, arm_K
-    root_NGD, arm_NG = root_XD.reshape(blocks, BLOCK, -1), arm_X.reshape(blocks, BLOCK)
+def _blocks(root_XD: Floats, arm_F: Ints, place_F: Ints, normal_FH: Floats) -> Floats:
+    """Deviations (F, H) of items in these places of blocks, by the Cholesky factors of their covariances."""
+    arm_X, normal_XH = np.full(len(root_XD), -1), np.zeros((len(root_XD), normal_FH.shape[1]), np.float32)
+    arm_X[place_F], normal_XH[place_F] = arm_F, normal_FH
+    root_NGD, arm_NG = root_XD.astype(np.float64).reshape(-1, BLOCK, root_XD.shape[1]), arm_X.reshape(-1, BLOCK)
     covariance_NGG = np.matmul(root_NGD, root_NGD.swapaxes(1, 2))
     covariance_NGG *= arm_NG[:, :, None] == arm_NG[:, None, :]
     variance_NG = np.einsum("ngg->ng", covariance_NGG)
     variance_NG += JITTER * variance_NG + np.finfo(np.float64).tiny
     factor_NGG = np.linalg.cholesky(covariance_NGG).astype(np.float32)
-    normal_HX = np.zeros((pairs, blocks * BLOCK), np.float32)
-    normal_HX[:, place_K] = normal_HK
-    drawn_NHG = np.matmul(normal_HX.reshape(pairs, blocks, BLOCK).swapaxes(0, 1), factor_NGG.swapaxes(1, 2))
-    return np.asarray(drawn_NHG.swapaxes(0, 1).reshape(pairs, -1)[:, place_K])
+    drawn_NGH = np.matmul(factor_NGG, normal_XH.reshape(-1, BLOCK, normal_XH.shape[1]))
+    return np.asarray(drawn_NGH.reshape(normal_XH.shape)[place_F])
