@@ -313,8 +313,9 @@ def journal(
     mixed = settings.model_copy(update={"metric": settings.metric.model_copy(update={"kind": "mix"})})
     dataset = evidence(mixed if settings.ppo.signal else settings, reader, name, progress=progress)
     fresh, watermark = after(reader, known), version.facts.get("watermark")
-    learned = dataset.events.filter(pc.is_in(dataset.events["event_id"], after(reader, watermark or 0)))
+    since = after(reader, watermark or 0) if known > (watermark or 0) else fresh
+    learned = dataset.events.filter(pc.is_in(dataset.events["event_id"], since))
+    learned = learned.filter(pc.invert(pc.is_in(learned["event_id"], fresh)))
     if watermark is None:  # it learns from its own decisions alone
         learned = learned.filter(pc.equal(learned["version"], number))
-    learned = learned.filter(pc.invert(pc.is_in(learned["event_id"], fresh)))
     return dataset, fresh, learned["event_id"].combine_chunks()
