@@ -115,6 +115,16 @@ def test_values_and_facts_are_as_walked(kinds: tuple[Composed, Composed]) -> Non
     assert made.result["best_predefined"] == made.written["best_predefined"] == best
     expected = [*select.values(), min(1.0, select[best] + made.result["gate"]["difference"])]
     np.testing.assert_allclose(made.version.ensemble.values_M, expected)
+    errors_M = made.version.ensemble.errors_M
+    assert errors_M is not None
+    counts_U = np.bincount(case.base.log.user_N)
+    ranked = sorted(range(4), key=lambda m: -case.base.value_NM[:, m].mean())
+    for m in range(4):
+        behind_N = case.base.value_NM[:, m] - case.base.value_NM[:, ranked[0] if m != ranked[0] else ranked[1]]
+        sums_U = np.bincount(case.base.log.user_N, weights=behind_N - behind_N.mean())
+        expected_error = np.sqrt(len(sums_U) / (len(sums_U) - 1) * (sums_U**2).sum()) / counts_U.sum()
+        assert errors_M[m] == pytest.approx(expected_error)
+    assert 0 < errors_M[4] < 0.1
     assert made.written["members"] == list(made.version.ensemble.names)
     facts = made.version.facts
     assert (facts["seed"], facts["data"], facts["parents"], facts["watermark"]) == (0, "planted", [], None)
@@ -147,9 +157,9 @@ def test_what_is_published_was_refitted_on_all_parts_but_the_worlds(kinds: tuple
     reward_N = outside.events["reward"].to_numpy().copy()
     reward_N[split.world] = 1 - reward_N[split.world]
     other = Groundwork.of(changed(outside, reward=reward_N), work.settings)
-    values = dict.fromkeys(("uniform", "popularity", "linear", "forgetting"), 0.5)
+    base = proposed().base
     nobody = untested("", Spending())
-    arrays, others = (final(case, refitted(case), None, nobody, values).arrays() for case in (work, other))
+    arrays, others = (final(case, refitted(case), None, nobody, base).arrays() for case in (work, other))
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name)
 
@@ -188,7 +198,7 @@ def test_a_member_that_is_no_better_stays_out() -> None:
     found = confirm(case.work, wrong, "popularity", case.base, Stages(None), Spending())
     assert not found.facts["admitted"]
     assert found.facts["difference"] < 0
-    assert final(case.work, case.work.predefined, wrong, found, case.base.mean()).names == case.base.names
+    assert final(case.work, case.work.predefined, wrong, found, case.base).names == case.base.names
     nothing = replace(case.proposal, member=None)
     none = confirm(case.work, nothing, "popularity", case.base, Stages(None), found.spending)
     assert none.facts == {"admitted": False, "tested": None, "reason": "no candidate could be used"}
@@ -200,11 +210,11 @@ def test_a_member_is_published_for_the_clients_that_admit_it() -> None:
     case = proposed()
     found = confirm(case.work, case.proposal, "popularity", case.base, Stages(None), Spending())
     some = replace(found, admission=Admission(False, {"shop": True}), value=0.7)
-    ensemble = final(case.work, case.work.predefined, case.proposal, some, case.base.mean())
+    ensemble = final(case.work, case.work.predefined, case.proposal, some, case.base)
     assert ensemble.of("shop").names == (*case.base.names, "generated")
     assert ensemble.of("c").names == case.base.names
     assert ensemble.values_M[-1] == 0.7
-    assert final(case.work, case.work.predefined, case.proposal, found, case.base.mean()).admissions == {}
+    assert final(case.work, case.work.predefined, case.proposal, found, case.base).admissions == {}
 
 
 def test_another_member_on_the_same_data_is_tested_at_less(kinds: tuple[Composed, Composed]) -> None:

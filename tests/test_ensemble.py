@@ -28,6 +28,7 @@ def test_what_is_loaded_decides_as_what_was_saved(seed: int, arms: int, users: i
     histories = {f"user {u}": cases.history(rng, int(rng.integers(0, 7)), arms, 4) for u in range(users)}
     ensemble = cases.ensemble(rng, arms=arms, low=-1.0, high=4.0, histories=histories)
     ensemble = replace(ensemble, members=(*ensemble.members, own), values_M=np.append(ensemble.values_M, 0.2))
+    ensemble = replace(ensemble, errors_M=rng.uniform(0.01, 0.1, len(ensemble.names)) if users else None)
     again = through_json(ensemble)
     assert again.facts() == ensemble.facts()
     assert {n: a.tobytes() for n, a in again.arrays().items()} == {n: a.tobytes() for n, a in ensemble.arrays().items()}
@@ -87,6 +88,8 @@ def test_a_member_decides_where_it_is_admitted() -> None:
         ({"members": (Uniform(), Uniform()), "values_M": np.zeros(2)}, "different names"),
         ({"values_M": np.zeros(2)}, "5 members need as many finite starting values"),
         ({"values_M": np.array([0.1, np.nan, 0, 0, 0])}, "finite starting values"),
+        ({"errors_M": np.array([0.1, np.nan, 0, 0, 0])}, "standard errors, of 0 or more"),
+        ({"errors_M": np.full(4, 0.1)}, "standard errors, of 0 or more"),
         ({"low": 1.0, "high": 1.0}, "declare low < high"),
         ({"dimension": 7}, "member 'linear' of 4 features does not fit 7"),
         ({"low": float("nan")}, "declare low < high"),

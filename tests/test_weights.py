@@ -89,6 +89,23 @@ def test_before_any_outcome_values_are_the_prior() -> None:
     np.testing.assert_allclose(error_M**2, [0.0025, 0.0016])
 
 
+def test_a_prior_of_large_error_is_worth_fewer_decisions() -> None:
+    """Errors 0.1, 0.02 and 5 of ½, 0.2 and ½: ¼/0.01 = 25 decisions, 0.16/0.0004 = 400 cut to 100, and 1 at least.
+
+    An outcome of ρ = 1 and reward 1, after which the priors move by (3/3)·(½ + 0.8 + ½)/(3 + 50), is one decision more.
+    """
+    performance = Performance.start(np.array([0.5, 0.2, 0.5]), np.array([0.1, 0.02, 5.0]))
+    value_M, error_M = performance.values(100.0)
+    np.testing.assert_allclose(value_M, [0.5, 0.2, 0.5])
+    np.testing.assert_allclose(error_M, [0.1, 0.04, 0.5])
+    performance.observe(np.ones(3), 1.0, 1.0, 1e12)
+    shift = 1.8 / 53
+    np.testing.assert_allclose(
+        performance.values(100.0)[0],
+        [(1 + 25 * (0.5 + shift)) / 26, (1 + 100 * (0.2 + shift)) / 101, (1.5 + shift) / 2],
+    )
+
+
 def test_an_outcome_counts_half_after_its_half_life() -> None:
     performance = Performance.start(np.zeros(1))
     performance.observe(np.ones(1), 1.0, 1.0, 50.0)

@@ -93,7 +93,7 @@ class Composition:
     @cached_property
     def ensemble(self) -> Ensemble:
         """What is published: refitted on all parts but the world's."""
-        return final(self.work, self.fitted, self.proposal, self.found, self.base.mean(), self.items)
+        return final(self.work, self.fitted, self.proposal, self.found, self.base, self.items)
 
     @cached_property
     def fitted(self) -> Predefined:
@@ -102,7 +102,7 @@ class Composition:
     @property
     def trial(self) -> Ensemble:
         """The same fitted on *fit* alone, to be tried on *confirm*."""
-        return final(self.work, self.work.predefined, self.proposal, self.found, self.base.mean(), self.items)
+        return final(self.work, self.work.predefined, self.proposal, self.found, self.base, self.items)
 
     def version(self, stages: Stages, facts: dict[str, Any]) -> Version:
         """The version with where it comes from; `facts` go over the usual ones."""
@@ -125,7 +125,7 @@ class Composition:
         """As if the member had been admitted."""
         assert self.proposal is not None
         found = replace(self.found, admission=Admission(True))
-        ensemble = final(self.work, self.fitted, self.proposal, found, self.base.mean(), self.items)
+        ensemble = final(self.work, self.fitted, self.proposal, found, self.base, self.items)
         about = {"told": told(self.work, self.proposal), "refused": self.found.facts["reason"]}
         facts = provenance(self.work, {"gate": self.found.facts}) | about
         return Version(self.work.feature_map, ensemble, self.work.dataset.items, facts)
@@ -154,7 +154,7 @@ def select(work: Groundwork, predefined: tuple[Part, ...], stages: Stages) -> tu
 def plain(work: Groundwork, stages: Stages) -> Ensemble:
     """The predefined members alone, as a version has them in which no generated one is admitted."""
     _, base, items = select(work, work.predefined.members(), stages)
-    return final(work, refitted(work), None, untested("not asked for", Spending()), base.mean(), items)
+    return final(work, refitted(work), None, untested("not asked for", Spending()), base, items)
 
 
 def _warn(dataset: Dataset, settings: Settings, stages: Stages) -> None:
@@ -209,7 +209,7 @@ def final(
     fitted: Predefined,
     proposal: Proposal | None,
     found: Confirmed,
-    values: dict[str, float],
+    base: Walk,
     items: ItemWeights | None = None,
 ) -> Ensemble:
     """The predefined members and what was admitted, every pooled posterior as `fitted`.
@@ -217,16 +217,19 @@ def final(
     The rows of the users that it was fitted on are in μ₀ then, so their histories start empty. Of what was admitted
     `items` say nothing yet.
     """
+    values, errors = base.mean(), base.errors()
     members: tuple[Part, ...] = tuple(member for member in fitted.members() if member.name in values)
     admissions = {}
     if proposal is not None and proposal.member is not None and found.admission.anywhere:
         members += (proposal.rebased(fitted.linear),)
-        values = values | {proposal.member.name: found.value}
-        admissions = {} if found.admission.everywhere else {proposal.member.name: found.admission}
+        name = proposal.member.name
+        values, errors = values | {name: found.value}, errors | {name: found.error}
+        admissions = {} if found.admission.everywhere else {name: found.admission}
     if items is not None:
         items = items.among(len(members))
     ensemble = replace(work.ensemble(*members), admissions=admissions, items=items)
-    return replace(ensemble, values_M=np.clip([values[member] for member in ensemble.names], 0.0, 1.0))
+    value_M, error_M = (np.array([known[member] for member in ensemble.names]) for known in (values, errors))
+    return replace(ensemble, values_M=np.clip(value_M, 0.0, 1.0), errors_M=error_M)
 
 
 def provenance(work: Groundwork, metrics: dict[str, Any]) -> dict[str, Any]:

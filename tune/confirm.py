@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from actors.bandits.ensemble import Admission
+from cluster.statistics import ratio_error
 from tune.codes import told
 from tune.gate import Paired, Texts, Verdicts, by_client
 from tune.groundwork import Groundwork
@@ -22,18 +23,19 @@ from tune.walk import Trail, Walk, walk
 class Confirmed:
     """facts: the verdict as a version keeps it. value: of the member where it is admitted, on the scale of select.
 
-    spending: with this test, where one was made.
+    error: that of how far it lies from the best predefined one. spending: with this test, where one was made.
     """
 
     facts: dict[str, Any]
     admission: Admission
     value: float
+    error: float
     spending: Spending
 
 
 def untested(reason: str, spending: Spending) -> Confirmed:
     """No test was made, so nothing is admitted and nothing spent."""
-    return Confirmed({"admitted": False, "tested": None, "reason": reason}, Admission(False), 0.0, spending)
+    return Confirmed({"admitted": False, "tested": None, "reason": reason}, Admission(False), 0.0, 0.0, spending)
 
 
 def confirm(
@@ -56,12 +58,12 @@ def confirm(
     number = spending.number(data, key)
     stages.say(f"gate: {member.name} {verdicts.words()} (test {number} on this data, at α = {alpha:.2g})")
     about = {"tested": member.name, "against": best, "test": number, "alpha": alpha, **verdicts.facts()}
-    value = base.mean()[best] + _gain(paired, walked.client_U, verdicts)
-    return Confirmed(about, verdicts.admission, value, spending.spent(data, key))
+    gain, error = _gain(paired, walked.client_U, verdicts)
+    return Confirmed(about, verdicts.admission, base.mean()[best] + gain, error, spending.spent(data, key))
 
 
-def _gain(paired: Paired, client_U: Texts, verdicts: Verdicts) -> float:
-    """Mean difference where the member is admitted; that of all users where it is nowhere."""
+def _gain(paired: Paired, client_U: Texts, verdicts: Verdicts) -> tuple[float, float]:
+    """Mean difference where the member is admitted, and its standard error; of all users where it is nowhere."""
     inside_U = np.array([verdicts.admission.admits(client) for client in client_U], np.bool_)
     where = paired.take(inside_U) if inside_U.any() else paired
-    return float(where.sums_U.sum() / max(where.counts_U.sum(), 1.0))
+    return ratio_error(where.sums_U, where.counts_U)

@@ -20,6 +20,7 @@ from actors.bandits.ensemble import Ensemble
 from actors.features.feature_map import FeatureMap
 from actors.features.features import FeatureBatch, Floats
 from cluster.config import RewardKind
+from cluster.statistics import ratio_error
 from tune import estimators
 from tune.gate import Paired, Texts
 from tune.log import Log, read
@@ -89,6 +90,16 @@ class Walk:
     def mean(self) -> dict[str, float]:
         """Value per event of each member, in scaled reward."""
         return dict(zip(self.names, self.value_NM.mean(0).tolist(), strict=True))
+
+    def errors(self) -> dict[str, float]:
+        """Standard errors between users of how far each member's `mean` lies from the best; of the best, from the next.
+
+        Members agree on most choices, so these are known far better than the means themselves.
+        """
+        known = self.mean()
+        best, *others = sorted(known, key=lambda name: -known[name])
+        pairs = {name: self.paired(name, best) for name in others} | {best: self.paired(best, (others or [best])[0])}
+        return {name: ratio_error(paired.sums_U, paired.counts_U)[1] for name, paired in pairs.items()}
 
     def paired(self, name: str, against: str) -> Paired:
         """Differences of a member (or "ensemble") against another, summed by user."""

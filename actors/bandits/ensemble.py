@@ -64,6 +64,8 @@ Part: TypeAlias = Uniform | Prior | Custom | Mixture
 class Ensemble:
     """values_M: each member's starting value in scaled reward, [0, 1]. low, high: the reward's declared range.
 
+    errors_M: standard errors of how far these values lie from the best; None makes each of them worth
+    `weights.prior_count` decisions.
     histories: rows of users that the generated priors have not been trained on. history: rows kept per user.
     admissions: by name, of members that do not decide everywhere. items: what items say of the members already, None
     for nothing. residual: what is added to the blend's logits of items that have kin.
@@ -82,6 +84,7 @@ class Ensemble:
     admissions: dict[str, Admission] = field(default_factory=dict)
     items: ItemWeights | None = None
     residual: Residual | None = None
+    errors_M: Floats | None = None
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -89,6 +92,10 @@ class Ensemble:
             raise ModelError(f"an ensemble needs members of different names, not {names}")
         if self.values_M.shape != (len(names),) or not np.isfinite(self.values_M).all():
             raise ModelError(f"{len(names)} members need as many finite starting values")
+        if self.errors_M is not None and not (
+            self.errors_M.shape == self.values_M.shape and (self.errors_M >= 0).all()
+        ):
+            raise ModelError(f"{len(names)} members need as many standard errors, of 0 or more")
         if not self.low < self.high:
             raise ModelError(f"rewards from {self.low} to {self.high} have no range; declare low < high")
         for member in self.members:
@@ -121,6 +128,7 @@ class Ensemble:
             self,
             members=members,
             values_M=self.values_M[keep],
+            errors_M=None if self.errors_M is None else self.errors_M[keep],
             admissions=admissions,
             items=self.items and self.items.only(np.array(keep)),
             residual=self.residual if len(keep) == len(self.names) else None,
@@ -134,6 +142,8 @@ class Ensemble:
     def arrays(self) -> dict[str, Any]:
         """Every array by a flat name, for safetensors."""
         out: dict[str, Any] = {"values": self.values_M}
+        if self.errors_M is not None:
+            out["errors"] = self.errors_M
         for m, member in enumerate(self.members):
             for name, array in _arrays(member).items():
                 out[f"member/{m}/{name}"] = array
@@ -171,6 +181,7 @@ class Ensemble:
         return cls(
             members=tuple(_member(about, _under(f"member/{m}/", arrays)) for m, about in enumerate(facts["members"])),
             values_M=arrays["values"],
+            errors_M=arrays.get("errors"),
             law=LawSettings(**WHOLE | facts["law"]),
             weights=WeightSettings(**facts["weights"]),
             admissions={name: Admission(**about) for name, about in facts.get("admissions", {}).items()},

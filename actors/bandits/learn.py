@@ -124,7 +124,7 @@ def start(ensemble: Ensemble) -> State:
         ensemble=ensemble,
         statistics=statistics,
         models={m.name: copy.deepcopy(m.model) for m in ensemble.members if isinstance(m, Custom)},
-        performance=Performance.start(ensemble.values_M.copy()),
+        performance=Performance.start(ensemble.values_M.copy(), ensemble.errors_M),
         items=ItemLearner(scored_M, float(np.mean(noises)) if noises else FREE_NOISE, ensemble.items),
         histories=dict(ensemble.histories),
         stale={name: _rows(prior) for name, prior in priors.items()},

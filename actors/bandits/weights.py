@@ -15,6 +15,8 @@ from cluster.errors import ModelError
 
 LEVEL_COUNT = 50.0
 """Effective decisions that the declared level of rewards counts for, beside the level that is met."""
+LEAST_VARIANCE = 1e-4
+"""Of a reward, where a value is 0 or 1."""
 
 
 @dataclass
@@ -23,14 +25,16 @@ class Performance:
 
     prior_M: value a member starts with, in scaled reward, worth `prior_count` decisions.
     sums_5M: N = Σρ, R = Σρr (decayed by γ), Q0 = Σρ², Q1 = Σρ²r, Q2 = Σρ²r² (decayed by γ²).
+    error_M: standard errors of prior_M, where these are worth less than that.
     """
 
     prior_M: Floats
     sums_5M: Floats
+    error_M: Floats | None = None
 
     @classmethod
-    def start(cls, prior_M: Floats) -> "Performance":
-        return cls(prior_M, np.zeros((5, len(prior_M))))
+    def start(cls, prior_M: Floats, error_M: Floats | None = None) -> "Performance":
+        return cls(prior_M, np.zeros((5, len(prior_M))), error_M)
 
     def observe(self, member_M: Floats, propensity: float, reward: float, half_life: float) -> None:
         """Count one final outcome, whose item had `propensity` and `member_M` under each member."""
@@ -46,9 +50,10 @@ class Performance:
     def values(self, prior_count: float) -> tuple[Floats, Floats]:
         """Value v_M and its standard error se_M (delta method for a ratio).
 
-        The prior acts as `prior_count` decisions with the variance of a Bernoulli reward and the member's own
-        typical ratio, ρ = max(1, Q0/N). With ρ = 1 instead, one rewarded exploration with ρ = 80 would outweigh
-        a prior of 100 decisions: uniform's weight jumped to a half for a second after the first rewards.
+        The prior acts as `prior_count` decisions, or as the fewer that have its own error, with the variance of a
+        Bernoulli reward and the member's own typical ratio, ρ = max(1, Q0/N). With ρ = 1 instead, one rewarded
+        exploration with ρ = 80 would outweigh a prior of 100 decisions: uniform's weight jumped to a half for a second
+        after the first rewards.
 
         What the priors say is how members compare; the level that all share is soon known better than that, and they
         move with it. Members that differ much from the blend, whose priors count for many decisions, would be held
@@ -56,13 +61,22 @@ class Performance:
         0.8, popularity kept all the weight on a table that the linear model answers right.
         """
         n_M, r_M, q0_M, q1_M, q2_M = self.sums_5M
+        known_M = self._counts(prior_count)
         prior_M = np.clip(self.prior_M + self._shift(), 0.0, 1.0)
         ratio_M = np.maximum(1.0, np.divide(q0_M, n_M, out=np.ones_like(n_M), where=n_M > 0))
-        count_M = n_M + prior_count * ratio_M
-        value_M = (r_M + prior_count * ratio_M * prior_M) / count_M
-        prior_variance_M = np.clip(prior_M * (1 - prior_M), 1e-4, None)
-        square_M = q2_M - 2 * value_M * q1_M + value_M**2 * q0_M + prior_count * ratio_M**2 * prior_variance_M
+        count_M = n_M + known_M * ratio_M
+        value_M = (r_M + known_M * ratio_M * prior_M) / count_M
+        prior_variance_M = np.clip(prior_M * (1 - prior_M), LEAST_VARIANCE, None)
+        square_M = q2_M - 2 * value_M * q1_M + value_M**2 * q0_M + known_M * ratio_M**2 * prior_variance_M
         return value_M, np.sqrt(np.maximum(square_M, 0)) / count_M
+
+    def _counts(self, most: float) -> Floats:
+        """Decisions of Bernoulli rewards that would have left the prior's error, from 1 to `most`."""
+        if self.error_M is None:
+            return np.full(len(self.prior_M), most)
+        variance_M = np.clip(self.prior_M * (1 - self.prior_M), LEAST_VARIANCE, None)
+        least_M = np.sqrt(variance_M / most)
+        return np.asarray(np.maximum(1.0, variance_M / np.maximum(self.error_M, least_M) ** 2))
 
     def _shift(self) -> float:
         """How far members' mean rewards lie above their priors, by effective decisions N²/Q0 (Kish 1965)."""

@@ -28,7 +28,7 @@ class WeightSettings(Section):
 
     eta: Positive = Field(3.0, description="logit per standard error of performance")
     least_error: Positive = Field(0.01, description="s_min, in units of the reward's range")
-    prior_count: Positive = Field(1_000.0, description="decisions that the prior value counts for")
+    prior_count: Positive = Field(1_000.0, description="decisions that a starting value counts for at most")
     half_life_decisions: Positive = Field(10_000.0, description="age at which an outcome counts half")
     predefined_floor: Share = Field(0.01, description="least weight of each predefined member")
     neighbour_scale: float = Field(1.0, ge=0, le=100, description="beta, logit per log neighbour share (system B)")
