@@ -19,7 +19,7 @@ from cluster.errors import ConfigError, SourceError, StateError
 from cluster.importers.formats import FORMATS
 from cluster.importers.imported import Imported, Options
 
-_REVISION = 4
+_REVISION = 5
 """Raised when importers read the same file differently, so that earlier imports are not reused."""
 
 

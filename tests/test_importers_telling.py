@@ -144,6 +144,22 @@ def test_a_column_that_predicts_well_is_not_the_label_in_other_words() -> None:
     assert not tells(np.arange(2_000), label_N)
 
 
+def test_what_came_after_the_decision_is_named(tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    click_N = rng.random(400) < 0.3
+    rows = [
+        f"{n},i{rng.integers(9)},{click:d},{rng.integers(1, 10**6) if click else 0},{rng.integers(4)}"
+        for n, click in enumerate(click_N)
+    ]
+    path = written(tmp_path, "t,item,click,dwell_ms,hour", rows)
+    imported = read_native([path], Options.parse(["timestamp=t"]), DataSettings(), 0)
+    (note,) = imported.dataset.facts["notes"]
+    assert note == (
+        "column 'dwell_ms' tells the reward; if it is known only after the decision, leave it out with "
+        "--exclude dwell_ms"
+    )
+
+
 @pytest.mark.parametrize(("rewards", "told"), [(("1", "5"), True), (("0", "1"), False)])
 def test_rewards_beyond_the_range_are_told_at_the_import(tmp_path, rewards: tuple[str, str], told: bool) -> None:
     from cluster.config import Settings

@@ -20,7 +20,7 @@ from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Imported, Options
 from cluster.importers.roles import Roles
 from cluster.importers.source import Source
-from cluster.importers.telling import describes
+from cluster.importers.telling import describes, tells
 from cluster.records import EVENTS, QUARANTINE, Dataset
 
 
@@ -79,7 +79,7 @@ def feedback(
         older_left_out=int(faults.good_N.sum()) - len(rows),
         out_of_order=late,
         columns_left_out={**left_out, **beside.left_out},
-        notes=list(beside.notes),
+        notes=[*beside.notes, *_leaks(context, table["reward"], rows)],
     )
     users = beside.users if beside.users is not None else users_of(events)
     shown = replace(roles, context=tuple(name for name in roles.context if name not in of_item)).report()
@@ -99,6 +99,16 @@ def _apart(
         if describes(coded.code_N[rows], item_E) and not describes(coded.code_N[rows], user_E)
     }
     return {name: coded for name, coded in context.items() if name not in of_item}, of_item
+
+
+def _leaks(context: Mapping[str, Coded], reward_N: pa.ChunkedArray, rows: NDArray[np.int64]) -> list[str]:
+    """Words on columns whose rows of one value have one reward."""
+    codes_E = _codes(reward_N, rows)
+    return [
+        f"column {name!r} tells the reward; if it is known only after the decision, leave it out with --exclude {name}"
+        for name, coded in context.items()
+        if tells(coded.code_N[rows], codes_E)
+    ]
 
 
 def _codes(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,6 +15,8 @@ Ints = NDArray[np.int64]
 
 LEAST_ROWS = 30
 MOST_CHANGING = 0.05
+MOST_ERRING = 0.01
+"""The smell of a mushroom errs 0.03 as often, and is no label in other words."""
 LEAST_SURPRISE = 10.0
 """Nats: by chance a column passes once in 22,000."""
 
@@ -70,13 +72,14 @@ def values_of(group_N: Ints, code_N: Ints) -> Ints:
 
 
 def tells(code_N: Ints, label_N: Ints) -> bool:
-    """Whether a column is another column in other words: half of its values' rows or more are of values that come
-    again, and there the commonest label of a value errs a twentieth as often as the commonest of all."""
+    """Whether a column is another column in other words: half of the rows or more are of values that come again, and
+    there the commonest label of a value errs a hundredth as often as the commonest of all rows would."""
     _, codes, size_V = np.unique(code_N, return_inverse=True, return_counts=True)
     again_N = (size_V[codes] > 1) & (code_N >= 0)
-    if 2 * again_N.sum() < len(code_N) or not describes(label_N, np.where(again_N, code_N, -1)):
+    rows = int(again_N.sum())
+    expected = rows * (1.0 - np.bincount(label_N).max() / len(label_N))
+    if 2 * rows < len(code_N) or expected < LEAST_SURPRISE:
         return False
     pairs, counts = np.unique(np.stack([codes[again_N], label_N[again_N]]), axis=1, return_counts=True)
-    starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
-    right, most = np.maximum.reduceat(counts, starts).sum(), np.bincount(label_N[again_N]).max()
-    return bool(again_N.sum() - right <= MOST_CHANGING * (again_N.sum() - most))
+    right = np.maximum.reduceat(counts, np.flatnonzero(np.diff(pairs[0], prepend=-1))).sum()
+    return bool(rows - right <= MOST_ERRING * expected)
