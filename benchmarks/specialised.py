@@ -145,7 +145,7 @@ def _own(work: Groundwork, blend: Ensemble) -> Ensemble:
         design.phi_ND, design.provider_N, design.reward_N, relations.provider_rows, work.feature_map.groups
     )
     own = Prior("own", fitted.precision_ADD, fitted.shift_AD, fitted.noise, "provider")
-    return replace(blend, members=(own,), values_M=np.full(1, 0.5), items=None)
+    return replace(blend, members=(own,), values_M=np.full(1, 0.5), errors_M=None, items=None)
 
 
 def means(ensemble: Ensemble, held_out: HeldOut, seed: int) -> Floats:
