@@ -5,17 +5,11 @@ gzip, bzip2 or xz) comes back as text; `columns` finds the types. A file that ca
 SourceError; a row that cannot is set aside.
 """
 
-import bz2
-import contextlib
-import gzip
 import hashlib
-import lzma
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,18 +22,13 @@ from cluster.faults import Faults
 from cluster.importers.imported import Progress
 from cluster.importers.lines import SHOWN_BYTES, Lines, Reject
 from cluster.importers.numerals import number
+from cluster.importers.packed import UNPACKING, opened, suffix
 from cluster.records import QUARANTINE
 
 CHUNK_ROWS = 65_536
 FIRST_ROWS = 20
 """Records that show what the header leaves out."""
 SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".txt")
-_PACKED: dict[bytes, tuple[str, Callable[..., Any]]] = {
-    b"\x1f\x8b": (".gz", gzip.open),
-    b"BZh": (".bz2", bz2.open),
-    b"\xfd7zXZ": (".xz", lzma.open),
-}
-_UNPACKING = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _INDEX = ("Unnamed: 0", "__index_level_0__")
 """Names that pandas gives the index of rows."""
 _MAGIC = {
@@ -86,19 +75,13 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """The files meant by `paths`; of a folder, those in it that are Parquet or delimited text."""
     files: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if _suffix(p) in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.iterdir() if suffix(p) in SUFFIXES) if path.is_dir() else [path]
         if not inside:
             raise SourceError(f"{path}: no file here that ends in {', '.join(SUFFIXES)}")
         files += inside
     if not files:
         raise SourceError("no file given: name one or more with --data")
     return files
-
-
-def _suffix(path: Path) -> str:
-    """What a file ends in, that of its packing aside: .csv of log.csv.gz."""
-    packings = [suffix for suffix, _ in _PACKED.values()]
-    return path.with_suffix("").suffix if path.suffix in packings else path.suffix
 
 
 def read(paths: Sequence[Path], settings: DataSettings, progress: Progress | None = None) -> Source:
@@ -135,10 +118,10 @@ def read(paths: Sequence[Path], settings: DataSettings, progress: Progress | Non
 
 def _read_one(path: Path, settings: DataSettings, progress: Progress | None) -> Source:
     start, digest = _looked_at(path)
-    text = start != b"PAR1" and _suffix(path) not in (".parquet", ".pq")
+    text = start != b"PAR1" and suffix(path) not in (".parquet", ".pq")
     try:
         table, row_N, rejects = _text(path, settings, progress) if text else _parquet(path)
-    except _UNPACKING as error:
+    except UNPACKING as error:
         raise SourceError(f"{path}: cannot be read to its end ({error}); copy or pack it again") from error
     names = [name for name in table.column_names if name.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -168,9 +151,9 @@ def _looked_at(path: Path) -> tuple[bytes, str]:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        with _opened(path) as (file, _):
+        with opened(path) as (file, _):
             start = file.read(4)
-    except _UNPACKING as error:
+    except UNPACKING as error:
         raise SourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not start:
         raise SourceError(f"{path}: the file is empty; expected Parquet, or text with a header and rows")
@@ -184,20 +167,6 @@ def _of_another_alphabet(name: str, rejects: Sequence[Reject]) -> list[str]:
     count = sum("expected UTF-8" in reject.reason for reject in rejects)
     how = f"iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}"
     return [f"{name}: {count:,} lines are not UTF-8; if they are of Windows or Latin-1, say: {how}"] if count else []
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The file unpacked, and as it lies on the disk."""
-    with path.open("rb") as raw:
-        start = raw.read(6)
-        raw.seek(0)
-        unpack = next((unpack for magic, (_, unpack) in _PACKED.items() if start.startswith(magic)), None)
-        if unpack is None:
-            yield raw, raw
-        else:
-            with unpack(raw, "rb") as file:
-                yield cast(BinaryIO, file), raw
 
 
 def _parquet(path: Path) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
@@ -217,8 +186,8 @@ def _text(
     rows: list[int] = []
     rejects: list[Reject] = []
     kept: list[list[str]] = []
-    with _opened(path) as (file, raw):
-        lines = Lines(file, "\t" if _suffix(path) == ".tsv" else "", settings.max_line_bytes)
+    with opened(path) as (file, raw):
+        lines = Lines(file, "\t" if suffix(path) == ".tsv" else "", settings.max_line_bytes)
         records = iter(lines)
         header = next(records, None)
         if header is None or isinstance(header, Reject):
