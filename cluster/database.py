@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def upgrade(url: str) -> None:
     import alembic.util
     from alembic.config import Config
 
-    with Database(url) as database, database.connected() as connection, _alone(url):
+    with Database(url) as database, database.alone(), database.connected() as connection:
         configuration = Config()
         configuration.set_main_option("script_location", str(_MIGRATIONS))
         configuration.attributes["connection"] = connection
@@ -66,7 +66,7 @@ class Database:
         self.shown = parsed.render_as_string(hide_password=True)
         arguments = {"connect_timeout": 10} if kind == "postgresql" else {"timeout": 30}
         self._engine: Engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=True)
-        self._folder = Path(parsed.database or "").parent if kind == "sqlite" else None
+        self._file = Path(parsed.database or "") if kind == "sqlite" else None
         if kind == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
 
@@ -86,6 +86,20 @@ class Database:
         with self._translated(), self._engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One process at a time, from before it connects: of two that make a new file's WAL, SQLite lets one fail.
+
+        PostgreSQL's lock is taken in migrations/env.py.
+        """
+        with self._translated():
+            if self._file is None or not self._file.name:
+                yield
+                return
+            with Path(f"{self._file}.migration").open("w") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -98,8 +112,8 @@ class Database:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
+            if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
             yield
         except (SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
@@ -107,21 +121,6 @@ class Database:
                 f"{self.shown}: {reason}; check that it runs, can be written and has room, "
                 "or choose another by MEDLEY_DATABASE_URL"
             ) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _alone(url: str) -> Any:
-    """One migration at a time; PostgreSQL's lock is taken in migrations/env.py."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return _locked(Path(f"{parsed.database}.migration"))
-    return nullcontext()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
