@@ -13,8 +13,10 @@ from actors.bandits.version import Version
 from actors.features.feature_map import FeatureMap
 from actors.features.kin import Kin
 from cluster.config import ContentSettings, FeatureSettings, LawSettings, WeightSettings
+from cluster.importers.catalogue import items_of
 from tests.features_samples import shop
 from tune.specialise import Content, Vectors
+from tune.whatif.version_policy import VersionPolicy
 
 SHOP = shop()
 MAP = FeatureMap.fit(SHOP, np.arange(500), FeatureSettings(kind="joint"), 0)
@@ -101,3 +103,24 @@ def test_relations_say_which_encoder_made_what_they_compare() -> None:
         made.feature_map.relations and made.feature_map.relations.encoder
         for made in (version(), version(encoder="theirs"), version(published(), "theirs"))
     ] == ["", "theirs", "clip"]
+
+
+def test_a_log_that_names_ids_alone_has_items_as_the_version_knows_them() -> None:
+    made = version(published())
+    named = items_of(pa.array(["new", IDS[4], IDS[2]]))
+    found = VersionPolicy("version:1", made, named, 5, greedy=False, learns=False).features
+    known = [IDS[2], IDS[4]]
+    expected = made.feature_map.features({}, known, None)
+    assert found.item_ids == ("new", IDS[4], IDS[2])
+    assert np.array_equal(found.features({}, known, None).phi_KD, expected.phi_KD)
+
+
+def test_a_log_whose_items_changed_is_judged_with_what_they_are_now() -> None:
+    made, items = version(), embedded([2, 5], [list(range(8)), [1.0] * 8])
+    policy = VersionPolicy("version:1", made, items, 5, greedy=False, learns=False)
+    assert equal(kin(policy.features, [2]), kin(made.over(items), [2]))
+    assert not equal(kin(policy.features, [2]), kin(made.feature_map, [2]))
+    other = VersionPolicy(
+        "version:1", version(published(), "clip"), items, 5, greedy=False, learns=False, encoder="another"
+    )
+    assert equal(kin(other.features, [2]), kin(version(published(), "clip").feature_map, [2]))

@@ -58,7 +58,7 @@ def ground(registry: Registry, *blocks: Block, learn: bool = False, overlap: str
     counts = Counts(len(items), seed=3)
     for each in blocks:
         counts.add(each)
-    return Ground(items, registry, "shop", 5, learn, counts, lambda found: overlap)
+    return Ground(items, registry, "shop", 5, learn, counts, None, lambda found: overlap)
 
 
 def test_uniform_is_uniform_over_the_candidates_of_each_event(registry: Registry) -> None:

@@ -92,6 +92,7 @@ def ask(
         settings.seed,
         question.learn,
         counts,
+        judged.about.encoder,
         judged.overlap,
     )
     policies = [ground.policy(text) for text in dict.fromkeys(question.policies)]

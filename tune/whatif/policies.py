@@ -126,6 +126,7 @@ class Popularity:
 class Ground:
     """What policies are made from: the log's catalogue, published versions, and counts of the log.
 
+    encoder: fingerprint of the model that made the items' embeddings, None where nobody knows.
     overlap: in words, what a version's own training has to do with the rows that are judged.
     """
 
@@ -135,6 +136,7 @@ class Ground:
     seed: int
     learn: bool
     counts: Counts
+    encoder: str | None
     overlap: Callable[[Version], str]
 
     def policy(self, text: str) -> Policy:
@@ -170,4 +172,13 @@ class Ground:
         version = Version.load(self.registry.fetch(self.name, int(number)))
         name = f"{text.partition(':')[0]}:{number}"
         remark = self.overlap(version)
-        return VersionPolicy(name, version, self.items, self.seed, greedy=greedy, learns=self.learn, remark=remark)
+        return VersionPolicy(
+            name,
+            version,
+            self.items,
+            self.seed,
+            greedy=greedy,
+            learns=self.learn,
+            encoder=self.encoder,
+            remark=remark,
+        )

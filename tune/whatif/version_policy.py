@@ -11,7 +11,7 @@ import pyarrow as pa
 from actors.bandits import law, learn
 from actors.bandits.published import Published
 from actors.bandits.version import Version
-from actors.features.feature_map import FeatureMap
+from actors.features.catalogue import row_numbers
 from actors.features.features import Features, Floats
 from tune.whatif.block import Block, greatest
 
@@ -27,18 +27,30 @@ class VersionPolicy:
     Where it learns, every client has a learner, as in serving: the law under the present state is the policy, then
     the logged reward is learned (progressive replay). A client is decided for by the members admitted there.
 
+    features: the version's, over the log's catalogue.
+
     Args:
         items: the log's catalogue; candidates that the version was not fitted on have the features of new items.
+        encoder: fingerprint of the model that made the log's embeddings; None where nobody knows.
         greedy: all probability on the greatest blended mean instead.
         remark: what a reader of its estimate must know.
     """
 
     def __init__(
-        self, name: str, version: Version, items: pa.Table, seed: int, *, greedy: bool, learns: bool, remark: str = ""
+        self,
+        name: str,
+        version: Version,
+        items: pa.Table,
+        seed: int,
+        *,
+        greedy: bool,
+        learns: bool,
+        encoder: str | None = None,
+        remark: str = "",
     ):
         self.name, self.learns = name, learns
         self._version, self._seed, self._greedy, self._remark = version, seed, greedy, remark
-        self._map = _following(version, items)
+        self.features = version.over(_described(version, items), encoder)
         self._learners: dict[str | tuple[str, ...], _Learner] = {}
 
     def probabilities(self, block: Block) -> Floats:
@@ -46,7 +58,7 @@ class VersionPolicy:
         events = block.listed()
         columns = [events[name].to_pylist() for name in ("client_id", "user_id", "session_id")]
         for start in range(0, len(events), CHUNK):
-            batch = self._map.batch(events.slice(start, CHUNK))
+            batch = self.features.batch(events.slice(start, CHUNK))
             for b in range(len(batch)):
                 n = start + b
                 client, user, session = (column[n] for column in columns)
@@ -100,8 +112,11 @@ class _Learner:
     published: Published
 
 
-def _following(version: Version, items: pa.Table) -> FeatureMap:
-    """The version's map on the log's catalogue; the same map where it is the catalogue that it was fitted on."""
-    if tuple(items["item_id"].to_pylist()) == version.feature_map.item_ids:
-        return version.feature_map
-    return version.over(items)
+def _described(version: Version, items: pa.Table) -> pa.Table:
+    """The log's catalogue; where it has nothing but ids, with what the version knows of its items."""
+    if any(items[name].null_count < len(items) for name in items.column_names if name != "item_id"):
+        return items
+    place = {item_id: row for row, item_id in enumerate(version.items["item_id"].to_pylist())}
+    row_I = row_numbers(place, items["item_id"].to_pylist())
+    both = pa.concat_tables([version.items, items], promote_options="default")
+    return both.take(pa.array(np.where(row_I < 0, len(version.items) + np.arange(len(items)), row_I)))
