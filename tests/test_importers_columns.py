@@ -101,7 +101,7 @@ def test_an_answer_among_numbers_is_none() -> None:
 def test_people_are_not_called_null_but_an_item_may_be_called_none() -> None:
     words = ["NULL", "none", "-", "u1", " na "]
     assert typed.texts("user_id", chunked(words), typed.MISSING).to_pylist() == [None, None, None, "u1", None]
-    assert typed.texts("item_id", chunked(words), typed.NOTHING).to_pylist() == [None, "none", "-", "u1", None]
+    assert typed.texts("item_id", chunked(words), typed.NOTHING).to_pylist() == [None, "none", "-", "u1", "na"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_people_are_not_called_null_but_an_item_may_be_called_none() -> None:
         "2011-12-09T12:50:00Z",
         "2011-12-09 12:50:00 UTC",
         "2011-12-09 12:50:00.000 GMT",
-        "2011-12-09 14:50:00.25 +0200",
+        "2011-12-09 14:50:00.000 +0200",
         "2011/12/09 12:50",
         "09.12.2011 12:50",
         "09.12.11 12:50:00",
@@ -196,6 +196,23 @@ def test_month_before_day_unless_that_cannot_be() -> None:
     )
 
 
+def test_parts_of_a_second_keep_their_order() -> None:
+    texts = ["2021-01-01T00:00:00.900Z", "2021-01-01 00:00:00,1", "1/Jan/2021:01:00:00.5 +0100", "01.01.2021 00:00:00"]
+    found = typed.times("t", chunked(texts), Faults(4)).to_pylist()
+    assert [moment.microsecond for moment in found] == [900_000, 100_000, 500_000, 0]
+    assert {moment.replace(microsecond=0) for moment in found} == {datetime(2021, 1, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("day", ["30.02.2021", "20210230", "31-Apr-21 10:00", "29/02/2021", "2021-02-30", 20210230])
+def test_a_day_that_is_not_in_its_month_is_a_fault(day: object) -> None:
+    faults = Faults(2)
+    leap = 20200229 if isinstance(day, int) else "29.02.2020"
+    found = typed.times("t", chunked([day, leap]), faults)
+    assert (found[0].as_py(), faults.good_N[0]) == (None, False)
+    if len(str(day)) != 8 or isinstance(day, int):
+        assert found[1].as_py() == datetime(2020, 2, 29, tzinfo=UTC)
+
+
 def test_a_text_that_is_no_time() -> None:
     faults = Faults(2)
     found = typed.times("timestamp", chunked(["2011-12-09", "soon"]), faults)
@@ -216,6 +233,13 @@ def test_lists_of_ids(column: pa.ChunkedArray) -> None:
 def test_bars_stand_before_commas_and_blanks() -> None:
     column = chunked(["red lamp|blue, large lamp", "red lamp"])
     assert typed.lists("c", column, Faults(2)).to_pylist() == [["red lamp", "blue, large lamp"], ["red lamp"]]
+
+
+def test_lists_are_written_as_ids_are() -> None:
+    """0.0 and 1.0 in a column of ids are 0 and 1; a word that is in another row's list is an item."""
+    assert typed.lists("c", chunked(["[0.0, 1.0]", "2.0|0.0"]), Faults(2)).to_pylist() == [["0", "1"], ["2", "0"]]
+    assert typed.lists("c", chunked(["[0.5, 1.0]"]), Faults(1)).to_pylist() == [["0.5", "1.0"]]
+    assert typed.lists("c", chunked(["NA|US", "NA", "-"]), Faults(3)).to_pylist() == [["NA", "US"], ["NA"], None]
 
 
 def test_lists_of_numbers_and_fixed_size() -> None:

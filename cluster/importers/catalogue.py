@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cluster.config import DataSettings
 from cluster.errors import SchemaError
 from cluster.faults import Faults, row_faults
-from cluster.importers.columns import numbers, plain_array, texts, times
+from cluster.importers.columns import MISSING, NOTHING, numbers, plain_array, texts, times
 from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Options
 from cluster.importers.moments import STAMP
@@ -22,6 +22,8 @@ from cluster.records import ITEMS, USERS
 
 Ints = NDArray[np.int64]
 
+_ABSENT = {"item_id": NOTHING, "user_id": MISSING, "client_id": MISSING}
+"""As the events read them."""
 TOLD = ("title", "description", "price", "category", "brand", "provider_id")
 """Columns of ITEMS that the events may tell."""
 ITEM_ROLES = (
@@ -80,7 +82,7 @@ def _typed(source: Source, roles: Roles, schema: pa.Schema, key: str) -> tuple[p
 
 def _cast(field: pa.Field, values: pa.ChunkedArray, faults: Faults) -> pa.Array:
     if field.type == pa.string():
-        return texts(field.name, values)
+        return texts(field.name, values, _ABSENT.get(field.name, frozenset()))
     if field.type == pa.float64():
         return numbers(field.name, values, faults)
     if field.type == STAMP:

@@ -18,11 +18,9 @@ from cluster.importers import moments
 from cluster.importers.moments import STAMP
 from cluster.importers.numerals import reading
 
-NOTHING = frozenset(
-    ("", "?", "na", "n/a", "#n/a", "#na", "nan", "-nan", "nat", "null", "(null)", "<null>", "<na>", "\\n")
-)
+NOTHING = frozenset(("", "?", "n/a", "#n/a", "#na", "nan", "-nan", "nat", "null", "(null)", "<null>", "<na>", "\\n"))
 """Words for a missing value that nothing is called by, in lower case."""
-MISSING = NOTHING | {"none", "nil", "n.a.", "-", "--", "—", "."}
+MISSING = NOTHING | {"na", "none", "nil", "n.a.", "-", "--", "—", "."}
 """These mean that too among numbers, times and people; an item or a class may be called so."""
 _TRUTH = {"true": 1.0, "false": 0.0}
 _ANSWERS = _TRUTH | {"yes": 1.0, "no": 0.0, "y": 1.0, "n": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
@@ -135,12 +133,16 @@ def lists(name: str, column: pa.ChunkedArray, faults: Faults) -> pa.Array:
         offsets = np.concatenate([[0], np.cumsum(np.asarray(lengths))]).astype(np.int32)
         flat = texts(name, pa.chunked_array([pc.list_flatten(array)]))
         return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=array.is_null())
-    words = texts(name, column, MISSING)
+    words = texts(name, column, NOTHING)
     bare = words.filter(pc.invert(pc.fill_null(pc.match_substring_regex(words, r"^[\[(]"), True)))
     mark = next((m for m in "|;," if pc.any(pc.match_substring(bare, m)).as_py()), None)
-    found = by_value(words, lambda text: _ids(text, mark), pa.list_(pa.string()))
+    parsed = {text: _ids(text, mark) for text in pc.unique(words).drop_null().to_pylist()}
+    known = {part for parts in parsed.values() if parts and len(parts) > 1 for part in parts}
+    words = by_value(words, lambda v: None if v.lower() in MISSING and v not in known else v, pa.string())
+    found = by_value(words, parsed.get, pa.list_(pa.string()))
     faults.add(pc.and_(words.is_valid(), found.is_null()), f"{name}: expected a list of item ids", array)
-    return found
+    flat = texts(name, pa.chunked_array([found.values]))
+    return pa.ListArray.from_arrays(found.offsets, flat, mask=found.is_null())
 
 
 def _ids(text: str, mark: str | None) -> list[str] | None:

@@ -26,22 +26,46 @@ _WHOLE = (
     "%a, %d %b %Y %H:%M:%S",
 )
 _DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_PART = r"(?P<clock>:\d\d:\d\d)[.,](?P<part>\d+)"
+_NUMBERED = r"^\d{1,2}[/-]\d{1,2}[/-]\d{2,4}"
 _FIRST, _LAST = (pa.scalar(datetime(year, 1, 1, tzinfo=UTC), STAMP) for year in (1000, 9999))
 
 
 def of_texts(array: pa.Array) -> pa.Array:
     """STAMP of N texts, null where one cannot be read as a date."""
     coded = array.dictionary_encode()
-    plain = _plain(coded.dictionary)
+    plain, part = _whole(coded.dictionary)
+    return pc.add(_seconds(plain, coded.indices), part.take(coded.indices))
+
+
+def either_way(array: pa.Array) -> bool:
+    """Whether all of N texts, 01/02/2021 say, can be read month first and day first."""
+    plain, _ = _whole(pc.unique(array).drop_null())
+    if not len(plain) or pc.all(pc.match_substring_regex(plain, _NUMBERED)).as_py() is False:
+        return False
+    return all(not _filled(pa.nulls(len(plain), STAMP), plain, forms).null_count for forms in _by_order())
+
+
+def _by_order() -> list[list[str]]:
+    return [[day + clock for day in days for clock in _CLOCKS] for days in (_MONTH_FIRST, _DAY_FIRST)]
+
+
+def _whole(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Plain texts of whole seconds, and the parts of a second that were cut off."""
+    found = pc.fill_null(pc.struct_field(pc.extract_regex(texts, _PART), "part"), "")
+    digits = pc.utf8_slice_codeunits(pc.utf8_rpad(found, 6, "0"), 0, 6)
+    return _plain(pc.replace_substring_regex(texts, _PART, r"\1")), digits.cast(pa.int64()).cast(pa.duration("us"))
+
+
+def _seconds(plain: pa.Array, index_N: pa.Array) -> pa.Array:
+    """STAMP of N plain texts; `index_N`: which of them each row has."""
     iso = pa.array([_iso(text) for text in plain.to_pylist()], STAMP)
     if iso.null_count:
         clocked = [day + clock for day in _EITHER for clock in _CLOCKS]
         iso = _filled(iso, plain, (*clocked, *_WHOLE))
-        by_order = [[day + clock for day in days for clock in _CLOCKS] for days in (_MONTH_FIRST, _DAY_FIRST)]
-        read = [_filled(iso, plain, forms) for forms in by_order] if iso.null_count else [iso]
-        iso = min((found.take(coded.indices) for found in read), key=lambda found: found.null_count)
-        return iso
-    return iso.take(coded.indices)
+        read = [_filled(iso, plain, forms) for forms in _by_order()] if iso.null_count else [iso]
+        return min((found.take(index_N) for found in read), key=lambda found: found.null_count)
+    return iso.take(index_N)
 
 
 def of_numbers(array: pa.Array) -> pa.Array:
@@ -56,10 +80,9 @@ def of_numbers(array: pa.Array) -> pa.Array:
 
 
 def _plain(texts: pa.Array) -> pa.Array:
-    """Without blanks at the ends, parts of a second, and other words and marks for what _CLOCKS and ISO say."""
+    """Without blanks at the ends and other words and marks for what _CLOCKS and ISO say."""
     for pattern, instead in (
         (r"^\s+|\s+$", ""),
-        (r"(:\d\d)[.,]\d+", r"\1"),
         (r"^(\d{4})/(\d{1,2})/", r"\1-\2-"),
         (r"^(\d+[/.-]\d+[/.-]\d+),?[\sT]+(\d)", r"\1 \2"),
         (r"\s*(?:UTC|GMT|Z)$", "+00:00"),
@@ -85,7 +108,10 @@ def _filled(found: pa.Array, texts: pa.Array, forms: Sequence[str]) -> pa.Array:
         form = min(forms, key=lambda form: _by_form(part, form).null_count)
         if _by_form(part, form).null_count == len(part):
             break
-        found = pc.coalesce(found, _by_form(unread, form))
+        read = _without_rolled(unread, _by_form(unread, form), form)
+        if read.null_count == len(read):
+            break
+        found = pc.coalesce(found, read)
     return found
 
 
@@ -99,6 +125,25 @@ def _by_form(texts: pa.Array, form: str) -> pa.Array:
     return pc.if_else(sane, stamps, pa.scalar(None, STAMP))
 
 
+def _without_rolled(texts: pa.Array, stamps: pa.Array, form: str) -> pa.Array:
+    """Null where a day is not in its month: Arrow reads 30.02.2021 as the second of March."""
+    early = pc.and_(pc.less_equal(pc.day(stamps), 4), pc.match_substring_regex(texts, "29|30|31"))
+    at = np.flatnonzero(np.asarray(pc.fill_null(early, False)))
+    if not len(at):
+        return stamps
+    rolled_N = np.zeros(len(texts), bool)
+    rolled_N[at] = [_impossible(text, form) for text in texts.take(pa.array(at)).to_pylist()]
+    return pc.if_else(pa.array(rolled_N), pa.scalar(None, STAMP), stamps)
+
+
+def _impossible(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError as error:
+        return "out of range" in str(error)
+    return False
+
+
 def _written(array: pa.Array) -> pa.Array | None:
     """Whole numbers of equally many digits that are all dates from 1900 to 2100."""
     values = array.drop_null()
@@ -110,8 +155,9 @@ def _written(array: pa.Array) -> pa.Array | None:
     if form is None or not (1900 * years <= low and high < 2101 * years):
         return None
     whole = pc.if_else(array.is_null(), pa.scalar(None, pa.int64()), array.cast(pa.int64(), safe=False))
-    found = _by_form(whole.cast(pa.string()), form)
-    return found if found.null_count == array.null_count else None
+    digits = whole.cast(pa.string())
+    found = _by_form(digits, form)
+    return _without_rolled(digits, found, form) if found.null_count == array.null_count else None
 
 
 def _instant(seconds: float | None) -> datetime | None:
