@@ -117,6 +117,34 @@ def test_one_line_with_a_field_too_many_does_not_shift_the_others(tmp_path) -> N
     assert source.table.to_pylist() == [{"a": "4", "b": "5"}]
 
 
+R_FILES = {
+    "numbered": (b"a,b\n1,x,2.5\n2,y,3\n", ["a", "b"]),
+    "named, tabs": (b"a\tb\nMazda RX4\t21\t6\nFiat 128\t32\t4\n", ["a", "b"]),
+    "named, blanks": (b'a b\n"Mazda RX4" 21 6\n"Fiat 128" 32 4\n', ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", R_FILES)
+def test_names_of_rows_that_r_gives_no_name(tmp_path, name: str) -> None:
+    content, columns = R_FILES[name]
+    source = read([written(tmp_path, content)], SETTINGS)
+    assert (source.table.column_names, len(source)) == (columns, 2)
+
+
+SPLIT = {
+    "a decimal comma, users come again": b"user,reward\nu1,0,5\nu1,1,5\n",
+    "a decimal comma, users differ": b"user,reward\n1,0,5\n2,1,5\n",
+    "a date and a clock": b"user date click\nu1 2021-01-01 10:00:01 1\nu2 2021-01-01 10:00:02 0\n",
+    "one row": b"user,name\nu1,Smith,John\n",
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_a_field_in_two_does_not_shift_the_columns(tmp_path, name: str) -> None:
+    with pytest.raises(SourceError, match=r"found \d; a field that holds the delimiter .* must be in quotes \(row 1\)"):
+        read([written(tmp_path, SPLIT[name])], SETTINGS)
+
+
 def test_lines_of_another_alphabet_are_told_with_the_remedy(tmp_path) -> None:
     source = read([written(tmp_path, "a,b\n1,£5\n2,6\n".encode("latin-1"))], SETTINGS)
     (note,) = source.notes

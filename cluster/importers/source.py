@@ -6,6 +6,7 @@ SourceError; a row that cannot is set aside.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -29,6 +30,9 @@ CHUNK_ROWS = 65_536
 FIRST_ROWS = 20
 """Records that show what the header leaves out."""
 SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".txt")
+_REMEDY = "; a field that holds the delimiter (1,5 between commas) must be in quotes"
+_SPLIT = {",": re.compile(r"[-+]?\d*,\d+"), " ": re.compile(r"\d+[-/.]\d+[-/.]\d+ \d+:\d+.*")}
+"""One value in two fields, by the delimiter."""
 _INDEX = ("Unnamed: 0", "__index_level_0__")
 """Names that pandas gives the index of rows."""
 _MAGIC = {
@@ -193,12 +197,15 @@ def _text(
         if header is None or isinstance(header, Reject):
             raise SourceError(f"{path}: cannot read the header: {header.reason if header else 'the file is blank'}")
         first = list(islice(records, FIRST_ROWS))
-        header = _fitted([name.strip() for name in header], [one for one in first if isinstance(one, list)])
+        whole = [one for one in first if isinstance(one, list)]
+        header = _fitted([name.strip() for name in header], whole, lines.delimiter)
         for number, record in enumerate(chain(first, records), 1):
             if isinstance(record, Reject):
                 rejects.append(record)
             elif len(record) != len(header):
-                reason = f"line: expected {len(header)} fields, found {len(record)}"
+                reason = (
+                    f"line: expected {len(header)} fields, found {len(record)}{_REMEDY * (len(record) > len(header))}"
+                )
                 rejects.append(Reject(number, reason, lines.delimiter.join(record)[:SHOWN_BYTES]))
             else:
                 kept.append(record)
@@ -212,12 +219,26 @@ def _text(
     return pa.concat_tables(chunks), np.array(rows, np.int64), rejects
 
 
-def _fitted(header: list[str], first: list[list[str]]) -> list[str]:
+def _fitted(header: list[str], first: list[list[str]], delimiter: str) -> list[str]:
     """The header where all records have a field more: R does not name the row index, which comes before the others,
     and a delimiter may end each line but the header's."""
     if not first or "" in header or any(len(record) != len(header) + 1 for record in first):
         return header
-    return ["", *header] if any(record[-1] for record in first) else [*header, ""]
+    if not any(record[-1] for record in first):
+        return [*header, ""]
+    return ["", *header] if _of_r(first, delimiter) else header
+
+
+def _of_r(first: list[list[str]], delimiter: str) -> bool:
+    """Whether first fields can be R's names of rows: all differ, and no other field may have come in two, as 3,5 does
+    between commas and a date with a clock between blanks."""
+    if len({record[0] for record in first}) < max(len(first), 2):
+        return False
+    split = _SPLIT.get(delimiter)
+    if split is None:
+        return True
+    pairs = range(len(first[0]) - 1)
+    return not any(all(split.fullmatch(delimiter.join(record[i : i + 2])) for record in first) for i in pairs)
 
 
 def _columns(header: list[str], records: list[list[str]]) -> pa.Table:
