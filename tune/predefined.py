@@ -77,7 +77,13 @@ class Predefined:
         if self.before is not None:
             return self.before.linear.again(d.phi_ND, d.arm_N, d.reward_N)
         return pooled.fit(
-            d.phi_ND, d.arm_N, d.reward_N, self.feature_map.arms, self.feature_map.groups, self.settings.least_noise
+            d.phi_ND,
+            d.arm_N,
+            d.reward_N,
+            self.feature_map.arms,
+            self.feature_map.groups,
+            self.settings.least_noise,
+            intercepts=self.feature_map.intercepts,
         )
 
     @cached_property

@@ -6,7 +6,7 @@ evidence by MacKay's fixed point (Bishop 2006, §3.5.2): γ = Σ_i e_i/(e_i + λ
 Shapes: N rows, A arms (the last is the prior for unknown items), D features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ SETTLED = 0.02
 class Pooled:
     """Posterior precision_ADD and shift_AD, with the fitted scale λ (`ridge`) and σ² (`noise`).
 
-    prior_D: diagonal of the prior's precision.
+    prior_D: diagonal of the prior's precision. intercepts: the features whose prior mean is the mean reward.
     """
 
     precision_ADD: Floats
@@ -37,6 +37,7 @@ class Pooled:
     noise: float
     rows: int
     prior_D: Floats
+    intercepts: tuple[int, ...] = (0,)
 
     def again(self, phi_ND: Floats, arm_N: Ints, reward_N: Floats) -> "Pooled":
         """The posterior on other rows, after a change: how large effects are is as it was, what they are is not.
@@ -45,10 +46,10 @@ class Pooled:
         """
         gram_ADD, cross_AD, _ = _sums(phi_ND, arm_N, reward_N, len(self.shift_AD))
         mean_D = np.zeros(len(self.prior_D))
-        mean_D[0] = reward_N.mean()
+        mean_D[list(self.intercepts)] = reward_N.mean()
         precision_ADD = np.diag(self.prior_D) + gram_ADD / self.noise
         shift_AD = self.prior_D * mean_D + cross_AD / self.noise
-        return Pooled(precision_ADD, shift_AD, self.ridge, self.noise, len(reward_N), self.prior_D)
+        return replace(self, precision_ADD=precision_ADD, shift_AD=shift_AD, rows=len(reward_N))
 
     def prior(self, name: str, view: View, half_life: float | None = None, strength: float = 1.0) -> Prior:
         """A shared member that starts from this posterior, its weight times `strength`: N(μ, Σ/strength).
@@ -67,6 +68,7 @@ def fit(
     groups_D: Ints | None = None,
     least_noise: float = 1e-3,
     rounds: int = 30,
+    intercepts: tuple[int, ...] = (0,),
 ) -> Pooled:
     """Fit on rows with rewards scaled to [0, 1].
 
@@ -75,6 +77,7 @@ def fit(
             (automatic relevance determination by group; Bishop 2006, §7.2). None is one group.
         least_noise: σ² is no less. A map that passes through all its rows leaves no residual, and with a smaller σ² a
             learner that then meets rewards of its own choices alone is certain of what it has not seen.
+        intercepts: features of which no row has two, as `FeatureMap.intercepts` names them.
 
     Raises:
         EvidenceError: there are no rows, or one of them is not finite.
@@ -85,7 +88,7 @@ def fit(
         raise EvidenceError("features or rewards are not finite; re-import the data")
     gram_ADD, cross_AD, used = _sums(phi_ND, arm_N, reward_N, arms)
     mean_D = np.zeros(phi_ND.shape[1])
-    mean_D[0] = reward_N.mean()
+    mean_D[list(intercepts)] = reward_N.mean()
     centred_AD = cross_AD - gram_ADD @ mean_D
     total = float(((reward_N - reward_N.mean()) ** 2).sum())
     if groups_D is None or not groups_D.any():
@@ -93,11 +96,11 @@ def fit(
         ridge_G, noise = _one_scale(gram_ADD[used], centred_AD[used], total, len(reward_N), least_noise, rounds)
     else:
         ridge_G, noise = _scales(gram_ADD[used], centred_AD[used], groups_D, total, len(reward_N), least_noise, rounds)
-    prior_DD = np.diag(ridge_G[groups_D])
-    prior_DD[0, 0] = INTERCEPT_PRECISION
-    shift_AD = prior_DD @ mean_D + cross_AD / noise
-    ridge = float(ridge_G[0])
-    return Pooled(prior_DD + gram_ADD / noise, shift_AD, ridge, noise, len(reward_N), np.diagonal(prior_DD).copy())
+    prior_D = ridge_G[groups_D]
+    prior_D[list(intercepts)] = INTERCEPT_PRECISION
+    shift_AD = prior_D * mean_D + cross_AD / noise
+    precision_ADD = np.diag(prior_D) + gram_ADD / noise
+    return Pooled(precision_ADD, shift_AD, float(ridge_G[0]), noise, len(reward_N), prior_D, intercepts)
 
 
 def _one_scale(

@@ -142,7 +142,7 @@ class FeatureMap:
         """Features before those of the lift or the buckets, the first ones."""
         if self.joint:
             return self.joint.dimension
-        return (1 + (self.kind == "pair")) * (1 + self.context.size)
+        return 1 + self.context.size + (self.kind == "pair") * (2 + self.context.size)
 
     @property
     def plain(self) -> Ints:
@@ -157,6 +157,11 @@ class FeatureMap:
         if self.kind == "pair":
             return pair.groups(self.base // 2, self.dimension - self.base)
         return (np.arange(self.dimension) >= self.base).astype(np.int64)
+
+    @property
+    def intercepts(self) -> tuple[int, ...]:
+        """Features that are the level of rewards: their prior mean is the mean reward."""
+        return (0, 1 + self.context.size) if self.kind == "pair" else (0,)
 
     @property
     def arms(self) -> int:
@@ -292,8 +297,8 @@ class FeatureMap:
     def with_items(self, items: pa.Table, replaced: NDArray[np.bool_] | None = None) -> "FeatureMap":
         """The same parameters over another catalogue (ITEMS schema).
 
-        Fitted items keep their arm; the others have the unknown arm, or joint features of what they are,
-        without behaviour.
+        Fitted items keep their arm; the others have the unknown arm, the intercept of a pair's later items, or joint
+        features of what they are, without behaviour.
 
         replaced: items that have another embedding than in this catalogue, which it does not keep
         (`Version.over` does); None for no one.

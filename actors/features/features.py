@@ -21,8 +21,8 @@ Keys: TypeAlias = NDArray[np.uint64]
 class Features:
     """One decision.
 
-    phi_KD: rows of the feature map, column 0 is the intercept. With parameters per item ("arms") every row is
-        the same context and may be a stride-0 view.
+    phi_KD: rows of the feature map, column 0 is the intercept (another is that of a pair's later item, `pair.py`).
+        With parameters per item ("arms") every row is the same context and may be a stride-0 view.
     arm_K: the parameter row that an item uses: 0 for all with joint features, the catalogue index with arms,
         -1 for an item that the map does not know (the last parameter row, which is the prior).
     item_K: catalogue index, -1 when unknown.

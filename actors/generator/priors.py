@@ -41,8 +41,7 @@ class Priors:
         """From fits without fold 0, 1, ..., and last the one on all users."""
         mean, prior, data = [], [], []
         for fit in fits:
-            prior_DD = fit.ridge * np.eye(fit.shift_AD.shape[1])
-            prior_DD[0, 0] = pooled.INTERCEPT_PRECISION
+            prior_DD = np.diag(fit.prior_D)
             mean.append(np.linalg.solve(fit.precision_ADD, fit.shift_AD[..., None])[..., 0])
             prior.append(prior_DD)
             data.append(fit.precision_ADD - prior_DD)
@@ -53,7 +52,10 @@ def crossfit(
     phi_ND: Floats, arm_N: Ints, reward_N: Floats, fold_N: Ints, arms: int, folds: int, whole: pooled.Pooled
 ) -> Priors:
     """Fit without each fold of users; `whole` is the fit on all of them."""
-    fits = [pooled.fit(phi_ND[fold_N != f], arm_N[fold_N != f], reward_N[fold_N != f], arms) for f in range(folds)]
+    fits = []
+    for f in range(folds):
+        rows = fold_N != f
+        fits.append(pooled.fit(phi_ND[rows], arm_N[rows], reward_N[rows], arms, intercepts=whole.intercepts))
     return Priors.of([*fits, whole])
 
 

@@ -95,13 +95,13 @@ def contributions(published: Published, slot: law.Slot) -> dict[str, float]:
 def reasons(current: Current, features: Features, slot: law.Slot) -> list[dict[str, Any]]:
     """The features that moved the linear members' blended mean most, with what each added to the reward.
 
-    Contribution of feature d is (high − low)·φ_d·Σ_m w_m μ_m,d over the linear members; the intercept is left out.
+    Contribution of feature d is (high − low)·φ_d·Σ_m w_m μ_m,d over the linear members; intercepts are left out.
     """
     linear_D = _linear(current, features, slot)
     if linear_D is None:
         return []
     moved_D = features.phi_KD[slot.index] * linear_D
-    moved_D[0] = 0.0
+    moved_D[list(current.loaded.version.feature_map.intercepts)] = 0.0
     top = np.argpartition(-np.abs(moved_D), min(REASONS, len(moved_D) - 1))[:REASONS]
     top = top[np.argsort(-np.abs(moved_D[top]), kind="stable")]
     return [{"feature": current.loaded.names[d], "contribution": float(moved_D[d])} for d in top if moved_D[d]]
