@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.errors import SourceError
+from cluster.importers.doubts import doubts
 from cluster.importers.imported import Options
 from cluster.importers.moments import STAMP
 from cluster.importers.roles import Roles
@@ -52,7 +53,7 @@ def facts(
         "seed": seed,
         "rows": len(source) + len(source.rejects),
         "rejected": len(quarantine),
-        "notes": [*source.notes, *roles.notes, *more.pop("notes", [])],
+        "notes": [*source.notes, *roles.notes, *doubts(source, roles), *more.pop("notes", [])],
     }
     return {**told, **{key: value for key, value in more.items() if value}}
 

@@ -1,6 +1,7 @@
 """Tables of items and users beside the events, or made from the ids that the events name."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from cluster.errors import SchemaError
 from cluster.faults import Faults, row_faults
 from cluster.importers.columns import MISSING, NOTHING, numbers, plain_array, texts, times
 from cluster.importers.context import Coded, code, from_column, maps
+from cluster.importers.doubts import doubts
 from cluster.importers.imported import Options
 from cluster.importers.moments import STAMP
 from cluster.importers.names import plain
@@ -51,20 +53,29 @@ USER_ROLES = (
 )
 
 
-def read_items(paths: Sequence[Path], settings: DataSettings, exclude: Sequence[str] = ()) -> tuple[pa.Table, pa.Table]:
-    """The usable rows in ITEMS' columns, and the quarantine. Columns without a role become attributes."""
+@dataclass(frozen=True)
+class Described:
+    """A file of items or users: its usable rows in ITEMS' or USERS' columns, the quarantine, and words on the rest."""
+
+    table: pa.Table
+    quarantine: pa.Table
+    notes: tuple[str, ...]
+
+
+def read_items(paths: Sequence[Path], settings: DataSettings, exclude: Sequence[str] = ()) -> Described:
+    """Items of files. Columns without a role become attributes."""
     source = read(paths, settings)
     inside = tuple(name for name in exclude if name in source.table.column_names)
-    return _typed(source, resolve(source, ITEM_ROLES, Options(exclude=inside)), ITEMS, "item_id")
+    return _typed(source, resolve(source, ITEM_ROLES, Options(exclude=inside), log=False), ITEMS, "item_id")
 
 
-def read_users(paths: Sequence[Path], settings: DataSettings) -> tuple[pa.Table, pa.Table]:
-    """The same for USERS."""
+def read_users(paths: Sequence[Path], settings: DataSettings) -> Described:
+    """The same of users."""
     source = read(paths, settings)
-    return _typed(source, resolve(source, USER_ROLES, Options()), USERS, "user_id")
+    return _typed(source, resolve(source, USER_ROLES, Options(), log=False), USERS, "user_id")
 
 
-def _typed(source: Source, roles: Roles, schema: pa.Schema, key: str) -> tuple[pa.Table, pa.Table]:
+def _typed(source: Source, roles: Roles, schema: pa.Schema, key: str) -> Described:
     faults = Faults(len(source))
     columns = []
     for field in schema:
@@ -77,7 +88,8 @@ def _typed(source: Source, roles: Roles, schema: pa.Schema, key: str) -> tuple[p
             columns.append(_cast(field, values, faults))
     table = pa.Table.from_arrays(columns, schema=schema)
     row_faults(table, key, faults)
-    return table.filter(pa.array(faults.good_N)), source.quarantine(faults)
+    notes = [*source.notes, *roles.notes, *(f"{source.name}: {note}" for note in doubts(source, roles))]
+    return Described(table.filter(pa.array(faults.good_N)), source.quarantine(faults), tuple(notes))
 
 
 def _cast(field: pa.Field, values: pa.ChunkedArray, faults: Faults) -> pa.Array:

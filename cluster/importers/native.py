@@ -63,7 +63,13 @@ def read_native(
         raise SourceError(f"{files[0]}: only items or users; name the file of events as well")
     source = read(events, settings, progress)
     roles = resolve(source, ROLES, options)
-    item_table, item_rejects = read_items(items, settings) if items else (None, QUARANTINE.empty_table())
-    user_table, user_rejects = read_users(users, settings) if users else (None, QUARANTINE.empty_table())
-    beside = Beside(item_table, user_table, pa.concat_tables([item_rejects, user_rejects]))
+    item_table = read_items(items, settings) if items else None
+    user_table = read_users(users, settings) if users else None
+    found = [table for table in (item_table, user_table) if table]
+    beside = Beside(
+        item_table.table if item_table else None,
+        user_table.table if user_table else None,
+        pa.concat_tables([QUARANTINE.empty_table(), *(table.quarantine for table in found)]),
+        notes=tuple(note for table in found for note in table.notes),
+    )
     return feedback(source, roles, options, settings, seed, beside)

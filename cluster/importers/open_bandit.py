@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cluster.config import DataSettings
 from cluster.errors import SchemaError, SourceError
 from cluster.faults import Faults
-from cluster.importers.catalogue import read_items
+from cluster.importers.catalogue import Described, read_items
 from cluster.importers.columns import numbers, plain_array
 from cluster.importers.context import Coded, coded_texts
 from cluster.importers.feedback import Beside, feedback
@@ -69,10 +69,11 @@ def read_open_bandit(
     left_out = [name for name in OF_THE_LOG if name in source.table.column_names and name not in options.exclude]
     asked = replace(options, exclude=(*options.exclude, *left_out))
     roles = resolve(source, ROLES, asked)
-    items, rejects = _items(beside, settings)
-    notes = () if beside else ("no table of items given or beside the log: candidates are the items it names",)
+    items = _items(beside, settings)
+    notes = items.notes if items else ("no table of items given or beside the log: candidates are the items it names",)
     told = dict.fromkeys(left_out, "describes the log, not the situation")
-    return feedback(source, roles, options, settings, seed, Beside(items, None, rejects, context, True, told, notes))
+    table, rejects = (items.table, items.quarantine) if items else (None, QUARANTINE.empty_table())
+    return feedback(source, roles, options, settings, seed, Beside(table, None, rejects, context, True, told, notes))
 
 
 def _neighbours(log: Path) -> list[Path]:
@@ -81,9 +82,9 @@ def _neighbours(log: Path) -> list[Path]:
     return [path] if path.exists() else []
 
 
-def _items(paths: Sequence[Path], settings: DataSettings) -> tuple[pa.Table | None, pa.Table]:
+def _items(paths: Sequence[Path], settings: DataSettings) -> Described | None:
     if not paths:
-        return None, QUARANTINE.empty_table()
+        return None
     names = read(paths, settings).table.column_names
     return read_items(paths, settings, [name for name in names if REPEATED.fullmatch(name)])
 

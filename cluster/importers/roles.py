@@ -17,6 +17,9 @@ from cluster.importers.numerals import number
 from cluster.importers.source import Source
 from cluster.importers.telling import counts_rows
 
+_INDEX = ("index", "idx", "row", "rowid", "rowname", "rownames", "rownumber", "level0", "unnamed", "unnamed0")
+"""What a saved index is called, by `plain`."""
+
 
 @dataclass(frozen=True)
 class Role:
@@ -48,8 +51,13 @@ class Roles:
         return {**told, "context": ", ".join(self.context)}
 
 
-def resolve(source: Source, roles: Sequence[Role], options: Options) -> Roles:
+def resolve(source: Source, roles: Sequence[Role], options: Options, log: bool = True) -> Roles:
     """Assign the columns of a source.
+
+    Args:
+        source, roles, options: the columns, the parts they may play, and what was said of them.
+        log: whether rows are events. Among items and users a column that counts the rows may be a rank: there only
+            one that is called an index is left out, and nothing can be mapped.
 
     Raises:
         SchemaError: an option names an unknown role or column, or a required role has no column; the message
@@ -71,8 +79,8 @@ def resolve(source: Source, roles: Sequence[Role], options: Options) -> Roles:
             free.remove(found)
         elif role.required:
             raise SchemaError(_missing(source.name, role, free))
-    notes = [_suspicion(role, free) for role in roles if role.name not in expressions]
-    counting = [c for c in free if counts_rows(source, c)]
+    notes = [_suspicion(role, free) for role in roles if log and role.name not in expressions]
+    counting = [c for c in free if (log or plain(c) in _INDEX) and counts_rows(source, c)]
     notes += [f"column {c!r} counts the rows of {source.name}, as a saved index does: it is left out" for c in counting]
     return Roles(
         {r.name: expressions[r.name] for r in roles if r.name in expressions},
