@@ -1,6 +1,7 @@
 """Columns that say what the log chose, or in which row: they are no context."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.config import DataSettings
+from cluster.errors import SchemaError
 from cluster.importers.imported import Imported, Options
 from cluster.importers.native import read_native
 from cluster.importers.table import read_table
@@ -74,10 +76,60 @@ def test_a_description_that_is_missing_here_and_there_is_taken_where_it_is(tmp_p
         f"{n},i{n % 4},{n % 2},{'NA' if n % 3 == 0 else f'Lamp {n % 4}'},{'-' if n < 8 else n % 4}" for n in range(80)
     ]
     path = written(tmp_path, "t,item,click,title,shelf", rows)
-    items = read_native([path], Options.parse(["timestamp=t"]), DataSettings(), 0).dataset.items.to_pylist()
+    mapping = Options.parse(["timestamp=t", "item.shelf=shelf"])
+    items = read_native([path], mapping, DataSettings(), 0).dataset.items.to_pylist()
     assert [(row["title"], row["attributes"]) for row in items] == [
         (f"Lamp {i}", [("shelf", str(i))]) for i in range(4)
     ]
+
+
+def situation(tmp_path: Path, column: str, *maps: str, device: bool = True) -> tuple[set[str], set[str], list[str]]:
+    """Keys of contexts and of items' attributes, and the notes, of a log whose column is `market` (of two items each)
+    or `segment` (of one)."""
+    rows = [f"{n},i{n * n % 7},{n % 3 % 2},{n * n % 7 % (2 if column == 'market' else 9)}s,{n % 5}" for n in range(200)]
+    path = written(tmp_path, f"t,item,click,{column},device", rows)
+    exclude = () if device else ("device",)
+    imported = read_native([path], Options.parse(["timestamp=t", *maps], exclude), DataSettings(), 0)
+    keys = [
+        {key for row in column.to_pylist() for key, _ in row or []}
+        for column in (imported.dataset.events["context"], imported.dataset.items["attributes"])
+    ]
+    notes = [note for note in imported.remarks() if "all rows of an item" in note]
+    assert notes == [note for note in imported.dataset.facts["notes"] if note in notes]
+    return keys[0], keys[1], notes
+
+
+def test_what_could_be_of_the_item_or_the_situation_is_told_and_can_be_said(tmp_path) -> None:
+    """A policy that goes by segment shows each segment one item; no log tells that from a column on the item."""
+    word = "column {0!r} is the same in all rows of an item; it is read as {1}; if it is {2}, say "
+    word += "--map {3}.{0}={0}, or leave it out with --exclude {0}"
+    assert situation(tmp_path, "segment") == (
+        {"device", "segment"},
+        set(),
+        [word.format("segment", "context", "data of the item", "item")],
+    )
+    assert situation(tmp_path, "market") == (
+        {"device"},
+        {"market"},
+        [word.format("market", "data of the item", "context", "context")],
+    )
+    assert situation(tmp_path, "market", device=False)[:2] == ({"market"}, set())
+    assert situation(tmp_path, "segment", "item.segment=segment") == ({"device"}, {"segment"}, [])
+    assert situation(tmp_path, "market", "context.market=market") == ({"device", "market"}, set(), [])
+    assert situation(tmp_path, "movie_title")[:2] == ({"device"}, {"movie_title"})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("context.hour=device", "the column keeps its name; say --map context.device=device"),
+        ("item.devise=devise", "no column 'devise'; did you mean 'device'?"),
+        ("user.device=device", "unknown name 'user.device'"),
+    ],
+)
+def test_a_place_that_cannot_be_meant(tmp_path, said: str, message: str) -> None:
+    with pytest.raises(SchemaError, match=re.escape(message)):
+        situation(tmp_path, "market", said)
 
 
 def test_an_index_of_rows_is_no_feature_of_a_table(tmp_path) -> None:

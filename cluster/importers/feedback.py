@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from cluster.config import DataSettings
 from cluster.faults import Faults, event_faults
 from cluster.importers import columns as typed
+from cluster.importers.apart import apart, codes_of
 from cluster.importers.assemble import DEFAULT_CLIENT, DEFAULT_KIND, catalogue_lists, facts, need_rows, newest, row_ids
 from cluster.importers.catalogue import described_items, ids_of, users_of
 from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Imported, Options
 from cluster.importers.roles import Roles
 from cluster.importers.source import Source
-from cluster.importers.telling import describes, tells
+from cluster.importers.telling import tells
 from cluster.records import EVENTS, QUARANTINE, Dataset
 
 
@@ -56,7 +57,7 @@ def feedback(
     quarantine = pa.concat_tables([source.quarantine(faults), beside.quarantine])
     rows, late = newest(table["timestamp"].combine_chunks(), faults.good_N, settings.max_events)
     need_rows(rows, source, quarantine)
-    context, of_item = _apart(context, table, rows)
+    context, of_item, decided = apart(context, roles, table, rows)
     if beside.items is not None:
         items = beside.items
         left_out |= dict.fromkeys(of_item, "says the same of an item in every row: it belongs in the file of items")
@@ -79,7 +80,7 @@ def feedback(
         older_left_out=int(faults.good_N.sum()) - len(rows),
         out_of_order=late,
         columns_left_out={**left_out, **beside.left_out},
-        notes=[*beside.notes, *_leaks(context, table["reward"], rows)],
+        notes=[*beside.notes, *decided, *_leaks(context, table["reward"], rows)],
     )
     users = beside.users if beside.users is not None else users_of(events)
     shown = replace(roles, context=tuple(name for name in roles.context if name not in of_item)).report()
@@ -87,33 +88,14 @@ def feedback(
     return Imported(Dataset("feedback", events.cast(EVENTS), items, users, None, told), quarantine, shown)
 
 
-def _apart(
-    context: dict[str, Coded], table: pa.Table, rows: NDArray[np.int64]
-) -> tuple[dict[str, Coded], dict[str, Coded]]:
-    """Columns of the situation, and those that describe the item that was shown: as context they would tell what the
-    log chose. What is the same in all rows of a user is of the user."""
-    item_E, user_E = (_codes(table[name], rows) for name in ("item_id", "user_id"))
-    of_item = {
-        name: coded
-        for name, coded in context.items()
-        if describes(coded.code_N[rows], item_E) and not describes(coded.code_N[rows], user_E)
-    }
-    return {name: coded for name, coded in context.items() if name not in of_item}, of_item
-
-
 def _leaks(context: Mapping[str, Coded], reward_N: pa.ChunkedArray, rows: NDArray[np.int64]) -> list[str]:
     """Words on columns whose rows of one value have one reward."""
-    codes_E = _codes(reward_N, rows)
+    codes_E = codes_of(reward_N, rows)
     return [
         f"column {name!r} tells the reward; if it is known only after the decision, leave it out with --exclude {name}"
         for name, coded in context.items()
         if tells(coded.code_N[rows], codes_E)
     ]
-
-
-def _codes(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    coded = column.take(pa.array(rows)).combine_chunks().dictionary_encode()
-    return np.asarray(coded.indices.fill_null(-1)).astype(np.int64)
 
 
 def contexts(source: Source, roles: Roles, faults: Faults) -> tuple[dict[str, Coded], dict[str, str]]:

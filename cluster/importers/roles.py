@@ -5,7 +5,7 @@ Columns that play no part and are not excluded become context.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -32,11 +32,15 @@ class Role:
 
 @dataclass(frozen=True)
 class Roles:
-    """expressions: by our name; context: the other columns, in the file's order; notes: what looks misspelt."""
+    """expressions: by our name; context: the other columns, in the file's order; notes: what looks misspelt.
+
+    placed: of these, what each that was said to be so is of: `context` or `item`.
+    """
 
     expressions: dict[str, Expression]
     context: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    placed: dict[str, str] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.expressions
@@ -64,11 +68,13 @@ def resolve(source: Source, roles: Sequence[Role], options: Options, log: bool =
             suggests the nearest name.
     """
     columns = source.table.column_names
+    placed = _placed(source, roles, options)
     expressions = _said(source, roles, options)
     used = {c for e in expressions.values() if e.kind == "column" for c in e.columns}
     if "timestamp" in expressions and expressions["timestamp"].kind == "join":
         used.update(expressions["timestamp"].columns)
-    free = [c for c in columns if c not in used and c not in options.exclude]
+    unused = [c for c in columns if c not in used and c not in options.exclude]
+    free = [c for c in unused if c not in placed]
     for role in roles:
         if role.name in expressions:
             continue
@@ -84,9 +90,25 @@ def resolve(source: Source, roles: Sequence[Role], options: Options, log: bool =
     notes += [f"column {c!r} counts the rows of {source.name}, as a saved index does: it is left out" for c in counting]
     return Roles(
         {r.name: expressions[r.name] for r in roles if r.name in expressions},
-        tuple(c for c in free if c not in counting),
+        tuple(c for c in unused if c in placed or (c in free and c not in counting)),
         tuple(filter(None, notes)),
+        placed,
     )
+
+
+def _placed(source: Source, roles: Sequence[Role], options: Options) -> dict[str, str]:
+    """Columns of which `--map context.a=a` or `--map item.a=a` says what they are of, where roles know a context."""
+    found: dict[str, str] = {}
+    for ours, theirs in options.mapping.items():
+        place, dot, name = ours.partition(".")
+        if not dot or place not in ("context", "item") or all(role.name != "context" for role in roles):
+            continue
+        if theirs not in source.table.column_names:
+            raise SchemaError(f"--map {ours}={theirs}: {unknown_column(theirs, source.table.column_names)}")
+        if name != theirs:
+            raise SchemaError(f"--map {ours}={theirs}: the column keeps its name; say --map {place}.{theirs}={theirs}")
+        found[theirs] = place
+    return found
 
 
 def _said(source: Source, roles: Sequence[Role], options: Options) -> dict[str, Expression]:
@@ -95,7 +117,10 @@ def _said(source: Source, roles: Sequence[Role], options: Options) -> dict[str, 
         if name not in columns:
             raise SchemaError(f"{source.name}: {unknown_column(name, columns)}")
     expressions: dict[str, Expression] = {}
+    placed = [f"{place}.{column}" for column in _placed(source, roles, options) for place in ("context", "item")]
     for ours, theirs in options.mapping.items():
+        if ours in placed:
+            continue
         if ours not in known:
             near = nearest(ours, known)
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
