@@ -69,7 +69,7 @@ def _one_to_one(code_E: NDArray[np.int64], item_E: NDArray[np.int64]) -> bool:
 
 def _words(names: Sequence[str], taken: str, other: str) -> list[str]:
     return [
-        f"column {name!r} is the same in all rows of an item; it is read as {_READ[taken]}; if it is {_READ[other]}, say "
-        f"--map {other}.{name}={name}, or leave it out with --exclude {name}"
+        f"column {name!r} is the same in all rows of an item; it is read as {_READ[taken]}; if it is {_READ[other]}, "
+        f"say --map {other}.{name}={name}, or leave it out with --exclude {name}"
         for name in names
     ]
