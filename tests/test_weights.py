@@ -194,6 +194,20 @@ def test_worth_by_hand() -> None:
     np.testing.assert_allclose(found, [1, 0.08331 / 1.08331, 0, 0, 1], atol=1e-5)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_worth_of_what_is_not_finite_is_refused(number: float) -> None:
+    whole, broken = np.array([0.5, 0.4]), np.array([0.5, number])
+    for value_M, error_M in ((whole, broken), (broken, whole)):
+        with pytest.raises(ModelError, match="must be finite"):
+            worth(value_M, error_M, np.array([1.0, 0.0]))
+
+
+def test_a_prior_count_below_one_is_one() -> None:
+    """se² = ½·½/1, as of one reward."""
+    _, error_M = Performance.start(np.array([0.5]), np.array([0.1])).values(0.5)
+    np.testing.assert_allclose(error_M**2, [0.25])
+
+
 @given(st.floats(0.01, 1), st.floats(0, 1))
 def test_worth_is_the_expected_gain_in_the_expected_loss(error: float, behind: float) -> None:
     """By numerical integration of the normal density."""

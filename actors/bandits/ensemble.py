@@ -55,8 +55,8 @@ class Admission:
         return self.others and all(self.clients.values())
 
 
-WHOLE = {"least_worth": 1.0}
-"""Of the law of versions from before members were asked alone by worth."""
+BEFORE_WORTH = {"least_worth": 1.0}
+"""Settings of the law for a version from before members were asked alone by worth: all of δ."""
 Part: TypeAlias = Uniform | Prior | Custom | Mixture
 
 
@@ -182,7 +182,7 @@ class Ensemble:
             members=tuple(_member(about, _under(f"member/{m}/", arrays)) for m, about in enumerate(facts["members"])),
             values_M=arrays["values"],
             errors_M=arrays.get("errors"),
-            law=LawSettings(**WHOLE | facts["law"]),
+            law=LawSettings(**BEFORE_WORTH | facts["law"]),
             weights=WeightSettings(**facts["weights"]),
             admissions={name: Admission(**about) for name, about in facts.get("admissions", {}).items()},
             histories=dict(zip(facts["users"], _histories(_under("history/", arrays)), strict=True)),

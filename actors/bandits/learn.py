@@ -209,7 +209,8 @@ def publish(state: State) -> Published:
     logits_M = logits(value_M, error_M, ensemble.weights)
     predefined_M = np.array([member.predefined for member in ensemble.members])
     weights_M = blend(logits_M, predefined_M, ensemble.weights.predefined_floor)
-    asked_M = np.maximum(worth(value_M, error_M, weights_M), ensemble.law.least_worth)
+    scored_M = np.array([not isinstance(member, Uniform) for member in ensemble.members])  # uniform is asked by epsilon
+    asked_M = np.maximum(worth(value_M, error_M, weights_M), ensemble.law.least_worth * scored_M)
     return Published(
         members=followed(tuple(_member(state, member) for member in ensemble.members)),
         weights_M=weights_M,

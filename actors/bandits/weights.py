@@ -71,7 +71,7 @@ class Performance:
         return value_M, np.sqrt(np.maximum(square_M, 0)) / count_M
 
     def _counts(self, most: float) -> Floats:
-        """Decisions of Bernoulli rewards that would have left the prior's error, from 1 to `most`."""
+        """Decisions of Bernoulli rewards that would have left the prior's error, `most` at most and 1 at least."""
         if self.error_M is None:
             return np.full(len(self.prior_M), most)
         variance_M = np.clip(self.prior_M * (1 - self.prior_M), LEAST_VARIANCE, None)
@@ -119,7 +119,14 @@ def worth(value_M: Floats, error_M: Floats, weights_M: Floats) -> Floats:
 
     v_m ~ N(value, error²), v̄ = Σ_m w_m value_m what the blend is worth: the expected improvement of Jones and others
     1998 over the expected loss. 1 of a member that is not behind, near 0 of one that surely is.
+
+    Raises:
+        ModelError: a value or an error is not finite.
     """
+    if not (np.isfinite(value_M).all() and np.isfinite(error_M).all()):
+        raise ModelError(
+            f"members' values {value_M} and errors {error_M} must be finite; a reward that was learned is not"
+        )
     ahead_M = value_M - weights_M @ value_M
     return np.array([_odds(ahead, error) for ahead, error in zip(ahead_M.tolist(), error_M.tolist(), strict=True)])
 

@@ -17,9 +17,9 @@ class LawSettings(Section):
     delta: Share = Field(0.1, description="share given to members one by one rather than blended")
     floor: Share = Field(0.1, description="F, uniform share among members in the delta part")
     least_worth: Share = Field(
-        0.02,
-        description="of its part of delta, the share for which a member is asked alone even where that can gain "
-        "nothing; 1 keeps delta whole",
+        0.5,
+        description="of its part of delta, the share for which a member other than uniform is asked alone even where "
+        "that can gain nothing; less costs less reward, and finds a member that gets better later",
     )
 
 
@@ -27,7 +27,7 @@ class WeightSettings(Section):
     """The weight of a model (docs/law.md)."""
 
     eta: Positive = Field(3.0, description="logit per standard error of performance")
-    least_error: Positive = Field(0.01, description="s_min, in units of the reward's range")
+    least_error: Positive = Field(0.01, description="se_min, in units of the reward's range")
     prior_count: Positive = Field(1_000.0, description="decisions that a starting value counts for at most")
     half_life_decisions: Positive = Field(10_000.0, description="age at which an outcome counts half")
     predefined_floor: Share = Field(0.01, description="least weight of each predefined member")

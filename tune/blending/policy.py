@@ -151,7 +151,7 @@ class BlendPolicy(nn.Module):
         return torch.log(((1 - floor_BK.sum(1, keepdim=True)) * chosen_BK + floor_BK).clamp_min(1e-12))
 
     def _blended(self, rows_BKF: Tensor, logits_BKM: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and spreads of the blend (B, K), as `actors.bandits.weights.blend` and `particles.blend` make them."""
+        """Means and spreads of the blend (B, K), as `actors.bandits.blending` makes them."""
         start, members = self.form.inputs + len(self.form.members), len(self.form.members)
         share_BKM = torch.maximum(torch.softmax(logits_BKM, -1), self.floor_M) * self.scored_M
         share_BKM = share_BKM / share_BKM.sum(-1, keepdim=True)
