@@ -119,6 +119,14 @@ def test_what_could_be_of_the_item_or_the_situation_is_told_and_can_be_said(tmp_
     assert situation(tmp_path, "movie_title")[:2] == ({"device"}, {"movie_title"})
 
 
+def test_a_key_of_a_whole_context_has_no_column_to_map(tmp_path) -> None:
+    rows = [f'{n},i{n * n % 7},{n % 3 % 2},"{{""market"": {n * n % 7 % 2}, ""n"": {n % 5}}}"' for n in range(200)]
+    path = written(tmp_path, "t,item,click,context", rows)
+    imported = read_native([path], Options.parse(["timestamp=t"]), DataSettings(), 0)
+    (note,) = imported.remarks()
+    assert note.endswith("if it is context, give it a column of its own, and say which with --map")
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [

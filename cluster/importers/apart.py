@@ -48,7 +48,7 @@ def apart(
     return (
         {name: coded for name, coded in context.items() if name not in of_item},
         {name: context[name] for name in of_item},
-        _words(kept, "context", "item") + _words(moved, "item", "context"),
+        _words(roles, kept, "context", "item") + _words(roles, moved, "item", "context"),
     )
 
 
@@ -67,9 +67,13 @@ def _one_to_one(code_E: NDArray[np.int64], item_E: NDArray[np.int64]) -> bool:
     return bool(np.count_nonzero(values) <= MOST_SEGMENTS and values.max(initial=0) <= 1)
 
 
-def _words(names: Sequence[str], taken: str, other: str) -> list[str]:
+def _words(roles: Roles, names: Sequence[str], taken: str, other: str) -> list[str]:
     return [
         f"column {name!r} is the same in all rows of an item; it is read as {_READ[taken]}; if it is {_READ[other]}, "
-        f"say --map {other}.{name}={name}, or leave it out with --exclude {name}"
+        + (
+            f"say --map {other}.{name}={name}, or leave it out with --exclude {name}"
+            if name in roles.context
+            else "give it a column of its own, and say which with --map"
+        )
         for name in names
     ]
