@@ -258,7 +258,7 @@ def test_an_untrained_residual_changes_nothing() -> None:
     rng = np.random.default_rng(3)
     state, decision = replace(spoken(rng), items=None), with_kin(rng)
     valued = replace(state, values_M=np.log(state.weights_M) * 0.01, errors_M=np.zeros(5))
-    valued = replace(valued, weights=WeightSettings(eta=1.0, predefined_floor=0.0))  # s_min = 0.01: logits log w
+    valued = replace(valued, weights=WeightSettings(eta=1.0, predefined_floor=0.0))  # se_min = 0.01: logits log w
     moved = replace(valued, residual=residual(rng, last=0))
     one, other = (law.probabilities(each, decision, None, 5) for each in (state, moved))
     np.testing.assert_allclose(other.pi_K, one.pi_K, atol=1e-12)

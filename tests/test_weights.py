@@ -75,7 +75,7 @@ def test_logits_divide_by_the_common_error() -> None:
 
 
 def test_the_least_error_bounds_the_logits() -> None:
-    """After many equal outcomes the error is nearly 0; s_min = 0.01 takes its place."""
+    """After many equal outcomes the error is nearly 0; se_min = 0.01 takes its place."""
     performance = Performance.start(np.array([0.5, 0.5]))
     performance.sums_5M += 1e6
     value_M, _ = performance.values(100.0)

@@ -92,7 +92,7 @@ class Performance:
 
 
 def logits(value_M: Floats, error_M: Floats, settings: WeightSettings) -> Floats:
-    """η·v_m / max(root mean square of se, s_min): the performance part of the blend logits, (M,)."""
+    """η·v_m / max(root mean square of se, se_min): the performance part of the blend logits, (M,)."""
     scale = max(float(np.sqrt(np.mean(error_M**2))), settings.least_error)
     return np.asarray(settings.eta * value_M / scale)
 
