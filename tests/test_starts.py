@@ -78,7 +78,7 @@ def test_a_noisy_start_that_knows_its_error_costs_little_and_the_better_member_w
     """
     cost, weight = np.array([played(seed, np.full(3, ERROR)) for seed in SEEDS]).T
     assert cost.mean() < 0.02
-    assert cost.max() < 0.08
+    assert cost.max() < 0.1
     assert (weight > 0.5).mean() >= 0.8
 
 
