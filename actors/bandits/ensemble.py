@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.bandits.decoder import Decoder
 from actors.bandits.history import History
@@ -112,6 +113,11 @@ class Ensemble:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
+
+    @property
+    def scored_M(self) -> NDArray[np.bool_]:
+        """Which members have scores: all but uniform."""
+        return np.array([not isinstance(member, Uniform) for member in self.members])
 
     def only(self, *names: str) -> "Ensemble":
         """The same ensemble with these members alone; a residual is for all of them, or for none.

@@ -14,7 +14,7 @@ import numpy as np
 from actors.bandits.ensemble import Ensemble, Prior
 from actors.bandits.history import History
 from actors.bandits.law import Slot
-from actors.bandits.members import SHARING, Custom, Member, Model, Shared, Uniform, View, followed
+from actors.bandits.members import SHARING, Custom, Member, Model, Shared, View, followed
 from actors.bandits.posterior import Gaussian, Statistics
 from actors.bandits.published import Published
 from actors.bandits.shares import FREE_NOISE, ItemLearner
@@ -118,14 +118,13 @@ def start(ensemble: Ensemble) -> State:
     """A learner that has seen nothing since the version was made."""
     priors = {p.name: p for p in ensemble.members if isinstance(p, Prior)}
     statistics = {n: Statistics.start(p.precision_ADD, p.shift_AD, p.noise) for n, p in priors.items()}
-    scored_M = np.array([not isinstance(member, Uniform) for member in ensemble.members])
     noises = [p.noise for p in priors.values()]
     return State(
         ensemble=ensemble,
         statistics=statistics,
         models={m.name: copy.deepcopy(m.model) for m in ensemble.members if isinstance(m, Custom)},
         performance=Performance.start(ensemble.values_M.copy(), ensemble.errors_M),
-        items=ItemLearner(scored_M, float(np.mean(noises)) if noises else FREE_NOISE, ensemble.items),
+        items=ItemLearner(ensemble.scored_M, float(np.mean(noises)) if noises else FREE_NOISE, ensemble.items),
         histories=dict(ensemble.histories),
         stale={name: _rows(prior) for name, prior in priors.items()},
     )
@@ -209,8 +208,8 @@ def publish(state: State) -> Published:
     logits_M = logits(value_M, error_M, ensemble.weights)
     predefined_M = np.array([member.predefined for member in ensemble.members])
     weights_M = blend(logits_M, predefined_M, ensemble.weights.predefined_floor)
-    scored_M = np.array([not isinstance(member, Uniform) for member in ensemble.members])  # uniform is asked by epsilon
-    asked_M = np.maximum(worth(value_M, error_M, weights_M), ensemble.law.least_worth * scored_M)
+    least_M = ensemble.law.least_worth * ensemble.scored_M  # uniform is asked by epsilon
+    asked_M = np.maximum(worth(value_M, error_M, weights_M), least_M)
     return Published(
         members=followed(tuple(_member(state, member) for member in ensemble.members)),
         weights_M=weights_M,

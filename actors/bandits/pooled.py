@@ -45,10 +45,8 @@ class Pooled:
         A scale fitted on the few rows since then, all of them choices of one policy, may say that nothing matters.
         """
         gram_ADD, cross_AD, _ = _sums(phi_ND, arm_N, reward_N, len(self.shift_AD))
-        mean_D = np.zeros(len(self.prior_D))
-        mean_D[list(self.intercepts)] = reward_N.mean()
-        precision_ADD = np.diag(self.prior_D) + gram_ADD / self.noise
-        shift_AD = self.prior_D * mean_D + cross_AD / self.noise
+        mean_D = _prior_mean(reward_N, len(self.prior_D), self.intercepts)
+        precision_ADD, shift_AD = _posterior(self.prior_D, mean_D, gram_ADD, cross_AD, self.noise)
         return replace(self, precision_ADD=precision_ADD, shift_AD=shift_AD, rows=len(reward_N))
 
     def prior(self, name: str, view: View, half_life: float | None = None, strength: float = 1.0) -> Prior:
@@ -87,8 +85,7 @@ def fit(
     if not (np.isfinite(phi_ND).all() and np.isfinite(reward_N).all()):
         raise EvidenceError("features or rewards are not finite; re-import the data")
     gram_ADD, cross_AD, used = _sums(phi_ND, arm_N, reward_N, arms)
-    mean_D = np.zeros(phi_ND.shape[1])
-    mean_D[list(intercepts)] = reward_N.mean()
+    mean_D = _prior_mean(reward_N, phi_ND.shape[1], intercepts)
     centred_AD = cross_AD - gram_ADD @ mean_D
     total = float(((reward_N - reward_N.mean()) ** 2).sum())
     if groups_D is None or not groups_D.any():
@@ -98,9 +95,21 @@ def fit(
         ridge_G, noise = _scales(gram_ADD[used], centred_AD[used], groups_D, total, len(reward_N), least_noise, rounds)
     prior_D = ridge_G[groups_D]
     prior_D[list(intercepts)] = INTERCEPT_PRECISION
-    shift_AD = prior_D * mean_D + cross_AD / noise
-    precision_ADD = np.diag(prior_D) + gram_ADD / noise
+    precision_ADD, shift_AD = _posterior(prior_D, mean_D, gram_ADD, cross_AD, noise)
     return Pooled(precision_ADD, shift_AD, float(ridge_G[0]), noise, len(reward_N), prior_D, intercepts)
+
+
+def _prior_mean(reward_N: Floats, features: int, intercepts: tuple[int, ...]) -> Floats:
+    mean_D = np.zeros(features)
+    mean_D[list(intercepts)] = reward_N.mean()
+    return mean_D
+
+
+def _posterior(
+    prior_D: Floats, mean_D: Floats, gram_ADD: Floats, cross_AD: Floats, noise: float
+) -> tuple[Floats, Floats]:
+    """precision_ADD and shift_AD of a prior N(mean, 1/prior) and rows of these sums."""
+    return np.diag(prior_D) + gram_ADD / noise, prior_D * mean_D + cross_AD / noise
 
 
 def _one_scale(

@@ -52,7 +52,7 @@ def relevance(x_NR: Floats, reward_N: Floats, alike_NN: Floats) -> Floats:
 def _evidence(place: Floats, x_NR: Floats, reward_N: Floats, alike_NN: Floats) -> tuple[float, Floats]:
     """The log posterior of `place` (log s², log amplitude, log noise over amplitude), and its gradient."""
     weight_R, (amplitude, noise) = np.exp(place[:-2]), np.exp(place[-2:])
-    prior_NN = amplitude * np.exp(-0.5 * squared(x_NR * np.sqrt(weight_R))) * alike_NN
+    prior_NN = amplitude * np.exp(-0.5 * _squared(x_NR * np.sqrt(weight_R))) * alike_NN
     whole_NN = prior_NN + amplitude * noise * np.eye(len(reward_N))
     root_NN = np.linalg.cholesky(whole_NN)
     inverse_NN = np.linalg.inv(whole_NN)
@@ -65,7 +65,7 @@ def _evidence(place: Floats, x_NR: Floats, reward_N: Floats, alike_NN: Floats) -
     return value, np.append(-0.25 * apart_R * weight_R - TIGHT * place[:-2], own)
 
 
-def squared(x_NR: Floats) -> Floats:
+def _squared(x_NR: Floats) -> Floats:
     """Squared distances of all rows, (N, N)."""
     square_N = (x_NR**2).sum(axis=1)
     return np.asarray(np.maximum(square_N[:, None] + square_N - 2 * x_NR @ x_NR.T, 0.0))

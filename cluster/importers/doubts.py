@@ -27,9 +27,10 @@ _FORMS = {
 def doubts(source: Source, roles: Roles) -> list[str]:
     """Notes on the columns of a source: numbers, days and words for a missing value."""
     of_role = {name: e.columns[0] for name, e in roles.expressions.items() if e.kind == "column"}
-    texts = {name: values for name in source.table.column_names if (values := _values(source.table[name])) is not None}
     amounts = [of_role[name] for name in AMOUNTS if name in of_role]
     amounts += [name for name in roles.context if source.text]
+    asked = {*amounts, *(of_role[name] for name in (*PEOPLE, *THINGS) if name in of_role)}
+    texts = {name: values for name in asked if (values := _values(source.table[name])) is not None}
     found = [_number(name, texts[name], source) for name in amounts if name in texts]
     when = roles.column("timestamp", source.table)
     days = None if when is None else _values(when)

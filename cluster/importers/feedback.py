@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from cluster.config import DataSettings
 from cluster.faults import Faults, event_faults
@@ -21,7 +19,7 @@ from cluster.importers.context import Coded, code, from_column, maps
 from cluster.importers.imported import Imported, Options
 from cluster.importers.roles import Roles
 from cluster.importers.source import Source
-from cluster.importers.telling import tells
+from cluster.importers.telling import leaks
 from cluster.records import EVENTS, QUARANTINE, Dataset
 
 
@@ -80,22 +78,16 @@ def feedback(
         older_left_out=int(faults.good_N.sum()) - len(rows),
         out_of_order=late,
         columns_left_out={**left_out, **beside.left_out},
-        notes=[*beside.notes, *decided, *_leaks(context, table["reward"], rows)],
+        notes=[
+            *beside.notes,
+            *decided,
+            *leaks(context, codes_of(table["reward"], rows), rows, "reward", "known only after the decision"),
+        ],
     )
     users = beside.users if beside.users is not None else users_of(events)
     shown = replace(roles, context=tuple(name for name in roles.context if name not in of_item)).report()
     shown |= {"of the item": ", ".join(of_item)} if of_item and beside.items is None else {}
     return Imported(Dataset("feedback", events.cast(EVENTS), items, users, None, told), quarantine, shown)
-
-
-def _leaks(context: Mapping[str, Coded], reward_N: pa.ChunkedArray, rows: NDArray[np.int64]) -> list[str]:
-    """Words on columns whose rows of one value have one reward."""
-    codes_E = codes_of(reward_N, rows)
-    return [
-        f"column {name!r} tells the reward; if it is known only after the decision, leave it out with --exclude {name}"
-        for name, coded in context.items()
-        if tells(coded.code_N[rows], codes_E)
-    ]
 
 
 def contexts(source: Source, roles: Roles, faults: Faults) -> tuple[dict[str, Coded], dict[str, str]]:

@@ -39,7 +39,7 @@ from cluster.importers.imported import Imported, Options, Progress
 from cluster.importers.numerals import number
 from cluster.importers.roles import Role, Roles, resolve
 from cluster.importers.source import Source, find, read
-from cluster.importers.telling import tells
+from cluster.importers.telling import leaks
 from cluster.records import EVENTS, TRUTH, Dataset
 
 MOST_CLASSES = 1_000
@@ -90,7 +90,13 @@ def read_table(
         columns_left_out=left_out,
         classes=len(classes),
         notes=_amounts(classes)
-        + _leaks(context, np.asarray(pc.index_in(truth, value_set=classes)).astype(np.int64), rows),
+        + leaks(
+            context,
+            np.asarray(pc.index_in(truth, value_set=classes)).astype(np.int64),
+            rows,
+            "label",
+            "the label in other words",
+        ),
     )
     dataset = Dataset(
         "table",
@@ -163,12 +169,3 @@ def _amounts(classes: pa.Array) -> list[str]:
     if len(classes) < MANY_NUMBERS or any(number(name) is None for name in classes.to_pylist()):
         return []
     return [f"the label holds {len(classes)} numbers, and each is read as a class; an amount wants bins first"]
-
-
-def _leaks(context: dict[str, Coded], label_E: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
-    """Words on columns that say the label again: rows of one value have one label."""
-    return [
-        f"column {name!r} tells the label; if it is the label in other words, leave it out with --exclude {name}"
-        for name, coded in context.items()
-        if tells(coded.code_N[rows], label_E)
-    ]

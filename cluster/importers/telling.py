@@ -3,12 +3,15 @@
 Shapes: N rows, V values.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.faults import Faults
 from cluster.importers.columns import numbers
+from cluster.importers.context import Coded
 from cluster.importers.source import Source
 
 Ints = NDArray[np.int64]
@@ -83,3 +86,12 @@ def tells(code_N: Ints, label_N: Ints) -> bool:
     pairs, counts = np.unique(np.stack([codes[again_N], label_N[again_N]]), axis=1, return_counts=True)
     right = np.maximum.reduceat(counts, np.flatnonzero(np.diff(pairs[0], prepend=-1))).sum()
     return bool(rows - right <= MOST_ERRING * expected)
+
+
+def leaks(context: Mapping[str, Coded], label_E: Ints, rows: Ints, what: str, when: str) -> list[str]:
+    """Words on columns that tell the label of these rows. `what`: the label in a word. `when`: when that is a fault."""
+    return [
+        f"column {name!r} tells the {what}; if it is {when}, leave it out with --exclude {name}"
+        for name, coded in context.items()
+        if tells(coded.code_N[rows], label_E)
+    ]

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from actors.bandits.ensemble import Ensemble
-from actors.bandits.members import Uniform
 from actors.bandits.residual import INPUT_MOST, RESIDUAL_MOST, Residual
 from actors.features.features import Floats
 from actors.features.relations import Relations
@@ -57,7 +56,7 @@ class Form:
         members = ensemble.members
         return cls(
             members=ensemble.names,
-            scored=tuple(m for m, member in enumerate(members) if not isinstance(member, Uniform)),
+            scored=tuple(np.flatnonzero(ensemble.scored_M).tolist()),
             predefined=tuple(m for m, member in enumerate(members) if member.predefined),
             floor=ensemble.weights.predefined_floor,
             reduced=relations.axes_EQ.shape[1],
